@@ -1,0 +1,78 @@
+//! The Service table: which address and port leads to which endpoints, and its compilation.
+//!
+//! [`ServicePort`] is the desired state of one port of one Service in one family on one node; it
+//! has no choices left in it. Back ends (`dataplane`) bring it to the kernel.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::{Name, ServiceKey};
+use crate::net::{Family, Protocol};
+use crate::world::Policy;
+
+/// What identifies a forwarded port: kube-proxy's service port name, per family.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PortKey {
+    /// The Service.
+    pub service: ServiceKey,
+    /// The port's name, empty when it has none.
+    pub port: Name,
+    /// Its protocol; two ports may share a number with different protocols.
+    pub protocol: Protocol,
+    /// IPv4 and IPv6 are programmed apart.
+    pub family: Family,
+}
+
+impl fmt::Display for PortKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{}:{}/{}/{}",
+            self.service, self.port, self.protocol, self.family
+        )
+    }
+}
+
+/// Where a frontend's address comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum FrontendKind {
+    /// `spec.clusterIPs`.
+    ClusterIp,
+    /// `spec.externalIPs`.
+    ExternalIp,
+    /// `status.loadBalancer.ingress`.
+    LoadBalancer,
+}
+
+/// An address and port that clients connect to.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Frontend {
+    /// The address.
+    pub address: IpAddr,
+    /// The port.
+    pub port: u16,
+    /// Where it comes from.
+    pub kind: FrontendKind,
+    /// Which set of endpoints it leads to.
+    pub policy: Policy,
+}
+
+/// The desired forwarding of one port on this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServicePort {
+    /// Sorted, without duplicates.
+    pub frontends: Vec<Frontend>,
+    /// Endpoints for policy Cluster, sorted, without duplicates.
+    pub cluster: Vec<SocketAddr>,
+    /// Endpoints on this node, for policy Local, sorted.
+    pub local: Vec<SocketAddr>,
+    /// Some endpoint is usable somewhere: an empty set then means drop (policy Local with none
+    /// here), otherwise reject.
+    pub usable_anywhere: bool,
+    /// Session affinity by client address, its timeout in seconds.
+    pub affinity_seconds: Option<u32>,
+    /// `loadBalancerSourceRanges` of this family; empty = open. Applies to load balancer addresses.
+    pub source_ranges: Vec<ipnet::IpNet>,
+}
