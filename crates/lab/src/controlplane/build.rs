@@ -1,0 +1,336 @@
+//! Finds or builds the control plane's binary (`lab/controlplane`, a Go
+//! program) and keeps it under the repository's `target/`.
+//!
+//! The build downloads Go modules, so it belongs before a sandbox is entered:
+//! inside there is no network. Of several test processes one builds and the
+//! others wait for it (a file lock).
+
+use std::fs::{self, File};
+use std::io::{self, BufRead as _, BufReader, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use sha2::{Digest as _, Sha256};
+
+/// What the program's version commands and `/version` report.
+const VERSION: &str = "v1.36.3";
+const SOURCES: [&str; 3] = ["go.mod", "go.sum", "main.go"];
+/// How often a running build says how far it is.
+const PROGRESS: Duration = Duration::from_secs(15);
+
+/// Why there is no binary.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A tool is missing: whoever needs the control plane is skipped.
+    #[error("the Kubernetes control plane cannot be built here: {reason}")]
+    Missing {
+        /// What is missing and which version is wanted.
+        reason: String,
+    },
+    /// Go ran and failed.
+    #[error("`go build` in lab/controlplane failed ({status}):\n{output}")]
+    Failed {
+        /// Its exit status.
+        status: std::process::ExitStatus,
+        /// The end of what it printed.
+        output: String,
+    },
+    /// A file of the build could not be read or written.
+    #[error("cannot use {}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// Path of the control plane's binary, which is built first if it does not
+/// exist or its sources or the Go version have changed.
+///
+/// Says on standard error when it builds, and how far it is.
+///
+/// # Errors
+/// [`BuildError::Missing`] without Go of the version that `go.mod` asks for
+/// and without a binary of these sources; otherwise what failed.
+pub fn ensure_built() -> Result<PathBuf, BuildError> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    Build {
+        sources: root.join("lab/controlplane"),
+        target: root.join("target/controlplane"),
+        go: "go".into(),
+    }
+    .ensure()
+}
+
+/// Where a build reads and writes; a value so that tests can have their own.
+struct Build {
+    sources: PathBuf,
+    target: PathBuf,
+    go: PathBuf,
+}
+
+impl Build {
+    fn ensure(&self) -> Result<PathBuf, BuildError> {
+        fs::create_dir_all(&self.target).map_err(at(&self.target))?;
+        let target = self.target.canonicalize().map_err(at(&self.target))?;
+        let lock = target.join("lock");
+        let _held = File::create(&lock)
+            .and_then(|file| file.lock().map(|()| file))
+            .map_err(at(&lock))?;
+
+        let (binary, key) = (target.join("controlplane"), target.join("key"));
+        let sources = self.digest()?;
+        let go = self.go_version();
+        let kept = fs::read_to_string(&key).unwrap_or_default();
+        let kept = kept.trim_end().split_once(' ');
+        if let Some((kept_sources, kept_go)) = kept
+            && kept_sources == sources
+            // Without Go there is nothing better than what these sources gave.
+            && go.as_ref().map_or(true, |go| go == kept_go)
+            && binary.is_file()
+        {
+            return Ok(binary);
+        }
+
+        let go = go.map_err(|reason| BuildError::Missing { reason })?;
+        let new = target.join("controlplane.new");
+        self.build(&new)?;
+        // The key goes first and comes last: killed in between, it is built again.
+        match fs::remove_file(&key) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(&key)(error)),
+            _ => {}
+        }
+        fs::rename(&new, &binary).map_err(at(&binary))?;
+        fs::write(&key, format!("{sources} {go}\n")).map_err(at(&key))?;
+        Ok(binary)
+    }
+
+    /// Digest of all that shapes the binary but the Go version.
+    fn digest(&self) -> Result<String, BuildError> {
+        let mut hash = Sha256::new();
+        for name in SOURCES {
+            let path = self.sources.join(name);
+            let content = fs::read(&path).map_err(at(&path))?;
+            hash.update(format!("{name} {}\n", content.len()));
+            hash.update(content);
+        }
+        hash.update(linker_flags());
+        Ok(hash
+            .finalize()
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect())
+    }
+
+    /// The Go that would build, or why none can.
+    fn go_version(&self) -> Result<String, String> {
+        let manifest = self.sources.join("go.mod");
+        let manifest = fs::read_to_string(manifest).unwrap_or_default();
+        let wanted = manifest.lines().find_map(|line| line.strip_prefix("go "));
+        let wanted = wanted.unwrap_or_default().trim();
+        // In the module's folder, so that Go may choose another toolchain.
+        let output = Command::new(&self.go)
+            .args(["env", "GOVERSION"])
+            .current_dir(&self.sources)
+            .output()
+            .map_err(|error| {
+                format!("Go {wanted} or later is needed; `go` does not run: {error}")
+            })?;
+        let version = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+        let found = version.strip_prefix("go").and_then(release);
+        if output.status.success() && found.is_some() && found >= release(wanted) {
+            return Ok(version);
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        Err(format!(
+            "Go {wanted} or later is needed; `go env GOVERSION` says {version:?} {}",
+            said.trim()
+        ))
+    }
+
+    fn build(&self, output: &Path) -> Result<(), BuildError> {
+        say("building the Kubernetes control plane: once, about 7 minutes on 2 cores");
+        let started = Instant::now();
+        let mut go = Command::new(&self.go)
+            .args(["build", "-v", "-trimpath", "-buildvcs=false", "-ldflags"])
+            .arg(linker_flags())
+            .arg("-o")
+            .arg(output)
+            .arg(".")
+            .env("CGO_ENABLED", "0")
+            .current_dir(&self.sources)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(at(&self.go))?;
+        let mut lines = Vec::new();
+        let mut next = PROGRESS;
+        // `-v` names each package as it is compiled, one a line.
+        if let Some(stderr) = go.stderr.take() {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                lines.push(line);
+                if started.elapsed() >= next {
+                    say(&format!(
+                        "  {} packages, {} s",
+                        lines.len(),
+                        started.elapsed().as_secs()
+                    ));
+                    next = started.elapsed() + PROGRESS;
+                }
+            }
+        }
+        let status = go.wait().map_err(at(&self.go))?;
+        if !status.success() {
+            let end = lines.len().saturating_sub(20);
+            return Err(BuildError::Failed {
+                status,
+                output: lines.split_off(end).join("\n"),
+            });
+        }
+        say(&format!("  built in {} s", started.elapsed().as_secs()));
+        Ok(())
+    }
+}
+
+fn linker_flags() -> String {
+    let package = "k8s.io/component-base/version";
+    let (major, minor) = ("1", "36");
+    format!(
+        "-s -w -X {package}.gitVersion={VERSION} -X {package}.gitMajor={major} -X {package}.gitMinor={minor}"
+    )
+}
+
+/// `1.26.8` or `1.26` as a pair that can be compared.
+fn release(version: &str) -> Option<(u32, u32)> {
+    let mut parts = version.split('.');
+    let major = parts.next()?.parse().ok()?;
+    // A pre-release is `1.27rc1`.
+    let minor = parts.next()?;
+    let digits = minor.bytes().take_while(u8::is_ascii_digit).count();
+    Some((major, minor.get(..digits)?.parse().ok()?))
+}
+
+/// Past the test runner's capture: a build of minutes must not look hung.
+fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "lab: {line}");
+}
+
+fn at(path: &Path) -> impl Fn(io::Error) -> BuildError + '_ {
+    move |source| BuildError::Io {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A folder of its own, removed at the end.
+    struct Folder(PathBuf);
+
+    impl Folder {
+        fn new(name: &str) -> Self {
+            let path = std::env::temp_dir().join(format!("lab-{name}-{}", std::process::id()));
+            fs::create_dir_all(path.join("sources")).unwrap();
+            for file in SOURCES {
+                fs::write(path.join("sources").join(file), "go 1.26.0\n").unwrap();
+            }
+            Self(path)
+        }
+
+        /// A `go` that says `version`, and counts its builds in `built`.
+        fn build(&self, version: &str) -> Build {
+            let go = self.0.join("go");
+            let script = format!(
+                "#!/bin/sh\n\
+                 if [ \"$1\" = env ]; then echo {version}; exit; fi\n\
+                 while [ \"$1\" != -o ]; do shift; done\n\
+                 echo built >> {0}/built\n\
+                 cp {0}/built $2\n",
+                self.0.display()
+            );
+            // Written by a child: a file that a process of many threads has
+            // open for writing cannot be executed while one of them forks.
+            let written = Command::new("sh")
+                .args(["-c", "printf %s \"$1\" > \"$2\" && chmod +x \"$2\"", "sh"])
+                .arg(script)
+                .arg(&go)
+                .status();
+            assert!(written.unwrap().success());
+            Build {
+                sources: self.0.join("sources"),
+                target: self.0.join("target"),
+                go,
+            }
+        }
+
+        fn builds(&self) -> usize {
+            let built = fs::read_to_string(self.0.join("built")).unwrap_or_default();
+            built.lines().count()
+        }
+    }
+
+    impl Drop for Folder {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn built_once_and_again_when_sources_or_go_change() {
+        let folder = Folder::new("rebuild");
+        let build = folder.build("go1.26.8");
+        build.ensure().unwrap();
+        let binary = build.ensure().unwrap();
+        assert!(binary.is_absolute() && binary.is_file());
+        assert_eq!(folder.builds(), 1, "nothing changed");
+
+        fs::write(folder.0.join("sources/main.go"), "package main").unwrap();
+        build.ensure().unwrap();
+        assert_eq!(folder.builds(), 2, "a source changed");
+
+        let newer = folder.build("go1.27.0");
+        newer.ensure().unwrap();
+        newer.ensure().unwrap();
+        assert_eq!(folder.builds(), 3, "Go changed");
+
+        fs::remove_file(binary).unwrap();
+        newer.ensure().unwrap();
+        assert_eq!(folder.builds(), 4, "the binary was lost");
+    }
+
+    #[test]
+    fn without_go_a_kept_binary_serves_and_otherwise_the_reason_is_given() {
+        let folder = Folder::new("missing");
+        let mut absent = folder.build("go1.26.0");
+        absent.go = folder.0.join("no-such-go");
+        let error = absent.ensure().unwrap_err();
+        assert!(
+            matches!(&error, BuildError::Missing { reason } if reason.contains("Go 1.26.0 or later")),
+            "{error}"
+        );
+
+        let old = folder.build("go1.19.8");
+        let error = old.ensure().unwrap_err();
+        assert!(
+            matches!(&error, BuildError::Missing { reason } if reason.contains("go1.19.8")),
+            "{error}"
+        );
+
+        folder.build("go1.26.0").ensure().unwrap();
+        absent.ensure().unwrap();
+        assert_eq!(folder.builds(), 1);
+    }
+
+    #[test]
+    fn releases_compare_as_numbers() {
+        assert_eq!(release("1.26.8"), Some((1, 26)));
+        assert_eq!(release("1.27rc1"), Some((1, 27)));
+        assert!(release("1.9") < release("1.26.0"));
+        assert_eq!(release("devel"), None);
+    }
+}

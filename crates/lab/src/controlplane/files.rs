@@ -1,0 +1,182 @@
+//! The control plane's folder: where each file is, and the text of those
+//! that the lab writes itself (tokens, kubeconfigs).
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// Who asks the API server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Account {
+    /// Member of `system:masters`: may do everything.
+    Admin,
+    /// The ServiceAccount of Corten's controller: what RBAC gives it.
+    Controller,
+    /// The ServiceAccount of Corten's agents.
+    Agent,
+}
+
+impl Account {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Admin, Self::Controller, Self::Agent];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Controller => "controller",
+            Self::Agent => "agent",
+        }
+    }
+
+    /// Its line of the token file: token, user, uid, groups. The user names
+    /// are those that RBAC knows the ServiceAccounts by, so that the shipped
+    /// roles are tested without a token controller.
+    fn line(self) -> String {
+        let token = self.token();
+        let namespace = "metallb-system";
+        match self {
+            Self::Admin => format!("{token},admin,admin,\"system:masters\"\n"),
+            Self::Controller | Self::Agent => {
+                let name = self.name();
+                format!(
+                    "{token},system:serviceaccount:{namespace}:{name},{name},\
+                     \"system:serviceaccounts,system:serviceaccounts:{namespace}\"\n"
+                )
+            }
+        }
+    }
+
+    /// No secret: only the lab's own namespaces reach this API server.
+    fn token(self) -> String {
+        format!("lab-{}", self.name())
+    }
+}
+
+/// Paths in the folder.
+#[derive(Clone, Debug)]
+pub(super) struct Files {
+    dir: PathBuf,
+}
+
+impl Files {
+    /// Makes the folder and writes the token file and the kubeconfigs.
+    pub(super) fn create(dir: &Path, server: SocketAddr) -> io::Result<Self> {
+        fs::create_dir_all(dir)?;
+        let files = Self {
+            dir: dir.canonicalize()?,
+        };
+        let tokens: String = Account::ALL.into_iter().map(Account::line).collect();
+        fs::write(files.tokens(), tokens)?;
+        for account in Account::ALL {
+            let config = kubeconfig(server, account, &files.ca());
+            fs::write(files.kubeconfig(account), config)?;
+        }
+        Ok(files)
+    }
+
+    pub(super) fn etcd(&self) -> PathBuf {
+        self.dir.join("etcd")
+    }
+
+    /// The API server makes its certificate and key here.
+    pub(super) fn certificates(&self) -> PathBuf {
+        self.dir.join("certificates")
+    }
+
+    /// Certificate and authority of the API server, in one file.
+    pub(super) fn ca(&self) -> PathBuf {
+        self.certificates().join("apiserver.crt")
+    }
+
+    /// Signs ServiceAccount tokens too: one key less to make.
+    pub(super) fn key(&self) -> PathBuf {
+        self.certificates().join("apiserver.key")
+    }
+
+    pub(super) fn tokens(&self) -> PathBuf {
+        self.dir.join("tokens.csv")
+    }
+
+    pub(super) fn kubeconfig(&self, account: Account) -> PathBuf {
+        self.dir.join(format!("{}.kubeconfig", account.name()))
+    }
+
+    /// kubectl's discovery cache.
+    pub(super) fn cache(&self) -> PathBuf {
+        self.dir.join("kubectl-cache")
+    }
+
+    /// Plain HTTP to the API server as admin, from any namespace.
+    pub(super) fn socket(&self) -> PathBuf {
+        self.dir.join("api.sock")
+    }
+
+    pub(super) fn log(&self, part: &str) -> PathBuf {
+        self.dir.join(format!("{part}.log"))
+    }
+}
+
+fn kubeconfig(server: SocketAddr, account: Account, ca: &Path) -> String {
+    let (name, token, ca) = (account.name(), account.token(), ca.display());
+    format!(
+        "apiVersion: v1\n\
+         kind: Config\n\
+         current-context: lab\n\
+         clusters:\n\
+         - name: lab\n  \
+           cluster:\n    \
+             server: https://{server}\n    \
+             certificate-authority: '{ca}'\n\
+         contexts:\n\
+         - name: lab\n  \
+           context: {{cluster: lab, user: {name}}}\n\
+         users:\n\
+         - name: {name}\n  \
+           user: {{token: {token}}}\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kubeconfig_of_an_ipv6_server_has_brackets_and_the_account_s_token() {
+        let text = kubeconfig(
+            "[fd00::1]:6443".parse().unwrap(),
+            Account::Agent,
+            Path::new("/lab/apiserver.crt"),
+        );
+        let expected = "\
+apiVersion: v1
+kind: Config
+current-context: lab
+clusters:
+- name: lab
+  cluster:
+    server: https://[fd00::1]:6443
+    certificate-authority: '/lab/apiserver.crt'
+contexts:
+- name: lab
+  context: {cluster: lab, user: agent}
+users:
+- name: agent
+  user: {token: lab-agent}
+";
+        assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn only_the_admin_is_master_and_the_others_are_service_accounts() {
+        assert_eq!(
+            Account::Admin.line(),
+            "lab-admin,admin,admin,\"system:masters\"\n"
+        );
+        assert_eq!(
+            Account::Agent.line(),
+            "lab-agent,system:serviceaccount:metallb-system:agent,agent,\
+             \"system:serviceaccounts,system:serviceaccounts:metallb-system\"\n"
+        );
+    }
+}
