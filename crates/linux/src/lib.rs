@@ -1,1 +1,4 @@
-//! See Cargo.toml.
+//! Kernel verbs: namespaces, netlink, sockets, nf_tables. The only crate with `unsafe`.
+
+pub mod namespace;
+pub mod netlink;
