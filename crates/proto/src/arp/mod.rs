@@ -1,0 +1,14 @@
+//! ARP for addresses that the kernel does not own (RFC 826, RFC 5227; MetalLB's layer 2 mode).
+//!
+//! [`Packet`] is one Ethernet frame with ARP for IPv4; [`Responder`] answers for the addresses
+//! announced on one interface; [`gratuitous`] builds the frames that move an address here.
+
+mod error;
+mod fsm;
+mod packet;
+#[cfg(test)]
+mod tests;
+
+pub use error::Error;
+pub use fsm::{Outcome, Responder};
+pub use packet::{FRAME_LEN, Frame, Operation, Packet, gratuitous};

@@ -1,0 +1,134 @@
+//! The responder of one interface (RFC 4861 §7.2; MetalLB §4.3).
+
+use std::{collections::HashSet, net::Ipv6Addr};
+
+use super::{ALL_NODES, Message, Packet, multicast_mac};
+use crate::{
+    ethernet::Mac,
+    responder::{self, Counters, DropReason},
+};
+
+/// What a received frame asks of the caller.
+pub type Outcome = responder::Outcome<Ipv6Addr, Vec<u8>>;
+
+/// Answers neighbour solicitations on one interface for the addresses announced there.
+///
+/// Two differences from MetalLB, both deliberate:
+/// - Answers carry Override=1. RFC 4861 §7.2.4 asks for 0 only of anycast and proxied addresses;
+///   ours is a unicast address that this node owns. With 0 a client that still holds the previous
+///   owner's MAC address would keep it (§7.2.5) until its own probes fail.
+/// - Solicitations without source link-layer option are answered, to the frame's sender: clients
+///   probe so by unicast (§7.2.2), and lose the address for a moment if nobody answers.
+#[derive(Clone, Debug)]
+pub struct Responder {
+    mac: Mac,
+    announced: HashSet<Ipv6Addr>,
+    counters: Counters,
+}
+
+impl Responder {
+    /// A responder without addresses for the interface with this MAC address.
+    pub fn new(mac: Mac) -> Self {
+        Self {
+            mac,
+            announced: HashSet::new(),
+            counters: Counters::default(),
+        }
+    }
+
+    /// The interface's MAC address, as used in answers.
+    pub fn mac(&self) -> Mac {
+        self.mac
+    }
+
+    /// The interface has a new MAC address; the caller then sends unsolicited advertisements.
+    pub fn set_mac(&mut self, mac: Mac) {
+        self.mac = mac;
+    }
+
+    /// Starts answering for `ip`; false if it already did. The caller keeps [`super::Groups`].
+    pub fn announce(&mut self, ip: Ipv6Addr) -> bool {
+        self.announced.insert(ip)
+    }
+
+    /// Stops answering for `ip`; false if it did not answer for it.
+    pub fn withdraw(&mut self, ip: Ipv6Addr) -> bool {
+        self.announced.remove(&ip)
+    }
+
+    /// Whether `ip` is answered for.
+    pub fn announces(&self, ip: Ipv6Addr) -> bool {
+        self.announced.contains(&ip)
+    }
+
+    /// Counts since the start.
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+
+    /// Takes a frame received on the interface.
+    pub fn on_frame(&mut self, frame: &[u8]) -> Outcome {
+        let outcome = match Packet::parse(frame) {
+            Ok(packet) => self.take(&packet),
+            Err(error) => Outcome::Ignored((&error).into()),
+        };
+        self.counters.note(&outcome);
+        outcome
+    }
+
+    fn take(&self, packet: &Packet) -> Outcome {
+        // Whom the message ties to which link-layer address.
+        let (owner, option) = match packet.message {
+            Message::Solicitation { source_mac, .. } => (packet.source, source_mac),
+            Message::Advertisement {
+                target, target_mac, ..
+            } => (target, target_mac),
+        };
+        let mac = option.unwrap_or(packet.link_source);
+        if mac == self.mac {
+            return Outcome::Ignored(DropReason::Own);
+        }
+        if self.announced.contains(&owner) {
+            return Outcome::Conflict { ip: owner, mac };
+        }
+        match packet.message {
+            Message::Solicitation { target, .. } => self.answer(packet, target, mac),
+            Message::Advertisement { .. } => Outcome::Ignored(DropReason::NotRequest),
+        }
+    }
+
+    fn answer(&self, packet: &Packet, target: Ipv6Addr, mac: Mac) -> Outcome {
+        let group = multicast_mac(packet.destination);
+        let to_group = packet.destination.is_multicast() && packet.link_destination == group;
+        if packet.link_destination != self.mac && !to_group {
+            return Outcome::Ignored(DropReason::NotForUs);
+        }
+        if !self.announced.contains(&target) {
+            return Outcome::Ignored(DropReason::NotAnnounced);
+        }
+        if !mac.is_unicast() || packet.source.is_multicast() {
+            return Outcome::Ignored(DropReason::BadSender);
+        }
+        // RFC 4861 §7.2.4: an asker without address (duplicate address detection) is told by way
+        // of all nodes; that defends the address.
+        let anonymous = packet.source.is_unspecified();
+        let reply = Packet {
+            link_destination: if anonymous {
+                multicast_mac(ALL_NODES)
+            } else {
+                mac
+            },
+            link_source: self.mac,
+            source: target,
+            destination: if anonymous { ALL_NODES } else { packet.source },
+            message: Message::Advertisement {
+                target,
+                router: false,
+                solicited: !anonymous,
+                override_: true,
+                target_mac: Some(self.mac),
+            },
+        };
+        Outcome::Reply(reply.build())
+    }
+}
