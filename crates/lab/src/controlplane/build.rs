@@ -60,8 +60,30 @@ pub fn ensure_built() -> Result<PathBuf, BuildError> {
         sources: root.join("lab/controlplane"),
         target: root.join("target/controlplane"),
         go: "go".into(),
+        say,
     }
     .ensure()
+}
+
+/// The binary for a test that needs it, or `None` when the test is to be
+/// skipped: then the line `SKIPPED test: reason` is on standard error, past
+/// the test runner's capture.
+///
+/// # Panics
+/// When the build fails, and with `CI=true` also where it would skip.
+#[must_use]
+pub fn binary_or_skip(test: &str) -> Option<PathBuf> {
+    match ensure_built() {
+        Ok(binary) => Some(binary),
+        Err(BuildError::Missing { reason }) => {
+            let ci = std::env::var_os("CI").is_some_and(|value| value == "true");
+            assert!(!ci, "{test} may not be skipped with CI=true: {reason}");
+            let line = format!("SKIPPED {test}: {reason}\n");
+            let _ = io::stderr().write_all(line.as_bytes());
+            None
+        }
+        Err(error) => panic!("{error}"),
+    }
 }
 
 /// Where a build reads and writes; a value so that tests can have their own.
@@ -69,6 +91,8 @@ struct Build {
     sources: PathBuf,
     target: PathBuf,
     go: PathBuf,
+    /// Takes the lines that tell how far a build is.
+    say: fn(&str),
 }
 
 impl Build {
@@ -151,7 +175,7 @@ impl Build {
     }
 
     fn build(&self, output: &Path) -> Result<(), BuildError> {
-        say("building the Kubernetes control plane: once, about 7 minutes on 2 cores");
+        (self.say)("building the Kubernetes control plane: once, about 7 minutes on 2 cores");
         let started = Instant::now();
         let mut go = Command::new(&self.go)
             .args(["build", "-v", "-trimpath", "-buildvcs=false", "-ldflags"])
@@ -173,7 +197,7 @@ impl Build {
             for line in BufReader::new(stderr).lines().map_while(Result::ok) {
                 lines.push(line);
                 if started.elapsed() >= next {
-                    say(&format!(
+                    (self.say)(&format!(
                         "  {} packages, {} s",
                         lines.len(),
                         started.elapsed().as_secs()
@@ -190,7 +214,7 @@ impl Build {
                 output: lines.split_off(end).join("\n"),
             });
         }
-        say(&format!("  built in {} s", started.elapsed().as_secs()));
+        (self.say)(&format!("  built in {} s", started.elapsed().as_secs()));
         Ok(())
     }
 }
@@ -215,7 +239,7 @@ fn release(version: &str) -> Option<(u32, u32)> {
 
 /// Past the test runner's capture: a build of minutes must not look hung.
 fn say(line: &str) {
-    let _ = writeln!(io::stderr(), "lab: {line}");
+    let _ = io::stderr().write_all(format!("lab: {line}\n").as_bytes());
 }
 
 fn at(path: &Path) -> impl Fn(io::Error) -> BuildError + '_ {
@@ -265,6 +289,7 @@ mod tests {
                 sources: self.0.join("sources"),
                 target: self.0.join("target"),
                 go,
+                say: |_| {},
             }
         }
 

@@ -29,7 +29,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 pub use api::{Api, ApiError, Patch};
-pub use build::{BuildError, ensure_built};
+pub use build::{BuildError, binary_or_skip, ensure_built};
 pub use files::Account;
 pub use kubelet::PodName;
 
@@ -268,5 +268,28 @@ fn at(path: &Path) -> impl Fn(io::Error) -> ControlPlaneError + '_ {
     move |source| ControlPlaneError::Io {
         path: path.to_owned(),
         source,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_ends_is_reported_at_once_with_its_log() {
+        let dir = std::env::temp_dir().join(format!("lab-ended-{}", std::process::id()));
+        let address = IpAddr::from([127, 0, 0, 1]);
+        let started = Instant::now();
+        // `cat etcd --name=…` complains and ends.
+        let error = ControlPlane::start(Path::new("cat"), &dir, address, |path| Command::new(path));
+        fs::remove_dir_all(dir).unwrap();
+        match error.unwrap_err() {
+            ControlPlaneError::Ended { status, log, .. } => {
+                assert_eq!(status.code(), Some(1));
+                assert!(log.contains("option"), "{log}");
+            }
+            other => panic!("{other}"),
+        }
+        assert!(started.elapsed() < READY / 2);
     }
 }
