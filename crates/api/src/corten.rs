@@ -51,6 +51,13 @@ pub mod v1alpha1 {
             schemars(range(min = 0, max = 9_223_372_036_854_775_807_i64))
         )]
         pub incarnation: u64,
+        /// Grows with every change within one incarnation: of two forms, one from the API and one
+        /// from the node's beats, the later holds.
+        #[cfg_attr(
+            feature = "crds",
+            schemars(range(min = 0, max = 9_223_372_036_854_775_807_i64))
+        )]
+        pub version: u64,
         /// Version of the agent.
         #[serde(skip_serializing_if = "String::is_empty")]
         pub agent_version: String,

@@ -16,5 +16,6 @@ pub mod duration;
 mod kind;
 pub mod meta;
 pub mod metallb;
+pub mod object;
 
 pub use kind::Kind;
