@@ -1,0 +1,25 @@
+//! nf_tables by netlink: batches written, objects read, nothing decided.
+//!
+//! - [`attr`]: attributes, pure. [`Expr`]: the expressions of rules, pure.
+//! - [`Batch`]: messages that take effect together or not at all, pure.
+//! - [`Socket`]: sends batches, collects the kernel's answers, streams dumps.
+//!
+//! Only what the product's rule set needs is here: tables, chains, rules, sets and maps with
+//! their elements in family `inet`. The `nft` program is not used; tests compare with it.
+//!
+//! Source: `include/uapi/linux/netfilter/nf_tables.h`, `net/netfilter/nfnetlink.c`.
+
+pub mod attr;
+mod batch;
+mod dump;
+mod error;
+mod expr;
+mod socket;
+
+pub use batch::{
+    Batch, ChainSpec, Data, Element, Flow, Hook, Number, SetSpec, Shape, TABLE_OWNER, TABLE_PERSIST,
+};
+pub use dump::{ChainInfo, ElementInfo, RuleInfo, TableInfo};
+pub use error::{DecodeError, Error, Refused};
+pub use expr::{Base, Ct, Expr, Meta, NfProto, Op, Reg, Verdict};
+pub use socket::Socket;
