@@ -13,10 +13,6 @@ pub(crate) fn be16(bytes: &[u8], at: usize) -> Option<u16> {
     array(bytes, at).map(u16::from_be_bytes)
 }
 
-pub(crate) fn be64(bytes: &[u8], at: usize) -> Option<u64> {
-    array(bytes, at).map(u64::from_be_bytes)
-}
-
 pub(crate) fn mac(bytes: &[u8], at: usize) -> Option<Mac> {
     array(bytes, at).map(Mac)
 }

@@ -13,6 +13,7 @@ pub mod announcer;
 pub mod arp;
 mod bytes;
 pub mod ethernet;
+pub mod member;
 pub mod ndp;
 mod random;
 pub mod responder;
