@@ -60,9 +60,13 @@ pub(super) struct Files {
 }
 
 impl Files {
-    /// Makes the folder and writes the token file and the kubeconfigs.
+    /// Makes the folder, which must not exist (old data would pass for new),
+    /// and writes the token file and the kubeconfigs.
     pub(super) fn create(dir: &Path, server: SocketAddr) -> io::Result<Self> {
-        fs::create_dir_all(dir)?;
+        if let Some(parent) = dir.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        fs::create_dir(dir)?;
         let files = Self {
             dir: dir.canonicalize()?,
         };

@@ -83,9 +83,10 @@ impl ControlPlane {
     /// Starts the control plane on a host and waits until `/readyz` is ok and
     /// the namespace `default` exists.
     ///
-    /// `binary` is what [`ensure_built`] gave, `dir` a folder of its own
-    /// below the lab's, `address` one of the host's that the other hosts
-    /// reach, and `on_host` makes a command that runs in the host's namespace.
+    /// `binary` is what [`ensure_built`] gave; `dir` a folder that does not
+    /// exist yet and that every host sees under this name; `address` one of
+    /// the host's that the other hosts reach; `on_host` makes a command that
+    /// runs in the host's namespace.
     ///
     /// # Errors
     /// A process that ended (with the end of its log), or the deadline.
