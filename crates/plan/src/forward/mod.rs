@@ -2,6 +2,25 @@
 //!
 //! [`ServicePort`] is the desired state of one port of one Service in one family on one node; it
 //! has no choices left in it. Back ends (`dataplane`) bring it to the kernel.
+//!
+//! [`compile`] turns one into [`Elements`] of the flat rule set (`spec/dataplane.md` §2.3);
+//! [`Table`] holds them all and says what a change changes; [`Tracer`] walks a packet through.
+
+mod compile;
+mod element;
+mod jhash;
+pub mod slots;
+mod table;
+mod trace;
+
+#[cfg(test)]
+mod tests;
+
+pub use compile::{compile, slots_id};
+pub use element::{Class, Element, ElementKey, Elements, Front, SlotsId};
+pub use jhash::SEED;
+pub use table::{Claim, Delta, Refusal, Table};
+pub use trace::{Fate, Origin, Packet, Tracer};
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -75,4 +94,14 @@ pub struct ServicePort {
     pub affinity_seconds: Option<u32>,
     /// `loadBalancerSourceRanges` of this family; empty = open. Applies to load balancer addresses.
     pub source_ranges: Vec<ipnet::IpNet>,
+}
+
+impl ServicePort {
+    /// The endpoints that `policy` leads to.
+    pub fn endpoints(&self, policy: Policy) -> &[SocketAddr] {
+        match policy {
+            Policy::Cluster => &self.cluster,
+            Policy::Local => &self.local,
+        }
+    }
 }

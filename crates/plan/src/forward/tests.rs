@@ -1,0 +1,461 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use proptest::prelude::*;
+
+use super::compile::compile_with;
+use super::*;
+use crate::name::ServiceKey;
+
+fn key(name: &str, family: Family) -> PortKey {
+    PortKey {
+        service: ServiceKey::new("default", name),
+        port: "http".into(),
+        protocol: Protocol::Tcp,
+        family,
+    }
+}
+
+fn frontend(address: &str, kind: FrontendKind, policy: Policy) -> Frontend {
+    Frontend {
+        address: address.parse().unwrap(),
+        port: 80,
+        kind,
+        policy,
+    }
+}
+
+fn sockets(list: &[&str]) -> Vec<SocketAddr> {
+    list.iter().map(|text| text.parse().unwrap()).collect()
+}
+
+fn packet(from: Origin, source: &str, destination: &str) -> Packet {
+    Packet {
+        from,
+        protocol: Protocol::Tcp,
+        source: source.parse().unwrap(),
+        destination: destination.parse().unwrap(),
+    }
+}
+
+const VIP: &str = "10.0.0.101";
+const CLUSTER: &str = "10.96.0.1";
+const POD: &str = "10.1.0.2:8080";
+const CLIENT: &str = "192.0.2.7:40000";
+
+/// One Service with a cluster IP and a VIP.
+fn service(policy: Policy, cluster: &[&str], local: &[&str], usable: bool) -> ServicePort {
+    ServicePort {
+        frontends: vec![
+            frontend(VIP, FrontendKind::LoadBalancer, policy),
+            frontend(CLUSTER, FrontendKind::ClusterIp, Policy::Cluster),
+        ],
+        cluster: sockets(cluster),
+        local: sockets(local),
+        usable_anywhere: usable,
+        ..ServicePort::default()
+    }
+}
+
+fn fate(port: &ServicePort, packet: &Packet) -> Fate {
+    let elements = compile(&key("web", Family::V4), port);
+    elements.iter().collect::<Tracer>().trace(packet)
+}
+
+fn to(socket: &str, masquerade: bool) -> Fate {
+    Fate::Dnat {
+        to: socket.parse().unwrap(),
+        masquerade,
+    }
+}
+
+/// The table of dataplane.md 1.4 and 1.6, cell by cell.
+#[test]
+fn fates() {
+    use Origin::{Host, Interface};
+    use Policy::{Cluster as C, Local as L};
+    let vip = "10.0.0.101:80";
+    let cluster_ip = "10.96.0.1:80";
+    let none: &[&str] = &[];
+    type Case<'a> = (
+        &'a str,
+        Policy,
+        &'a [&'a str],
+        &'a [&'a str],
+        bool,
+        (Origin, &'a str, &'a str),
+        Fate,
+    );
+    let cases: Vec<Case<'_>> = vec![
+        (
+            "VIP, Cluster",
+            C,
+            &[POD],
+            none,
+            true,
+            (Interface, CLIENT, vip),
+            to(POD, true),
+        ),
+        (
+            "VIP, Cluster, host",
+            C,
+            &[POD],
+            none,
+            true,
+            (Host, "10.0.0.1:9", vip),
+            to(POD, true),
+        ),
+        (
+            "cluster IP keeps the source",
+            C,
+            &[POD],
+            none,
+            true,
+            (Interface, CLIENT, cluster_ip),
+            to(POD, false),
+        ),
+        (
+            "hairpin",
+            C,
+            &[POD],
+            none,
+            true,
+            (Interface, "10.1.0.2:9", cluster_ip),
+            to(POD, true),
+        ),
+        (
+            "VIP, Local, here",
+            L,
+            &[POD],
+            &[POD],
+            true,
+            (Interface, CLIENT, vip),
+            to(POD, false),
+        ),
+        (
+            "VIP, Local, not here",
+            L,
+            &[POD],
+            none,
+            true,
+            (Interface, CLIENT, vip),
+            Fate::Drop,
+        ),
+        (
+            "VIP, Local, not here, host",
+            L,
+            &[POD],
+            none,
+            true,
+            (Host, "10.0.0.1:9", vip),
+            to(POD, true),
+        ),
+        (
+            "VIP, Local, nowhere",
+            L,
+            none,
+            none,
+            false,
+            (Interface, CLIENT, vip),
+            Fate::Reject,
+        ),
+        (
+            "VIP, Cluster, nowhere",
+            C,
+            none,
+            none,
+            false,
+            (Interface, CLIENT, vip),
+            Fate::Reject,
+        ),
+        (
+            "cluster IP, nowhere",
+            C,
+            none,
+            none,
+            false,
+            (Interface, CLIENT, cluster_ip),
+            Fate::Reject,
+        ),
+        (
+            "cluster IP, other port",
+            C,
+            &[POD],
+            none,
+            true,
+            (Interface, CLIENT, "10.96.0.1:81"),
+            Fate::Reject,
+        ),
+        (
+            "VIP, other port",
+            C,
+            &[POD],
+            none,
+            true,
+            (Interface, CLIENT, "10.0.0.101:81"),
+            Fate::Pass,
+        ),
+        (
+            "none of ours",
+            C,
+            &[POD],
+            none,
+            true,
+            (Interface, CLIENT, "10.0.0.1:80"),
+            Fate::Pass,
+        ),
+    ];
+    for (name, policy, cluster, local, usable, (from, source, destination), expected) in cases {
+        let port = service(policy, cluster, local, usable);
+        assert_eq!(
+            fate(&port, &packet(from, source, destination)),
+            expected,
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn internal_policy_local_never_takes_the_hosts_short_cut() {
+    let port = ServicePort {
+        frontends: vec![frontend(CLUSTER, FrontendKind::ClusterIp, Policy::Local)],
+        cluster: sockets(&[POD]),
+        usable_anywhere: true,
+        ..ServicePort::default()
+    };
+    let sent = packet(Origin::Host, "10.0.0.1:9", "10.96.0.1:80");
+    assert_eq!(fate(&port, &sent), Fate::Drop);
+}
+
+#[test]
+fn source_ranges_guard_load_balancer_addresses_only() {
+    let mut port = service(Policy::Cluster, &[POD], &[], true);
+    port.source_ranges = ["192.0.2.0/25", "192.0.2.0/24", "198.51.100.7/32"]
+        .map(|text| text.parse().unwrap())
+        .to_vec();
+    let table = [
+        (CLIENT, "10.0.0.101:80", to(POD, true)),
+        ("198.51.100.7:1", "10.0.0.101:80", to(POD, true)),
+        ("198.51.100.8:1", "10.0.0.101:80", Fate::Drop),
+        ("198.51.100.8:1", "10.96.0.1:80", to(POD, false)),
+    ];
+    for (source, destination, expected) in table {
+        let sent = packet(Origin::Interface, source, destination);
+        assert_eq!(fate(&port, &sent), expected, "{source} to {destination}");
+    }
+    let ranges = compile(&key("web", Family::V4), &port)
+        .iter()
+        .filter(|element| matches!(element, Element::Range { .. }))
+        .count();
+    assert_eq!(ranges, 2, "overlapping ranges are merged");
+}
+
+#[test]
+fn endpoints_share_new_connections() {
+    let pods: Vec<String> = (0..5).map(|n| format!("10.1.0.{n}:80")).collect();
+    let pods: Vec<&str> = pods.iter().map(String::as_str).collect();
+    let port = service(Policy::Cluster, &pods, &[], true);
+    let elements = compile(&key("web", Family::V4), &port);
+    let tracer: Tracer = elements.iter().collect();
+    let mut counts = BTreeMap::new();
+    for client in 0..2000u16 {
+        let source = format!("192.0.2.7:{}", 20_000 + client);
+        let sent = packet(Origin::Interface, &source, "10.0.0.101:80");
+        let Fate::Dnat { to, .. } = tracer.trace(&sent) else {
+            panic!("no endpoint for {source}");
+        };
+        *counts.entry(to).or_insert(0) += 1;
+    }
+    assert_eq!(counts.len(), 5);
+    assert!(
+        counts.values().all(|n| (300..500).contains(n)),
+        "{counts:?}"
+    );
+}
+
+/// Golden: an id that changed would orphan what a running kernel holds.
+#[test]
+fn ids_are_stable() {
+    let web = key("web", Family::V4);
+    assert_eq!(web.to_string(), "default/web:http/TCP/IPv4");
+    let SlotsId(id) = slots_id(&web, Policy::Cluster);
+    assert_eq!(format!("{id:016x}"), "1c211ca0728d08e0");
+    let ids: BTreeSet<_> = [Family::V4, Family::V6]
+        .into_iter()
+        .flat_map(|family| {
+            [Policy::Cluster, Policy::Local].map(|policy| slots_id(&key("web", family), policy))
+        })
+        .collect();
+    assert_eq!(ids.len(), 4);
+}
+
+#[test]
+fn fronts_come_last() {
+    let elements = compile(
+        &key("web", Family::V4),
+        &service(Policy::Local, &[POD], &[POD], true),
+    );
+    let first_front = elements
+        .iter()
+        .position(|e| matches!(e, Element::Front { .. }))
+        .unwrap();
+    assert!(
+        elements
+            .iter()
+            .skip(first_front)
+            .all(|e| matches!(e, Element::Front { .. }))
+    );
+}
+
+#[test]
+fn an_address_belongs_to_one_service() {
+    let (a, b) = (key("a", Family::V4), key("b", Family::V4));
+    let holder = |table: &Table, key: &PortKey| {
+        let front = |e: &Element| matches!(e, Element::Front { front, .. } if front.port == 80);
+        table.elements(key).iter().any(front)
+    };
+    let outsider = |kind| ServicePort {
+        frontends: vec![frontend(VIP, kind, Policy::Cluster)],
+        cluster: sockets(&[POD]),
+        usable_anywhere: true,
+        ..ServicePort::default()
+    };
+    // An external IP, which anybody may write, does not take an allocated address.
+    let mut table = Table::default();
+    table.set(&a, Some(outsider(FrontendKind::ExternalIp)));
+    let deltas = table.set(&b, Some(outsider(FrontendKind::LoadBalancer)));
+    assert!(holder(&table, &b) && !holder(&table, &a));
+    assert_eq!(deltas.len(), 2);
+    assert_eq!(*deltas[0].key, a, "the loser leaves first");
+    let refused: Vec<_> = table
+        .refused()
+        .map(|(k, r)| (k.clone(), r.to_string()))
+        .collect();
+    let text = "10.0.0.101:80/TCP is taken by default/b:http/TCP/IPv4".to_owned();
+    assert_eq!(refused, [(a.clone(), text)]);
+    // The address comes back when its holder goes.
+    table.set(&b, None);
+    assert!(holder(&table, &a));
+    assert_eq!(table.refused().count(), 0);
+}
+
+#[test]
+fn a_collision_of_ids_is_counted_and_the_second_refused() {
+    let mut table = Table::with_ids(|_, policy| SlotsId(policy as u64));
+    let (a, b) = (key("a", Family::V4), key("b", Family::V4));
+    let mut other = service(Policy::Cluster, &[POD], &[], true);
+    other.frontends.truncate(1);
+    other.frontends[0].port = 81;
+    table.set(&a, Some(service(Policy::Cluster, &[POD], &[], true)));
+    table.set(&b, Some(other));
+    assert!(table.elements(&b).iter().all(Element::is_shared));
+    assert!(!table.elements(&a).is_empty());
+    assert_eq!(table.refused().filter(|(key, _)| **key == b).count(), 2);
+}
+
+fn any_port() -> impl Strategy<Value = ServicePort> {
+    let any_frontend =
+        (0u8..3, 80u16..82, 0u8..3, any::<bool>()).prop_map(|(host, port, kind, local)| Frontend {
+            address: IpAddr::from([10, 0, 0, host]),
+            port,
+            kind: [
+                FrontendKind::ClusterIp,
+                FrontendKind::ExternalIp,
+                FrontendKind::LoadBalancer,
+            ][usize::from(kind)],
+            policy: if local {
+                Policy::Local
+            } else {
+                Policy::Cluster
+            },
+        });
+    let any_endpoints = prop::collection::btree_set(0u8..6, 0..5).prop_map(|hosts| {
+        let socket = |host| SocketAddr::from(([10, 1, 0, host], 8080));
+        hosts.into_iter().map(socket).collect::<Vec<_>>()
+    });
+    (
+        prop::collection::btree_set(any_frontend, 0..4),
+        any_endpoints.clone(),
+        any_endpoints,
+        any::<bool>(),
+        any::<bool>(),
+    )
+        .prop_map(|(frontends, cluster, local, usable, restricted)| {
+            // One kind per address and port, as endpoint selection gives them.
+            let mut seen = BTreeSet::new();
+            ServicePort {
+                frontends: frontends
+                    .into_iter()
+                    .filter(|f| seen.insert((f.address, f.port)))
+                    .collect(),
+                usable_anywhere: usable || !cluster.is_empty() || !local.is_empty(),
+                cluster,
+                local,
+                source_ranges: if restricted {
+                    vec!["192.0.2.0/24".parse().unwrap()]
+                } else {
+                    Vec::new()
+                },
+                ..ServicePort::default()
+            }
+        })
+}
+
+proptest! {
+    /// Changed step by step equals built anew; what the deltas say equals what is in force; no
+    /// delta adds what is there or removes what is not.
+    #[test]
+    fn steps_equal_rebuilding(
+        steps in prop::collection::vec((0u8..5, prop::option::weighted(0.8, any_port())), 1..30),
+        collide in any::<bool>(),
+    ) {
+        let id: fn(&PortKey, Policy) -> SlotsId = if collide {
+            // Ports 0 and 1 collide.
+            |key, policy| {
+                let SlotsId(id) = slots_id(key, policy);
+                if *key.service.name < *"p2" { SlotsId(policy as u64) } else { SlotsId(id) }
+            }
+        } else {
+            slots_id
+        };
+        let mut table = Table::with_ids(id);
+        let mut kernel: BTreeMap<ElementKey, Element> = BTreeMap::new();
+        let mut desired = BTreeMap::new();
+        for (number, port) in steps {
+            let key = key(&format!("p{number}"), Family::V4);
+            let deltas = table.set(&key, port.clone());
+            for element in deltas.iter().flat_map(|d| &d.removed) {
+                prop_assert_eq!(kernel.remove(&element.key()), Some(*element));
+            }
+            for element in deltas.iter().flat_map(|d| &d.added) {
+                prop_assert_eq!(kernel.insert(element.key(), *element), None);
+            }
+            match port {
+                Some(port) => { desired.insert(key, port); }
+                None => { desired.remove(&key); }
+            }
+        }
+        let mut anew = Table::with_ids(id);
+        for (key, port) in desired.iter().rev() {
+            anew.set(key, Some(port.clone()));
+        }
+        let elements: BTreeSet<Element> = anew
+            .keys()
+            .flat_map(|key| anew.elements(key).iter().copied().collect::<Vec<_>>())
+            .collect();
+        prop_assert_eq!(kernel.values().copied().collect::<BTreeSet<_>>(), elements);
+        let refused = |table: &Table| -> Vec<_> {
+            table.refused().map(|(k, r)| (k.clone(), r)).collect()
+        };
+        prop_assert_eq!(refused(&table), refused(&anew));
+    }
+
+    #[test]
+    fn compiling_is_deterministic_and_unique_by_key(port in any_port()) {
+        let web = key("web", Family::V4);
+        let elements = compile(&web, &port);
+        prop_assert_eq!(&elements, &compile_with(slots_id, &web, &port));
+        let keys: BTreeSet<_> = elements.iter().map(Element::key).collect();
+        prop_assert_eq!(keys.len(), elements.len());
+    }
+}
