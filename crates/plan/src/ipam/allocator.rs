@@ -164,8 +164,8 @@ impl Allocator {
         !meets
     }
 
-    /// Records what `service` has, `None` for nothing, and says which waiting Services that may
-    /// help. An allocation that breaks the sharing rule is refused and changes nothing: the one
+    /// Records what `service` has, `None` for nothing, and says which waiting Services are to be
+    /// decided again for it. An allocation that breaks the sharing rule is refused and changes nothing: the one
     /// recorded first stays.
     pub fn record(
         &mut self,
@@ -200,10 +200,7 @@ impl Allocator {
             self.occupy(service, &new);
             self.allocations.insert(service.clone(), new);
         }
-        let new = self.allocations.get(service);
-        let freed: &[IpAddr] = old.as_ref().map_or(&[], |old| &old.ips);
-        let key = new.and_then(|new| new.sharing.as_ref());
-        Ok(self.helped(service, freed, key))
+        Ok(self.concerned(service, old.as_ref()))
     }
 
     /// Records a decision: its allocation, and why the Service lacks an address if it does.
@@ -212,15 +209,15 @@ impl Allocator {
         service: &ServiceKey,
         decision: &Decision,
     ) -> Result<Vec<ServiceKey>, Conflict> {
-        let helped = self.record(service, decision.allocation.clone())?;
+        let again = self.record(service, decision.allocation.clone())?;
         match &decision.pending {
             Some(pending) => self.pending.insert(service.clone(), pending.clone()),
             None => self.pending.remove(service),
         };
-        Ok(helped)
+        Ok(again)
     }
 
-    /// Forgets a Service that was deleted; the answer names those whom that may help.
+    /// Forgets a Service that was deleted, and says which waiting Services to decide again.
     pub fn forget(&mut self, service: &ServiceKey) -> Vec<ServiceKey> {
         self.pending.remove(service);
         // Recording nothing conflicts with nothing.
@@ -456,29 +453,30 @@ impl Allocator {
         }
     }
 
-    /// Who may be helped when `service` gave up or changed its use of `freed`, or shares
-    /// addresses under `key` now.
-    fn helped(
-        &self,
-        service: &ServiceKey,
-        freed: &[IpAddr],
-        key: Option<&SharingKey>,
-    ) -> Vec<ServiceKey> {
-        let pools: Vec<Option<&Pool>> = freed.iter().map(|ip| self.pool_of(*ip)).collect();
-        let helps = |pending: &Pending| {
+    /// Which waiting Services the change of `service` from `old` concerns: an address was freed,
+    /// may be shared now, or one that they ask for has other users.
+    fn concerned(&self, service: &ServiceKey, old: Option<&Allocation>) -> Vec<ServiceKey> {
+        let ips = |a: Option<&Allocation>| a.map_or_else(Vec::new, |a| a.ips.clone());
+        let new = self.allocations.get(service);
+        let (freed, taken) = (ips(old), ips(new));
+        let pools: Vec<&Pool> = freed.iter().filter_map(|ip| self.pool_of(*ip)).collect();
+        let key = new.and_then(|new| new.sharing.as_ref());
+        let concerns = |pending: &Pending| {
             if key.is_some() && pending.sharing.as_ref() == key {
                 return true;
             }
             match &pending.wants {
                 Wants::Nothing => false,
-                Wants::Addresses(ips) => ips.iter().any(|ip| freed.contains(ip)),
-                Wants::Pool(name) => pools.iter().flatten().any(|pool| pool.name == *name),
-                Wants::Any => pools.iter().any(Option::is_some),
+                Wants::Addresses(ips) => ips
+                    .iter()
+                    .any(|ip| freed.contains(ip) || taken.contains(ip)),
+                Wants::Pool(name) => pools.iter().any(|pool| pool.name == *name),
+                Wants::Any => !pools.is_empty(),
             }
         };
         self.pending
             .iter()
-            .filter(|(waiter, pending)| *waiter != service && helps(pending))
+            .filter(|(waiter, pending)| *waiter != service && concerns(pending))
             .map(|(waiter, _)| waiter.clone())
             .collect()
     }

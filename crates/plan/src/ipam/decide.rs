@@ -4,10 +4,12 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
+use api::annotations::IP_ALLOCATED_FROM_POOL;
+
 use super::allocator::{Allocation, Allocator, Pending, Wants};
 use super::error::{AllocationError, Families, Quoted};
 use super::propose::Asker;
-use super::request::{self, ALLOCATED_FROM, Want};
+use super::request::{self, Want};
 use crate::name::Name;
 use crate::world::{FamilyPolicy, Labels, Service, ServiceType};
 
@@ -27,7 +29,7 @@ pub struct Decision {
     pub allocation: Option<Allocation>,
     /// `status.loadBalancer.ingress` as it should be.
     pub ingress: Vec<IpAddr>,
-    /// The annotation [`ALLOCATED_FROM`] as it should be.
+    /// The annotation `metallb.io/ip-allocated-from-pool` as it should be.
     pub pool_annotation: Option<Name>,
     /// Events, in order.
     pub notes: Vec<Note>,
@@ -129,7 +131,10 @@ impl Decision {
         self.outcome != Outcome::NotOurs
             && (service.ingress.len() != self.ingress.len()
                 || !service.assigned().eq(self.ingress.iter().copied())
-                || service.annotations.get(ALLOCATED_FROM).map(String::as_str)
+                || service
+                    .annotations
+                    .get(IP_ALLOCATED_FROM_POOL)
+                    .map(String::as_str)
                     != self.pool_annotation.as_deref())
     }
 
@@ -149,7 +154,7 @@ impl Decision {
             ingress: service.assigned().collect(),
             pool_annotation: service
                 .annotations
-                .get(ALLOCATED_FROM)
+                .get(IP_ALLOCATED_FROM_POOL)
                 .map(|pool| pool.as_str().into()),
             ..Self::new(Outcome::NotOurs, None)
         }
@@ -175,7 +180,7 @@ pub fn decide(
         // by the record or the annotation, and is cleaned up whatever the class is now.
         let ours = options.lb_class.is_none()
             || recorded.is_some()
-            || service.annotations.contains_key(ALLOCATED_FROM);
+            || service.annotations.contains_key(IP_ALLOCATED_FROM_POOL);
         return if ours {
             Decision::new(Outcome::Cleared, None)
         } else {
@@ -261,30 +266,33 @@ impl Pass<'_> {
             current = None;
         }
         let want = Want::of(service, families);
-        match current {
-            Some(allocation) => match (want, allocation.ips.as_slice()) {
-                (Want::Prefer(_), [ip]) if requested.is_empty() => {
-                    let ip = *ip;
-                    self.add_second(allocation, ip)
-                }
-                _ => Decision::new(Outcome::Settled, Some(allocation)),
-            },
+        let any = requested.is_empty();
+        let allocation = match current {
+            Some(allocation) => allocation,
             None => match self.allocate(families, want, pool, requested) {
                 Ok(allocation) => {
                     self.note(
                         Reason::IpAllocated,
                         format!("Assigned IP {}", Quoted(&allocation.ips)),
                     );
-                    Decision::new(Outcome::Settled, Some(allocation))
+                    allocation
                 }
-                Err(error) => self.failed(Reason::AllocationFailed, None, error),
+                Err(error) => return self.failed(Reason::AllocationFailed, None, error),
             },
+        };
+        match (want, allocation.ips.as_slice()) {
+            (Want::Prefer(_), &[ip]) if any => self.add_second(allocation, ip),
+            _ => Decision::new(Outcome::Settled, Some(allocation)),
         }
     }
 
     /// What the Service holds, if it may go on holding it.
     fn current(&mut self, held: &[IpAddr], families: Families) -> Option<Allocation> {
         if held.is_empty() {
+            // The status may show the cleared addresses again, as an echo: they were told.
+            self.cleared = self
+                .before
+                .map_or_else(Vec::new, |before| before.cleared.clone());
             return None;
         }
         let service = self.asker.service;
@@ -353,14 +361,7 @@ impl Pass<'_> {
             if request::families_of(&requested) != Some(families) {
                 return Err(AllocationError::WrongFamily(requested));
             }
-            let allocation = self.allocator.explicit(self.asker, &requested)?;
-            return match pool {
-                Some(pool) if pool != allocation.pool => Err(AllocationError::NotInRequestedPool {
-                    addresses: requested,
-                    pool,
-                }),
-                _ => Ok(allocation),
-            };
+            return self.allocator.explicit(self.asker, &requested, pool);
         }
         match pool {
             Some(pool) => self.allocator.from_pool(self.asker, &pool, want),
@@ -388,30 +389,36 @@ impl Pass<'_> {
             };
             self.note(reason, text);
         }
+        // What is kept is recorded, and then the status counts for nothing.
+        let cleared = match kept {
+            Some(_) => Vec::new(),
+            None => std::mem::take(&mut self.cleared),
+        };
         let mut decision = Decision::new(Outcome::Failed, kept);
         decision.pending = Some(Pending {
-            wants: wants(&error),
+            wants: self.wants(&error),
             error,
             sharing: request::sharing(self.asker.service),
-            cleared: std::mem::take(&mut self.cleared),
+            cleared,
         });
         decision
     }
 
+    /// Whose release would mend this.
+    fn wants(&self, error: &AllocationError) -> Wants {
+        match error {
+            AllocationError::Exhausted => Wants::Any,
+            AllocationError::PoolExhausted { pool, .. } => Wants::Pool(pool.clone()),
+            // Only addresses that were asked for can be in use.
+            AllocationError::InUse { .. } | AllocationError::PortInUse { .. } => {
+                Wants::Addresses(request::addresses(self.asker.service).unwrap_or_default())
+            }
+            _ => Wants::Nothing,
+        }
+    }
+
     fn note(&mut self, reason: Reason, message: String) {
         self.notes.push(Note { reason, message });
-    }
-}
-
-/// Whose release would mend this.
-fn wants(error: &AllocationError) -> Wants {
-    match error {
-        AllocationError::Exhausted => Wants::Any,
-        AllocationError::PoolExhausted { pool, .. } => Wants::Pool(pool.clone()),
-        AllocationError::InUse { address, .. } | AllocationError::PortInUse { address, .. } => {
-            Wants::Addresses(vec![*address])
-        }
-        _ => Wants::Nothing,
     }
 }
 

@@ -31,4 +31,3 @@ pub use allocator::{Allocation, Allocator, Pending, Port, SharingKey, Wants};
 pub use decide::{Decision, Kind, Note, Options, Outcome, Reason, decide};
 pub use error::{AllocationError, Conflict, Families};
 pub use pool::{Counters, Pool, ServiceAllocation};
-pub use request::ALLOCATED_FROM;

@@ -44,13 +44,22 @@ impl Allocator {
         self.checked(asker, used, held.to_vec())
     }
 
-    /// The addresses asked for, which the Service does not have.
+    /// The addresses asked for, which the Service does not have; of `pool`, if that is asked for
+    /// too.
     pub(super) fn explicit(
         &self,
         asker: Asker<'_>,
         ips: &[IpAddr],
+        pool: Option<Name>,
     ) -> Result<Allocation, AllocationError> {
         let used = self.pool_for(ips)?;
+        // Before the users of the address are looked at: they can not mend it.
+        if let Some(pool) = pool.filter(|pool| *pool != used.pool.name) {
+            return Err(AllocationError::NotInRequestedPool {
+                addresses: ips.to_vec(),
+                pool,
+            });
+        }
         self.may_give(asker, used)?;
         self.checked(asker, used, ips.to_vec())
     }

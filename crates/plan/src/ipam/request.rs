@@ -2,28 +2,17 @@
 
 use std::net::IpAddr;
 
+use api::annotations;
+
 use crate::ipam::error::{AllocationError, Families};
 use crate::ipam::{Allocation, SharingKey};
 use crate::name::Name;
 use crate::net::{Family, Protocol};
 use crate::world::{FamilyPolicy, Policy, Service};
 
-/// The prefix of MetalLB's annotations.
-const PREFIX: &str = "metallb.io/";
-/// Its deprecated form, read where the stable key is absent.
-const OLD_PREFIX: &str = "metallb.universe.tf/";
-
-/// The annotation that names the pool an address came from.
-pub const ALLOCATED_FROM: &str = "metallb.io/ip-allocated-from-pool";
-
-/// The value of MetalLB's annotation `name`; presence of the stable key decides, not its value.
-fn annotation<'a>(service: &'a Service, name: &str) -> Option<&'a str> {
-    [PREFIX, OLD_PREFIX].iter().find_map(|prefix| {
-        service
-            .annotations
-            .get(&format!("{prefix}{name}"))
-            .map(String::as_str)
-    })
+/// The value of an annotation, under its current or its deprecated key.
+fn annotation<'a>(service: &'a Service, key: &str) -> Option<&'a str> {
+    annotations::get(&service.annotations, key).map(|(value, _)| value)
 }
 
 /// The annotations with the deprecated prefix.
@@ -32,19 +21,20 @@ pub(super) fn deprecated(service: &Service) -> impl Iterator<Item = &str> {
         .annotations
         .keys()
         .map(String::as_str)
-        .filter(|key| key.starts_with(OLD_PREFIX))
+        .filter(|key| key.starts_with(annotations::DEPRECATED_PREFIX))
 }
 
 /// The pool asked for.
 pub(super) fn pool(service: &Service) -> Option<Name> {
-    annotation(service, "address-pool")
+    annotation(service, annotations::ADDRESS_POOL)
         .filter(|name| !name.is_empty())
         .map(Name::from)
 }
 
 /// The addresses asked for, in the order of the annotation; empty: any.
 pub(super) fn addresses(service: &Service) -> Result<Vec<IpAddr>, AllocationError> {
-    let annotated = annotation(service, "loadBalancerIPs").filter(|text| !text.is_empty());
+    let annotated =
+        annotation(service, annotations::LOAD_BALANCER_IPS).filter(|text| !text.is_empty());
     let field = service
         .load_balancer_ip
         .as_deref()
@@ -133,7 +123,8 @@ impl Want {
 
 /// What decides whether the Service may share an address; `None`: it shares with nobody.
 pub(super) fn sharing(service: &Service) -> Option<SharingKey> {
-    let sharing = annotation(service, "allow-shared-ip").filter(|key| !key.is_empty())?;
+    let sharing =
+        annotation(service, annotations::ALLOW_SHARED_IP).filter(|key| !key.is_empty())?;
     let backend = match service.external_policy {
         Policy::Cluster => "".into(),
         Policy::Local => service.selector.clone(),
