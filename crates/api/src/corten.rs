@@ -46,17 +46,9 @@ pub mod v1alpha1 {
         /// True while the node gives its addresses away.
         pub draining: bool,
         /// Grows with every start of the agent on this node.
-        #[cfg_attr(
-            feature = "crds",
-            schemars(range(min = 0, max = 9_223_372_036_854_775_807_i64))
-        )]
         pub incarnation: u64,
         /// Grows with every change within one incarnation: of two forms, one from the API and one
         /// from the node's beats, the later holds.
-        #[cfg_attr(
-            feature = "crds",
-            schemars(range(min = 0, max = 9_223_372_036_854_775_807_i64))
-        )]
         pub version: u64,
         /// Version of the agent.
         #[serde(skip_serializing_if = "String::is_empty")]

@@ -49,14 +49,9 @@ impl Duration {
         self.nanos
     }
 
-    /// Whole seconds, rounded to the nearest, halves away from zero, as `MetalLB` rounds timers.
-    pub const fn round_secs(self) -> i64 {
-        let half = if self.nanos < 0 {
-            -SECOND / 2
-        } else {
-            SECOND / 2
-        };
-        self.nanos.saturating_add(half) / SECOND
+    /// Whole seconds; what is less is cut off, as `MetalLB` does with timers.
+    pub const fn whole_secs(self) -> i64 {
+        self.nanos / SECOND
     }
 
     /// The standard library's form; none if negative.
@@ -268,9 +263,9 @@ mod tests {
     }
 
     #[test]
-    fn rounds_to_whole_seconds() {
-        for (nanos, want) in [(1_499_999_999, 1), (1_500_000_000, 2), (-1_500_000_000, -2)] {
-            assert_eq!(Duration::from_nanos(nanos).round_secs(), want);
+    fn cuts_to_whole_seconds() {
+        for (nanos, want) in [(999_999_999, 0), (1_500_000_000, 1), (-1_500_000_000, -1)] {
+            assert_eq!(Duration::from_nanos(nanos).whole_secs(), want);
         }
     }
 

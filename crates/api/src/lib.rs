@@ -11,11 +11,16 @@
 pub mod annotations;
 pub mod core;
 pub mod corten;
+#[cfg(feature = "crds")]
+pub mod crds;
 mod de;
 pub mod duration;
 mod kind;
 pub mod meta;
 pub mod metallb;
 pub mod object;
+
+#[cfg(feature = "crds")]
+pub mod schema;
 
 pub use kind::Kind;

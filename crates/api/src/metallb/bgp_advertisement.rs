@@ -31,11 +31,11 @@ kind!(
 pub struct BGPAdvertisementSpec {
     /// Prefix length to which IPv4 addresses are aggregated. 32 advertises each address.
     #[serde(skip_serializing_if = "is_32")]
-    #[cfg_attr(feature = "crds", schemars(range(min = 1, max = 32), extend("default" = 32)))]
+    #[cfg_attr(feature = "crds", schemars(range(min = 1, max = 32), extend("x-default" = 32)))]
     pub aggregation_length: i32,
     /// Prefix length to which IPv6 addresses are aggregated. 128 advertises each address.
     #[serde(rename = "aggregationLengthV6", skip_serializing_if = "is_128")]
-    #[cfg_attr(feature = "crds", schemars(range(min = 1, max = 128), extend("default" = 128)))]
+    #[cfg_attr(feature = "crds", schemars(range(min = 1, max = 128), extend("x-default" = 128)))]
     pub aggregation_length_v6: i32,
     /// LOCAL_PREF of the advertisement towards internal peers; 0 means not set.
     #[serde(skip_serializing_if = "is_default")]

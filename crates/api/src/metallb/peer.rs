@@ -52,7 +52,7 @@ pub struct BGPPeerSpec {
     pub source_address: String,
     /// Port of the neighbour.
     #[serde(skip_serializing_if = "is_179")]
-    #[cfg_attr(feature = "crds", schemars(range(min = 1, max = 16384), extend("default" = 179)))]
+    #[cfg_attr(feature = "crds", schemars(range(min = 1, max = 16384), extend("x-default" = 179)))]
     pub peer_port: u16,
     /// Hold time, as RFC 4271 has it: 0, or 3 seconds and more.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -91,11 +91,11 @@ pub struct BGPPeerSpec {
     /// Deprecated, without effect: IPv4 and IPv6 routes are carried by sessions of their family
     /// unless dualStackAddressFamily is set.
     #[serde(rename = "disableMP", skip_serializing_if = "is_default")]
-    #[cfg_attr(feature = "crds", schemars(extend("default" = false)))]
+    #[cfg_attr(feature = "crds", schemars(extend("x-default" = false)))]
     pub disable_mp: bool,
     /// Whether one session carries IPv4 and IPv6 routes.
     #[serde(skip_serializing_if = "is_default")]
-    #[cfg_attr(feature = "crds", schemars(extend("default" = false)))]
+    #[cfg_attr(feature = "crds", schemars(extend("x-default" = false)))]
     pub dual_stack_address_family: bool,
 }
 

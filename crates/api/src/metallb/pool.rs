@@ -39,11 +39,11 @@ pub struct IPAddressPoolSpec {
     /// False: addresses are given only to Services that ask for this pool or for one of its
     /// addresses.
     #[serde(skip_serializing_if = "is_true")]
-    #[cfg_attr(feature = "crds", schemars(extend("default" = true)))]
+    #[cfg_attr(feature = "crds", schemars(extend("x-default" = true)))]
     pub auto_assign: bool,
     /// True: IPv4 addresses that end in .0 or .255 are not used.
     #[serde(rename = "avoidBuggyIPs", skip_serializing_if = "is_default")]
-    #[cfg_attr(feature = "crds", schemars(extend("default" = false)))]
+    #[cfg_attr(feature = "crds", schemars(extend("x-default" = false)))]
     pub avoid_buggy_ips: bool,
     /// Limits the pool to some Services; none means every Service.
     #[serde(skip_serializing_if = "Option::is_none")]
