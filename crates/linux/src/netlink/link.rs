@@ -3,8 +3,10 @@
 use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use netlink_packet_route::link::{self, InfoData, InfoVeth, LinkAttribute, LinkMessage};
-use rtnetlink::{LinkBridge, LinkDummy, LinkMessageBuilder, LinkUnspec, LinkVeth};
+use netlink_packet_route::link::{
+    self, BridgePortState, InfoData, InfoVeth, LinkAttribute, LinkMessage,
+};
+use rtnetlink::{LinkBridge, LinkBridgePort, LinkDummy, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
 use super::{Asked, Netlink, NetlinkError, Result};
 
@@ -194,6 +196,18 @@ impl Netlink {
             format!("set master of link {index} to {master:?}")
         })
         .await
+    }
+
+    /// Lets a bridge port forward, or drop everything. Its carrier stays as it is.
+    pub async fn set_bridge_port(&self, index: u32, forwards: bool) -> Result<()> {
+        let state = if forwards {
+            BridgePortState::Forwarding
+        } else {
+            BridgePortState::Disabled
+        };
+        let message = LinkBridgePort::new(index).state(state).build();
+        let done = self.handle.link().set_port(message).execute().await;
+        done.asked(|| format!("set bridge port {index} to {state:?}"))
     }
 
     /// Sets the Ethernet address.
