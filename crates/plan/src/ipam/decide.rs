@@ -1,5 +1,6 @@
 //! One Service: keep, give, clear or refuse, in MetalLB's order of steps.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
@@ -163,10 +164,9 @@ impl Decision {
 
 /// Decides about `service` as it is in World now.
 ///
-/// Until pools and Namespaces have been read, and the addresses of all statuses are recorded, do
-/// not call it: without pools every address would be cleared. On a start take the Services with
-/// more ingress entries first, and commit each decision before the next, so that addresses are
-/// reclaimed before new ones are given. `namespace_labels` are those of the Service's Namespace,
+/// Until pools, Namespaces and Services have been read do not call it: without pools every address
+/// would be cleared. On a start call [`Allocator::adopt`] first, so that addresses are reclaimed
+/// before new ones are given. Commit each decision before the next. `namespace_labels` are those of the Service's Namespace,
 /// `None` while it is not known.
 pub fn decide(
     allocator: &Allocator,
@@ -213,6 +213,46 @@ pub fn decide(
     decision
 }
 
+impl Allocator {
+    /// Records what the statuses of `services` say, as far as it is allowed; on a start, when
+    /// nothing else is known. Each comes with the labels of its Namespace. Of two Services with
+    /// one address the one with more addresses has it, then the older one, then by name.
+    pub fn adopt<'a>(
+        &mut self,
+        services: impl IntoIterator<Item = (&'a Service, Option<&'a Labels>)>,
+        options: &Options,
+    ) {
+        let mut askers: Vec<Asker<'a>> = services
+            .into_iter()
+            .filter(|(service, _)| {
+                service.kind == ServiceType::LoadBalancer && service.class == options.lb_class
+            })
+            .map(|(service, namespace_labels)| Asker {
+                service,
+                namespace_labels,
+            })
+            .collect();
+        askers.sort_by_key(|asker| {
+            let Service {
+                ingress,
+                created,
+                key,
+                ..
+            } = asker.service;
+            (Reverse(ingress.len()), created, key)
+        });
+        for asker in askers {
+            let key = &asker.service.key;
+            if self.allocation(key).is_none()
+                && let Ok(allocation) = self.keep(asker, &request::status(asker.service))
+            {
+                // It was checked just now: there is no conflict, and nobody waits yet.
+                let _ = self.record(key, Some(allocation));
+            }
+        }
+    }
+}
+
 /// One pass over one Service of ours.
 struct Pass<'a> {
     allocator: &'a Allocator,
@@ -240,7 +280,7 @@ impl Pass<'_> {
         }
         let held: Vec<IpAddr> = match self.allocator.allocation(&service.key) {
             Some(recorded) => recorded.ips.clone(),
-            None => service.assigned().map(|ip| ip.to_canonical()).collect(),
+            None => request::status(service),
         };
         let had_some = !held.is_empty();
         let mut current = self.current(&held, families);
@@ -364,7 +404,7 @@ impl Pass<'_> {
             return self.allocator.explicit(self.asker, &requested, pool);
         }
         match pool {
-            Some(pool) => self.allocator.from_pool(self.asker, &pool, want),
+            Some(pool) => self.allocator.in_pool(self.asker, &pool, want),
             None => self.allocator.anywhere(self.asker, want),
         }
     }

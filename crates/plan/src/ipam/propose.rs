@@ -65,7 +65,7 @@ impl Allocator {
     }
 
     /// From the pool asked for.
-    pub(super) fn from_pool(
+    pub(super) fn in_pool(
         &self,
         asker: Asker<'_>,
         name: &Name,

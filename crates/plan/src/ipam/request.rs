@@ -24,6 +24,11 @@ pub(super) fn deprecated(service: &Service) -> impl Iterator<Item = &str> {
         .filter(|key| key.starts_with(annotations::DEPRECATED_PREFIX))
 }
 
+/// The addresses in the status.
+pub(super) fn status(service: &Service) -> Vec<IpAddr> {
+    service.assigned().map(|ip| ip.to_canonical()).collect()
+}
+
 /// The pool asked for.
 pub(super) fn pool(service: &Service) -> Option<Name> {
     annotation(service, annotations::ADDRESS_POOL)

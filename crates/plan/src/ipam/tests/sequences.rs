@@ -259,3 +259,25 @@ fn a_clearing_that_is_not_written_yet_is_told_once() {
         }
     );
 }
+
+/// MetalLB's end-to-end case: four Services on two addresses over five restarts.
+#[test]
+fn restarts_keep_addresses_where_they_are() {
+    let pools = || [pool("a", "192.0.2.0/31")];
+    let mut allocator = allocator(pools());
+    let mut services = ["d", "c", "b", "a"].map(lb);
+    for service in &mut services {
+        step(&mut allocator, service);
+    }
+    for _ in 0..5 {
+        allocator = super::allocator(pools());
+        let known = services.iter().map(|service| (service, None));
+        allocator.adopt(known, &Options::default());
+        for service in &mut services {
+            step(&mut allocator, service);
+        }
+        let has = |n: usize| services[n].assigned().collect::<Vec<_>>();
+        assert_eq!((has(0), has(1)), (ips("192.0.2.0"), ips("192.0.2.1")));
+        assert_eq!((has(2), has(3)), (ips(""), ips("")));
+    }
+}

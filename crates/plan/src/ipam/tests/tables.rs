@@ -171,7 +171,7 @@ fn from_one_pool() {
         ),
     ]);
     let name: Name = "test".into();
-    let find = |a: &Allocator, asker: Asker<'_>, want| a.from_pool(asker, &name, want);
+    let find = |a: &Allocator, asker: Asker<'_>, want| a.in_pool(asker, &name, want);
     gives(
         &mut allocator,
         &[
@@ -202,7 +202,7 @@ fn from_one_pool() {
         ],
         find,
     );
-    let unknown = allocator.from_pool(asker(&lb("x")), &"missing".into(), Want::Both);
+    let unknown = allocator.in_pool(asker(&lb("x")), &"missing".into(), Want::Both);
     assert_eq!(unknown, Err(AllocationError::UnknownPool("missing".into())));
 }
 
@@ -331,11 +331,11 @@ fn the_errors_read_as_metallbs() {
             "no available IPs",
         ),
         (
-            full.from_pool(asker(&lb("s2")), &name, Want::One(Family::V4)),
+            full.in_pool(asker(&lb("s2")), &name, Want::One(Family::V4)),
             "no available IPs in pool a for ipv4 IPFamily",
         ),
         (
-            full.from_pool(asker(&lb("s2")), &"x".into(), Want::Both),
+            full.in_pool(asker(&lb("s2")), &"x".into(), Want::Both),
             "unknown pool \"x\"",
         ),
         (
