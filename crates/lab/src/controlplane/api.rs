@@ -4,12 +4,14 @@
 //! the API server's namespace as admin, so it works from every namespace and
 //! costs a millisecond, where a kubectl costs a tenth of a second.
 
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::net::UnixStream;
+use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+use tokio::time::timeout;
 
 /// No request of the lab takes longer.
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -96,54 +98,57 @@ impl Api {
     ///
     /// # Errors
     /// See [`ApiError`]; an object that does not exist is `Refused` with 404.
-    pub fn get(&self, path: &str) -> Result<Value, ApiError> {
-        self.json("GET", path, None)
+    pub async fn get(&self, path: &str) -> Result<Value, ApiError> {
+        self.json("GET", path, None).await
     }
 
     /// Creates an object in the collection `path`.
     ///
     /// # Errors
     /// See [`ApiError`].
-    pub fn create(&self, path: &str, object: &Value) -> Result<Value, ApiError> {
+    pub async fn create(&self, path: &str, object: &Value) -> Result<Value, ApiError> {
         self.json("POST", path, Some(("application/json", object)))
+            .await
     }
 
     /// Changes an object, or its status where `path` ends in `/status`.
     ///
     /// # Errors
     /// See [`ApiError`].
-    pub fn patch(&self, path: &str, kind: Patch, patch: &Value) -> Result<Value, ApiError> {
+    pub async fn patch(&self, path: &str, kind: Patch, patch: &Value) -> Result<Value, ApiError> {
         self.json("PATCH", path, Some((kind.content_type(), patch)))
+            .await
     }
 
     /// Deletes an object at once, without a grace period.
     ///
     /// # Errors
     /// See [`ApiError`].
-    pub fn delete(&self, path: &str) -> Result<Value, ApiError> {
+    pub async fn delete(&self, path: &str) -> Result<Value, ApiError> {
         let options = serde_json::json!({
             "apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0,
         });
         self.json("DELETE", path, Some(("application/json", &options)))
+            .await
     }
 
     /// `/readyz` answers ok.
-    pub(super) fn ready(&self) -> Result<(), ApiError> {
-        self.request("GET", "/readyz", None).map(drop)
+    pub(super) async fn ready(&self) -> Result<(), ApiError> {
+        self.request("GET", "/readyz", None).await.map(drop)
     }
 
-    fn json(
+    async fn json(
         &self,
         method: &'static str,
         path: &str,
         body: Option<(&str, &Value)>,
     ) -> Result<Value, ApiError> {
-        let answer = self.request(method, path, body)?;
+        let answer = self.request(method, path, body).await?;
         serde_json::from_slice(&answer).map_err(|_| malformed(method, path, &answer))
     }
 
     /// The body of a good answer.
-    fn request(
+    async fn request(
         &self,
         method: &'static str,
         path: &str,
@@ -159,7 +164,11 @@ impl Api {
              Content-Type: {kind}\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
-        let answer = self.exchange(&request).map_err(|source| ApiError::Io {
+        let answer = match timeout(TIMEOUT, self.exchange(&request)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(io::ErrorKind::TimedOut.into()),
+        };
+        let answer = answer.map_err(|source| ApiError::Io {
             method,
             path: path.to_owned(),
             source,
@@ -181,13 +190,11 @@ impl Api {
         Ok(body.to_vec())
     }
 
-    fn exchange(&self, request: &str) -> io::Result<Vec<u8>> {
-        let mut stream = UnixStream::connect(&self.socket)?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
-        stream.set_write_timeout(Some(TIMEOUT))?;
-        stream.write_all(request.as_bytes())?;
+    async fn exchange(&self, request: &str) -> io::Result<Vec<u8>> {
+        let mut stream = UnixStream::connect(&self.socket).await?;
+        stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
-        stream.read_to_end(&mut answer)?;
+        stream.read_to_end(&mut answer).await?;
         Ok(answer)
     }
 }

@@ -66,8 +66,22 @@ pub fn ensure_built() -> Result<PathBuf, BuildError> {
 }
 
 /// The binary for a test that needs it, or `None` when the test is to be
-/// skipped: then the line `SKIPPED test: reason` is on standard error, past
-/// the test runner's capture.
+/// skipped: then the line `skipped: lab TEST: REASON` is on standard error,
+/// past the test runner's capture. Ask before [`crate::run`]:
+///
+/// ```no_run
+/// # use lab::controlplane::{ControlPlane, binary_or_skip};
+/// #[test]
+/// fn it_works() {
+///     let Some(binary) = binary_or_skip("it_works") else { return };
+///     lab::run("it_works", async |lab| {
+///         let host = lab.host("api").await?;
+///         lab.segment("lan").await?.attach(&host, &["10.0.0.5/24"]).await?;
+///         let plane = ControlPlane::start(&binary, &lab, &host, host.address(false)?).await?;
+///         Ok(())
+///     });
+/// }
+/// ```
 ///
 /// # Panics
 /// When the build fails, and with `CI=true` also where it would skip.
@@ -75,10 +89,10 @@ pub fn ensure_built() -> Result<PathBuf, BuildError> {
 pub fn binary_or_skip(test: &str) -> Option<PathBuf> {
     match ensure_built() {
         Ok(binary) => Some(binary),
-        Err(BuildError::Missing { reason }) => {
-            let ci = std::env::var_os("CI").is_some_and(|value| value == "true");
-            assert!(!ci, "{test} may not be skipped with CI=true: {reason}");
-            let line = format!("SKIPPED {test}: {reason}\n");
+        Err(missing @ BuildError::Missing { .. }) => {
+            let ci = std::env::var("CI").as_deref() == Ok("true");
+            assert!(!ci, "{test} may not be skipped with CI=true: {missing}");
+            let line = format!("skipped: lab {test}: {missing}\n");
             let _ = io::stderr().write_all(line.as_bytes());
             None
         }

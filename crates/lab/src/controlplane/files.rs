@@ -79,10 +79,6 @@ impl Files {
         Ok(files)
     }
 
-    pub(super) fn etcd(&self) -> PathBuf {
-        self.dir.join("etcd")
-    }
-
     /// The API server makes its certificate and key here.
     pub(super) fn certificates(&self) -> PathBuf {
         self.dir.join("certificates")
@@ -109,15 +105,6 @@ impl Files {
     /// kubectl's discovery cache.
     pub(super) fn cache(&self) -> PathBuf {
         self.dir.join("kubectl-cache")
-    }
-
-    /// Plain HTTP to the API server as admin, from any namespace.
-    pub(super) fn socket(&self) -> PathBuf {
-        self.dir.join("api.sock")
-    }
-
-    pub(super) fn log(&self, part: &str) -> PathBuf {
-        self.dir.join(format!("{part}.log"))
     }
 }
 

@@ -30,13 +30,14 @@ impl Api {
     ///
     /// # Errors
     /// See [`ApiError`].
-    pub fn create_node(
+    pub async fn create_node(
         &self,
         name: &str,
         addresses: &[IpAddr],
         pod_cidrs: &[&str],
     ) -> Result<(), ApiError> {
         self.create("/api/v1/nodes", &node(name, addresses, pod_cidrs))
+            .await
             .map(drop)
     }
 
@@ -44,7 +45,7 @@ impl Api {
     ///
     /// # Errors
     /// See [`ApiError`].
-    pub fn run_pod(
+    pub async fn run_pod(
         &self,
         node: &str,
         pod: PodName<'_>,
@@ -52,9 +53,11 @@ impl Api {
         addresses: &[IpAddr],
     ) -> Result<(), ApiError> {
         let collection = format!("/api/v1/namespaces/{}/pods", pod.namespace);
-        self.create(&collection, &pod_object(node, pod.name, labels))?;
+        self.create(&collection, &pod_object(node, pod.name, labels))
+            .await?;
         let status = format!("{}/status", pod.path());
         self.patch(&status, Patch::Strategic, &running(addresses))
+            .await
             .map(drop)
     }
 
@@ -62,18 +65,20 @@ impl Api {
     ///
     /// # Errors
     /// See [`ApiError`].
-    pub fn set_pod_ready(&self, pod: PodName<'_>, ready: bool) -> Result<(), ApiError> {
+    pub async fn set_pod_ready(&self, pod: PodName<'_>, ready: bool) -> Result<(), ApiError> {
         let patch = json!({"status": {"conditions": conditions(ready)}});
         let status = format!("{}/status", pod.path());
-        self.patch(&status, Patch::Strategic, &patch).map(drop)
+        self.patch(&status, Patch::Strategic, &patch)
+            .await
+            .map(drop)
     }
 
     /// Removes a Pod at once.
     ///
     /// # Errors
     /// See [`ApiError`].
-    pub fn delete_pod(&self, pod: PodName<'_>) -> Result<(), ApiError> {
-        self.delete(&pod.path()).map(drop)
+    pub async fn delete_pod(&self, pod: PodName<'_>) -> Result<(), ApiError> {
+        self.delete(&pod.path()).await.map(drop)
     }
 }
 

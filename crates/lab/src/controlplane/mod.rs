@@ -4,9 +4,10 @@
 //! There are no kubelets: the lab plays them ([`Api::create_node`],
 //! [`Api::run_pod`]), and the real controllers react as in a cluster.
 //!
-//! Owns: its folder below the lab's, with all data, kubeconfigs and logs (one
-//! per process); its processes, which end with the value, and in any case with
-//! the sandbox. The binary is that of `lab/controlplane`; see [`ensure_built`].
+//! Owns: the folder `controlplane` in the lab's (kubeconfigs, certificates);
+//! its processes, whose logs are beside those of the lab's other processes and
+//! which end with the value, and in any case with the sandbox. The binary is
+//! that of `lab/controlplane`; see [`ensure_built`].
 //!
 //! ```text
 //!   host "api": etcd ◄── kube-apiserver ◄── kube-controller-manager
@@ -21,29 +22,32 @@ mod files;
 mod kubelet;
 mod parts;
 
-use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, ExitStatus, Output, Stdio};
+use std::time::Duration;
 
 pub use api::{Api, ApiError, Patch};
 pub use build::{BuildError, binary_or_skip, ensure_built};
 pub use files::Account;
 pub use kubelet::PodName;
 
+use crate::{Host, Lab, LabError, Process, WaitError, wait_for};
 use files::Files;
 use parts::Part;
 
 const PORT: u16 = 6443;
-/// Some 4 s on an idle machine with 2 cores.
-const READY: Duration = Duration::from_secs(90);
+/// Some 3 s on an idle machine with 2 cores.
+const READY: Duration = Duration::from_secs(60);
 
 /// Why the control plane does not run.
 #[derive(Debug, thiserror::Error)]
 pub enum ControlPlaneError {
-    /// A file or process could not be made.
+    /// The host could not start a process.
+    #[error(transparent)]
+    Lab(#[from] LabError),
+    /// A file or process could not be used.
     #[error("cannot use {}", path.display())]
     Io {
         /// The file or program.
@@ -62,10 +66,17 @@ pub enum ControlPlaneError {
         log: String,
     },
     /// The API server did not become ready in time.
-    #[error("the API server is not ready after {} s", READY.as_secs())]
-    NotReady {
-        /// What the last try gave.
-        source: ApiError,
+    #[error(transparent)]
+    NotReady(#[from] WaitError),
+    /// kubectl said no.
+    #[error("kubectl {command}: {status}: {errors}")]
+    Kubectl {
+        /// Its arguments.
+        command: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// What it printed on standard error.
+        errors: String,
     },
 }
 
@@ -76,54 +87,59 @@ pub struct ControlPlane {
     files: Files,
     server: SocketAddr,
     api: Api,
-    processes: Vec<Process>,
+    processes: Vec<(&'static str, Process)>,
 }
 
 impl ControlPlane {
     /// Starts the control plane on a host and waits until `/readyz` is ok and
     /// the namespace `default` exists.
     ///
-    /// `binary` is what [`ensure_built`] gave; `dir` a folder that does not
-    /// exist yet and that every host sees under this name; `address` one of
-    /// the host's that the other hosts reach; `on_host` makes a command that
-    /// runs in the host's namespace.
+    /// `binary` is what [`ensure_built`] gave; `address` one of the host's
+    /// that the other hosts reach. One to a lab.
     ///
     /// # Errors
     /// A process that ended (with the end of its log), or the deadline.
-    pub fn start(
+    pub async fn start(
         binary: &Path,
-        dir: &Path,
+        lab: &Lab,
+        host: &Host,
         address: IpAddr,
-        on_host: impl Fn(&Path) -> Command,
     ) -> Result<Self, ControlPlaneError> {
         let server = SocketAddr::new(address, PORT);
-        let files = Files::create(dir, server).map_err(at(dir))?;
+        let dir = lab.dir().join("controlplane");
+        let files = Files::create(&dir, server).map_err(at(&dir))?;
         let mut plane = Self {
             binary: binary.to_owned(),
-            api: Api::new(files.socket()),
+            api: Api::new(host.run_dir().join(parts::SOCKET)),
             files,
             server,
             processes: Vec::new(),
         };
-        let deadline = Instant::now() + READY;
-        plane.spawn(parts::etcd(&plane.files), &on_host)?;
-        plane.spawn(parts::api_server(&plane.files, server), &on_host)?;
+        plane.spawn(host, parts::etcd())?;
+        let api_server = parts::api_server(&plane.files, server);
+        plane.spawn(host, api_server)?;
         // The API server writes its key after its certificate, which the
         // other two read when they start.
-        plane.wait(deadline, |plane| {
-            let key = plane.files.key();
-            fs::metadata(&key).map_err(|source| ApiError::Io {
-                method: "read",
-                path: key.display().to_string(),
-                source,
+        let key = plane.files.key();
+        plane
+            .wait("the API server's key", async |_| match key.is_file() {
+                true => Ok(()),
+                false => Err(format!("{} is not there", key.display())),
             })
-        })?;
-        plane.spawn(parts::proxy(&plane.files), &on_host)?;
-        plane.spawn(parts::controller_manager(&plane.files), &on_host)?;
-        plane.wait(deadline, |plane| plane.api.ready())?;
-        plane.wait(deadline, |plane| {
-            plane.api.get("/api/v1/namespaces/default")
-        })?;
+            .await?;
+        let (proxy, controllers) = (
+            parts::proxy(&plane.files),
+            parts::controller_manager(&plane.files),
+        );
+        plane.spawn(host, proxy)?;
+        plane.spawn(host, controllers)?;
+        plane
+            .wait("a ready API server", async |api| {
+                api.ready().await.map_err(chain)?;
+                let namespace = api.get("/api/v1/namespaces/default").await;
+                namespace.map(drop).map_err(chain)
+            })
+            .await?;
         Ok(plane)
     }
 
@@ -145,152 +161,142 @@ impl ControlPlane {
         self.files.kubeconfig(account)
     }
 
-    /// Runs kubectl as admin on a host, with `stdin` as its input; the
-    /// arguments are kubectl's.
+    /// Runs kubectl as admin on a host, with `stdin` as its input, and gives
+    /// its exit status and what it printed. The arguments are kubectl's;
+    /// another `--kubeconfig` among them wins.
     ///
     /// # Errors
-    /// When it could not be started; its exit status is in the output.
-    pub fn kubectl(
+    /// When it could not be started.
+    pub async fn kubectl(
         &self,
-        on_host: impl Fn(&Path) -> Command,
+        host: &Host,
         args: &[&str],
         stdin: &str,
     ) -> Result<Output, ControlPlaneError> {
-        let admin = self.files.kubeconfig(Account::Admin);
-        let mut child = on_host(&self.binary)
+        let mut command = host.command(&self.binary)?;
+        command
             .arg("kubectl")
             .arg("--kubeconfig")
-            .arg(admin)
+            .arg(self.files.kubeconfig(Account::Admin))
             .arg("--cache-dir")
             .arg(self.files.cache())
-            .args(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .map_err(at(&self.binary))?;
-        // kubectl reads all of its input before it prints more than a pipe
-        // holds. One that does not want the input closes it.
-        if let Some(mut input) = child.stdin.take() {
-            match input.write_all(stdin.as_bytes()) {
-                Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                    return Err(at(&self.binary)(error));
-                }
-                _ => {}
-            }
-        }
-        child.wait_with_output().map_err(at(&self.binary))
+            .args(args);
+        let stdin = stdin.to_owned();
+        // A thread of its own: the lab's back ends live on this one.
+        let done = tokio::task::spawn_blocking(move || run(command, &stdin)).await;
+        done.map_err(io::Error::other)
+            .flatten()
+            .map_err(at(&self.binary))
     }
 
-    /// Ends all processes and waits for them. The folder stays.
-    pub fn stop(self) {}
+    /// [`ControlPlane::kubectl`] that must succeed; gives its standard output.
+    ///
+    /// # Errors
+    /// When it fails, with what it said.
+    pub async fn kubectl_ok(
+        &self,
+        host: &Host,
+        args: &[&str],
+        stdin: &str,
+    ) -> Result<String, ControlPlaneError> {
+        let output = self.kubectl(host, args, stdin).await?;
+        if !output.status.success() {
+            return Err(ControlPlaneError::Kubectl {
+                command: args.join(" "),
+                status: output.status,
+                errors: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            });
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
 
-    fn spawn(
-        &mut self,
-        (name, args): Part,
-        on_host: &impl Fn(&Path) -> Command,
-    ) -> Result<(), ControlPlaneError> {
-        let log = self.files.log(name);
-        let output = File::create(&log).map_err(at(&log))?;
-        let errors = output.try_clone().map_err(at(&log))?;
-        let child = on_host(&self.binary)
-            .arg(name)
-            .args(args)
-            .stdin(Stdio::null())
-            .stdout(output)
-            .stderr(errors)
-            .spawn()
-            .map_err(at(&self.binary))?;
-        self.processes.push(Process { name, child, log });
+    /// Ends all processes and waits for them. The kubeconfigs and logs stay.
+    pub fn stop(mut self) {
+        self.kill();
+    }
+
+    fn kill(&mut self) {
+        // Clients before servers, so that logs do not end in their complaints.
+        for (_, process) in self.processes.iter_mut().rev() {
+            process.kill();
+        }
+    }
+
+    fn spawn(&mut self, host: &Host, (part, args): Part) -> Result<(), ControlPlaneError> {
+        let mut command = host.command(&self.binary)?;
+        command.arg(part).args(args);
+        self.processes.push((part, host.spawn(part, command)?));
         Ok(())
     }
 
     /// Waits until `condition` holds while all processes live.
-    fn wait<T>(
+    async fn wait(
         &mut self,
-        deadline: Instant,
-        condition: impl Fn(&Self) -> Result<T, ApiError>,
+        what: &str,
+        condition: impl AsyncFn(&Api) -> Result<(), String>,
     ) -> Result<(), ControlPlaneError> {
-        loop {
-            let Err(source) = condition(self) else {
-                return Ok(());
-            };
-            for process in &mut self.processes {
-                process.alive()?;
+        let Self { api, processes, .. } = self;
+        wait_for(READY, what, async || {
+            for (part, process) in processes.iter_mut() {
+                if let Err(ended) = alive(part, process) {
+                    return Ok(Err(ended));
+                }
             }
-            if Instant::now() >= deadline {
-                return Err(ControlPlaneError::NotReady { source });
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+            condition(api).await.map(Ok)
+        })
+        .await?
     }
 }
 
 impl Drop for ControlPlane {
     fn drop(&mut self) {
-        // Clients before servers, so that logs do not end in their complaints.
-        for process in self.processes.iter_mut().rev() {
-            let _ = process.child.kill();
-            let _ = process.child.wait();
-        }
+        self.kill();
     }
 }
 
-#[derive(Debug)]
-struct Process {
-    name: &'static str,
-    child: Child,
-    log: PathBuf,
+fn alive(part: &'static str, process: &mut Process) -> Result<(), ControlPlaneError> {
+    match process.try_wait().map_err(at(process.log_path()))? {
+        None => Ok(()),
+        Some(status) => Err(ControlPlaneError::Ended {
+            part,
+            status,
+            log: tail(&process.log()),
+        }),
+    }
 }
 
-impl Process {
-    fn alive(&mut self) -> Result<(), ControlPlaneError> {
-        match self.child.try_wait().map_err(at(&self.log))? {
-            None => Ok(()),
-            Some(status) => Err(ControlPlaneError::Ended {
-                part: self.name,
-                status,
-                log: tail(&self.log),
-            }),
+/// Runs a command to its end with this input.
+fn run(mut command: Command, stdin: &str) -> io::Result<Output> {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    // kubectl reads all of its input before it prints more than a pipe holds.
+    // One that does not want the input closes it.
+    if let Some(mut input) = child.stdin.take() {
+        match input.write_all(stdin.as_bytes()) {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error),
+            _ => {}
         }
     }
+    child.wait_with_output()
 }
 
 /// The last lines of a log.
-fn tail(path: &Path) -> String {
-    let text = fs::read(path).unwrap_or_default();
-    let text = String::from_utf8_lossy(&text);
-    let lines: Vec<&str> = text.lines().collect();
+fn tail(log: &str) -> String {
+    let lines: Vec<&str> = log.lines().collect();
     let start = lines.len().saturating_sub(10);
     lines.get(start..).unwrap_or_default().join("\n")
+}
+
+fn chain(error: ApiError) -> String {
+    crate::sandbox::chain(&error)
 }
 
 fn at(path: &Path) -> impl Fn(io::Error) -> ControlPlaneError + '_ {
     move |source| ControlPlaneError::Io {
         path: path.to_owned(),
         source,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_process_that_ends_is_reported_at_once_with_its_log() {
-        let dir = std::env::temp_dir().join(format!("lab-ended-{}", std::process::id()));
-        let address = IpAddr::from([127, 0, 0, 1]);
-        let started = Instant::now();
-        // `cat etcd --name=…` complains and ends.
-        let error = ControlPlane::start(Path::new("cat"), &dir, address, |path| Command::new(path));
-        fs::remove_dir_all(dir).unwrap();
-        match error.unwrap_err() {
-            ControlPlaneError::Ended { status, log, .. } => {
-                assert_eq!(status.code(), Some(1));
-                assert!(log.contains("option"), "{log}");
-            }
-            other => panic!("{other}"),
-        }
-        assert!(started.elapsed() < READY / 2);
     }
 }

@@ -18,11 +18,11 @@ const CONTROLLERS: &str = "endpoints-controller,endpointslice-controller,\
 /// A process: the binary's part and its arguments.
 pub(super) type Part = (&'static str, Vec<String>);
 
-pub(super) fn etcd(files: &Files) -> Part {
+pub(super) fn etcd() -> Part {
     let args = vec![
         "--name=lab".to_owned(),
-        format!("--data-dir={}", files.etcd().display()),
-        // The data die with the lab.
+        // The host's own /run is in memory: the data die with the lab.
+        "--data-dir=/run/etcd".to_owned(),
         "--unsafe-no-fsync".to_owned(),
         format!("--listen-client-urls={ETCD}"),
         format!("--advertise-client-urls={ETCD}"),
@@ -75,6 +75,10 @@ pub(super) fn controller_manager(files: &Files) -> Part {
     ("kube-controller-manager", args)
 }
 
+/// The socket's name in the host's `/run`: a path in the lab's folder could be
+/// longer than a socket's may be (108 bytes, unix(7)).
+pub(super) const SOCKET: &str = "api.sock";
+
 /// Plain HTTP on a unix socket for [`super::api::Api`].
 pub(super) fn proxy(files: &Files) -> Part {
     let args = vec![
@@ -83,7 +87,7 @@ pub(super) fn proxy(files: &Files) -> Part {
             files.kubeconfig(Account::Admin).display()
         ),
         "proxy".to_owned(),
-        format!("--unix-socket={}", files.socket().display()),
+        format!("--unix-socket=/run/{SOCKET}"),
     ];
     ("kubectl", args)
 }
