@@ -189,7 +189,7 @@ fn no_false_death_in_an_hour_at_five_percent_loss() {
     );
 }
 
-/// The simulation can see false deaths: with half of the datagrams lost there are some.
+/// The simulation can see false deaths: with 60 % of the datagrams lost there are some.
 #[test]
 fn heavy_loss_does_kill() {
     let mut net = Net::new(3, 60, 42);
