@@ -1,1 +1,3 @@
-//! See Cargo.toml.
+//! Brings the forward plan to the kernel: one module per back end.
+
+pub mod nft;

@@ -6,7 +6,7 @@
 pub const SEED: u32 = 0x0c0f_7e17;
 
 /// The hash of whole words, as registers hold them.
-pub fn jhash(words: &[u32], seed: u32) -> u32 {
+pub(super) fn jhash(words: &[u32], seed: u32) -> u32 {
     let length = (words.len() * 4) as u32;
     let start = 0xdead_beef_u32.wrapping_add(length).wrapping_add(seed);
     let mut s = [start; 3];
@@ -33,7 +33,7 @@ pub fn jhash(words: &[u32], seed: u32) -> u32 {
 }
 
 /// `reciprocal_scale`: spreads a hash over 0..n.
-pub fn scale(hash: u32, n: u32) -> u32 {
+pub(super) fn scale(hash: u32, n: u32) -> u32 {
     ((u64::from(hash) * u64::from(n)) >> 32) as u32
 }
 

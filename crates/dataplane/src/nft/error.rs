@@ -1,0 +1,92 @@
+//! Why the executor could not do its work.
+
+use linux::nft;
+
+/// The nftables executor failed as a whole. What concerns one service port only is in
+/// [`super::Report::refused`].
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The kernel is older than the floor.
+    #[error("kernel {found} is too old for nftables mode: 5.13 or newer is needed")]
+    Kernel {
+        /// Its release.
+        found: String,
+    },
+    /// Not enough rights.
+    #[error(
+        "nf_tables refuses changes: the capability NET_ADMIN is needed in this network namespace"
+    )]
+    Denied,
+    /// The kernel cannot load a rule or set of ours.
+    #[error("the kernel cannot load the rule set ({what}): it needs {needs}")]
+    Unsupported {
+        /// What it refused.
+        what: String,
+        /// The options that may be missing.
+        needs: String,
+        /// Its words.
+        #[source]
+        source: nft::Error,
+    },
+    /// Another process holds the table.
+    #[error(
+        "table inet {table} is owned by another process (netlink port {port}); one agent per node"
+    )]
+    Owned {
+        /// The table.
+        table: String,
+        /// The owner's netlink port.
+        port: u32,
+    },
+    /// The rules or sets themselves were refused.
+    #[error("cannot {action} table inet {table}")]
+    Structure {
+        /// What was tried.
+        action: &'static str,
+        /// The table.
+        table: String,
+        /// Why not.
+        #[source]
+        source: nft::Error,
+    },
+    /// The kernel's state could not be read or written.
+    #[error("cannot {action} nf_tables")]
+    Netlink {
+        /// What was tried.
+        action: &'static str,
+        /// Why not.
+        #[source]
+        source: nft::Error,
+    },
+    /// Others kept changing the rule set.
+    #[error("the rule set changed during each of {attempts} attempts to read it")]
+    Busy {
+        /// How often it was tried.
+        attempts: u32,
+    },
+}
+
+pub(super) fn reading(source: nft::Error) -> Error {
+    Error::Netlink {
+        action: "read",
+        source,
+    }
+}
+
+pub(super) fn writing(source: nft::Error) -> Error {
+    Error::Netlink {
+        action: "write to",
+        source,
+    }
+}
+
+/// The first error number in a refusal.
+pub(super) fn errno(error: &nft::Error) -> Option<i32> {
+    match error {
+        nft::Error::Refused(refused) => refused.first().map(|r| r.errno),
+        nft::Error::Dump { source, .. } | nft::Error::Socket { source, .. } => {
+            source.raw_os_error()
+        }
+        _ => None,
+    }
+}

@@ -1,0 +1,177 @@
+//! The nftables back end: brings service ports to the table `inet corten`.
+//!
+//! The rules are constant ([`rules`]); a change of a Service changes elements of a few sets
+//! ([`layout`]), one message per Service and set in one batch, so that an error names the culprit.
+//! One `inet` table holds both families: its hooks and the choice of class are shared, only keys
+//! differ, and one owner and one generation cover it all.
+//!
+//! [`Nft`] owns the netlink socket and what it believes to be in the kernel
+//! ([`plan::forward::Table`]). All calls block; run it on a thread of its own, made in the network
+//! namespace that it is for. A batch holds at most [`BATCH_ELEMENTS`] elements (about 2 ms in the
+//! kernel) and may stop there: whoever is killed between two batches, or between any two
+//! instructions, leaves a table that [`Nft::adopt`] mends. A caller with urgent work passes
+//! changes to [`Nft::apply`] in slices and looks at its queue in between.
+//!
+//! After a failed batch nothing is assumed: the kernel is read again and compared
+//! ([`Nft::check`]). That also repairs a table that somebody flushed or changed.
+//!
+//! Conntrack entries are not touched here.
+
+mod adopt;
+mod error;
+mod layout;
+mod rules;
+mod structure;
+mod write;
+
+use std::collections::BTreeMap;
+
+use linux::nft::Socket;
+use plan::forward::{PortKey, ServicePort, Table};
+
+pub use error::Error;
+use layout::Sets;
+use rules::Rules;
+pub use write::BATCH_ELEMENTS;
+use write::Work;
+
+/// The name of the table in family `inet`.
+pub const TABLE: &str = "corten";
+
+/// What a call did.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Elements written.
+    pub added: usize,
+    /// Elements deleted.
+    pub removed: usize,
+    /// Transactions.
+    pub batches: usize,
+    /// The rules or a set were missing or of another version, and were replaced.
+    pub rules_replaced: bool,
+    /// Service ports that are not, or not wholly, forwarded, with the reason: all there are now.
+    pub refused: Vec<(PortKey, String)>,
+}
+
+impl Report {
+    /// Nothing was written.
+    pub const fn is_zero(&self) -> bool {
+        self.batches == 0
+    }
+}
+
+/// The executor for one network namespace.
+#[derive(Debug)]
+pub struct Nft {
+    socket: Socket,
+    sets: Sets,
+    rules: Rules,
+    table: Table,
+    /// Ports whose elements the kernel refused, with its words.
+    denied: BTreeMap<PortKey, String>,
+    /// The kernel may hold something else than `table` says.
+    doubtful: bool,
+}
+
+impl Nft {
+    /// Opens the executor in the calling thread's network namespace. Changes nothing: the kernel
+    /// is asked whether it could load the rule set.
+    pub fn open() -> Result<Self, Error> {
+        structure::check_kernel()?;
+        let socket = Socket::open().map_err(|source| Error::Netlink {
+            action: "open a socket to",
+            source,
+        })?;
+        let sets = Sets::new();
+        let rules = Rules::new(&sets);
+        let mut nft = Self {
+            socket,
+            sets,
+            rules,
+            table: Table::default(),
+            denied: BTreeMap::new(),
+            doubtful: true,
+        };
+        nft.probe()?;
+        Ok(nft)
+    }
+
+    /// Makes the kernel forward `desired` and nothing else: reads what is there, keeps what is
+    /// right, mends the rest. Never flushes first.
+    pub fn adopt(&mut self, desired: &BTreeMap<PortKey, ServicePort>) -> Result<Report, Error> {
+        let mut table = Table::default();
+        for (key, port) in desired {
+            table.set(key, Some(port.clone()));
+        }
+        self.table = table;
+        self.check()
+    }
+
+    /// Reads the kernel's state, compares it with what it should be, and mends what differs.
+    pub fn check(&mut self) -> Result<Report, Error> {
+        let mut report = Report::default();
+        self.doubtful = true;
+        self.denied.clear();
+        self.mend(&mut report)?;
+        self.doubtful = false;
+        self.tell(&mut report);
+        Ok(report)
+    }
+
+    /// Applies changes of service ports; `None` removes one.
+    pub fn apply(&mut self, changes: &[(PortKey, Option<ServicePort>)]) -> Result<Report, Error> {
+        let mut report = Report::default();
+        let mut works: Vec<Work> = Vec::new();
+        let mut size = 0;
+        let mut changes = changes.iter().enumerate().peekable();
+        while let Some((group, (key, port))) = changes.next() {
+            let deltas = self.table.set(key, port.clone());
+            if self.doubtful || !self.denied.is_empty() {
+                // The comparison below writes them.
+                self.doubtful = true;
+                continue;
+            }
+            works.extend(deltas.iter().map(|delta| Work::of(group, delta)));
+            size += deltas
+                .iter()
+                .map(|d| d.added.len() + d.removed.len())
+                .sum::<usize>();
+            if size >= BATCH_ELEMENTS || changes.peek().is_none() {
+                // Ports that lose a front and those that win it stay in one batch.
+                self.doubtful = self.write(&works, &mut report).is_err();
+                works.clear();
+                size = 0;
+            }
+        }
+        if self.doubtful {
+            let checked = self.check()?;
+            report.added += checked.added;
+            report.removed += checked.removed;
+            report.batches += checked.batches;
+            report.rules_replaced = checked.rules_replaced;
+        }
+        self.tell(&mut report);
+        Ok(report)
+    }
+
+    /// Deletes the table and all that is in it.
+    pub fn remove(&mut self) -> Result<(), Error> {
+        self.table = Table::default();
+        self.doubtful = true;
+        self.delete()
+    }
+
+    /// The service ports that should be in force.
+    pub const fn table(&self) -> &Table {
+        &self.table
+    }
+
+    fn tell(&self, report: &mut Report) {
+        let lost = self
+            .table
+            .refused()
+            .map(|(key, refusal)| (key.clone(), refusal.to_string()));
+        let denied = self.denied.iter().map(|(k, v)| (k.clone(), v.clone()));
+        report.refused = lost.chain(denied).collect();
+    }
+}

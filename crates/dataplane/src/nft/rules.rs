@@ -1,0 +1,464 @@
+//! The constant rules.
+//!
+//! ```text
+//! guard-prerouting, guard-output   dstnat-10  source ranges: drop who may not connect
+//! nat-prerouting, nat-output       dstnat-5   front → class → chain pick-N (host-N for host)
+//!   pick-N, host-N                            id . hash mod N → slot → dnat
+//! fate-input, fate-forward         dstnat-10  front → class → drop or reject; other ports of a
+//! fate-output                      dstnat+10  cluster IP → reject
+//! masquerade                       srcnat     by what the client connected to; hairpins
+//! ```
+//!
+//! dstnat−5 comes before kube-proxy's chains at dstnat, so that mode `vips` wins over them. In
+//! output the fates come after nat: what nat took has another destination by then.
+//!
+//! Registers: 0–1 id, 2 class, 3 flags; a key from 4 on; 15 scratch. No packet mark is used, so
+//! none can collide with a CNI's.
+
+use linux::nft::Verdict;
+use linux::nft::{Base, ChainSpec, Ct, Expr, Flow, Hook, Meta, NfProto, Op, Reg, SetSpec, Shape};
+use plan::forward::{SEED, slots};
+use plan::net::Family;
+
+use super::layout::{
+    CLASS_DROP, CLASS_REJECT, Kind, MASQUERADE, RESTRICTED, SetId, Sets, address_length, short_hash,
+};
+
+const ID: Reg = Reg(0);
+const CLASS: Reg = Reg(2);
+const FLAGS: Reg = Reg(3);
+const KEY: Reg = Reg(4);
+const SCRATCH: Reg = Reg(15);
+
+/// Netfilter's priorities of destination and source nat.
+const DSTNAT: i32 = -100;
+const SRCNAT: i32 = 100;
+const RTN_LOCAL: u32 = 2;
+
+/// A rule with the chain that it is in.
+#[derive(Clone, Debug)]
+pub(super) struct Rule {
+    pub(super) chain: String,
+    pub(super) exprs: Vec<Expr>,
+    /// A comment as the nft program reads it, with a digest of the rule: it tells what is there.
+    pub(super) mark: Vec<u8>,
+}
+
+/// A map whose elements never change.
+#[derive(Clone, Debug)]
+pub(super) struct ConstantMap {
+    pub(super) spec: SetSpec,
+    pub(super) elements: Vec<([u8; 4], Verdict)>,
+}
+
+/// All that never changes.
+#[derive(Clone, Debug)]
+pub(super) struct Rules {
+    pub(super) chains: Vec<ChainSpec>,
+    pub(super) maps: Vec<ConstantMap>,
+    pub(super) rules: Vec<Rule>,
+}
+
+impl Rules {
+    pub(super) fn new(sets: &Sets) -> Self {
+        let mut build = Build {
+            sets,
+            rules: Self {
+                chains: Vec::new(),
+                maps: Vec::new(),
+                rules: Vec::new(),
+            },
+        };
+        build.all();
+        build.rules
+    }
+}
+
+struct Build<'a> {
+    sets: &'a Sets,
+    rules: Rules,
+}
+
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+impl Build<'_> {
+    fn all(&mut self) {
+        use Flow::{Filter, Nat};
+        let base = [
+            ("guard-prerouting", Filter, Hook::Prerouting, DSTNAT - 10),
+            ("guard-output", Filter, Hook::Output, DSTNAT - 10),
+            ("nat-prerouting", Nat, Hook::Prerouting, DSTNAT - 5),
+            ("nat-output", Nat, Hook::Output, DSTNAT - 5),
+            ("fate-input", Filter, Hook::Input, DSTNAT - 10),
+            ("fate-forward", Filter, Hook::Forward, DSTNAT - 10),
+            ("fate-output", Filter, Hook::Output, DSTNAT + 10),
+            ("masquerade", Nat, Hook::Postrouting, SRCNAT),
+        ];
+        for (name, flow, hook, priority) in base {
+            self.chain(name, Some((flow, hook, priority)));
+        }
+        self.chain("reject", None);
+        self.rule("reject", "nobody serves this", vec![Expr::Reject]);
+
+        let pick = self.picks("pick", Kind::Front);
+        let host = self.picks("host", Kind::Host);
+        let fate = self.map(
+            "fate",
+            vec![
+                (CLASS_DROP.to_ne_bytes(), Verdict::Drop),
+                (
+                    CLASS_REJECT.to_ne_bytes(),
+                    Verdict::Goto("reject".to_owned()),
+                ),
+            ],
+        );
+        for family in FAMILIES {
+            for chain in ["guard-prerouting", "guard-output"] {
+                self.guard(chain, family);
+            }
+            self.dispatch(
+                "nat-output",
+                "own connections",
+                family,
+                Kind::Host,
+                &host,
+                false,
+            );
+            for chain in ["nat-prerouting", "nat-output"] {
+                self.dispatch(chain, "fronts", family, Kind::Front, &pick, false);
+            }
+            for chain in ["fate-input", "fate-forward", "fate-output"] {
+                self.dispatch(chain, "no endpoints", family, Kind::Front, &fate, true);
+                self.other_ports(chain, family);
+            }
+            self.masquerade(family);
+        }
+    }
+
+    fn chain(&mut self, name: &str, base: Option<(Flow, Hook, i32)>) {
+        self.rules.chains.push(ChainSpec {
+            name: name.to_owned(),
+            base,
+        });
+    }
+
+    fn rule(&mut self, chain: &str, comment: &str, exprs: Vec<Expr>) {
+        let digest = short_hash(&format!("{chain} {exprs:?}"));
+        let text = format!("{comment} [{digest}]");
+        // The nft program's user data: type 0 is a comment, with its length and final zero.
+        let mut mark = vec![0, text.len() as u8 + 1];
+        mark.extend_from_slice(text.as_bytes());
+        mark.push(0);
+        self.rules.rules.push(Rule {
+            chain: chain.to_owned(),
+            exprs,
+            mark,
+        });
+    }
+
+    /// A constant map from class to verdict; returns its name.
+    fn map(&mut self, name: &str, elements: Vec<([u8; 4], Verdict)>) -> String {
+        let name = format!("{name}-{}", short_hash(&format!("{elements:?}")));
+        let spec = SetSpec {
+            name: name.clone(),
+            key_type: 19, // mark
+            fields: vec![4],
+            shape: Shape::Verdict,
+            intervals: false,
+        };
+        self.rules.maps.push(ConstantMap { spec, elements });
+        name
+    }
+
+    /// A chain for each number of slots; returns the name of the map that leads to them.
+    fn picks(&mut self, prefix: &str, kind: Kind) -> String {
+        let mut elements = Vec::new();
+        for modulus in slots::sizes() {
+            let chain = format!("{prefix}-{modulus}");
+            self.chain(&chain, None);
+            for family in FAMILIES {
+                let exprs = self.pick(family, kind, modulus);
+                self.rule(&chain, "pick a slot", exprs);
+            }
+            elements.push((modulus.to_ne_bytes(), Verdict::Goto(chain)));
+        }
+        self.map(prefix, elements)
+    }
+
+    fn pick(&self, family: Family, kind: Kind, modulus: u32) -> Vec<Expr> {
+        let length = u32::from(address_length(family));
+        let words = address_length(family) / 4;
+        // The tuple ends before SCRATCH: 3 + 4 + 4 + 1 + 1 registers. It overwrites the flags.
+        let tuple = FLAGS;
+        let mut exprs = self.look_up(family, kind);
+        exprs.extend([
+            source(family, tuple),
+            destination(family, Reg(tuple.0 + words)),
+            Expr::Meta {
+                key: Meta::L4Proto,
+                to: Reg(tuple.0 + 2 * words),
+            },
+            Expr::Payload {
+                base: Base::Transport,
+                offset: 0,
+                length: 4,
+                to: Reg(tuple.0 + 2 * words + 1),
+            },
+            Expr::Jhash {
+                from: tuple,
+                length: 2 * length + 8,
+                to: CLASS,
+                modulus,
+                seed: SEED,
+            },
+            Expr::Lookup {
+                set: self.sets.name(SetId(Kind::Slot, family)).to_owned(),
+                key: ID,
+                to: Some(KEY),
+            },
+            Expr::Dnat {
+                family: nfproto(family),
+                address: KEY,
+                port: Reg(KEY.0 + words),
+            },
+        ]);
+        exprs
+    }
+
+    /// Value of the front that the packet is for, from register 0 on.
+    fn look_up(&self, family: Family, kind: Kind) -> Vec<Expr> {
+        let words = address_length(family) / 4;
+        let mut exprs = is_family(family);
+        exprs.extend([
+            destination(family, KEY),
+            Expr::Meta {
+                key: Meta::L4Proto,
+                to: Reg(KEY.0 + words),
+            },
+            Expr::Payload {
+                base: Base::Transport,
+                offset: 2,
+                length: 2,
+                to: Reg(KEY.0 + words + 1),
+            },
+            self.find(family, kind),
+        ]);
+        exprs
+    }
+
+    /// The same for what the connection's client connected to.
+    fn look_up_original(&self, family: Family, kind: Kind) -> Vec<Expr> {
+        let words = address_length(family) / 4;
+        let key = match family {
+            Family::V4 => Ct::OriginalAddress4,
+            Family::V6 => Ct::OriginalAddress6,
+        };
+        vec![
+            Expr::Ct { key, to: KEY },
+            Expr::Meta {
+                key: Meta::L4Proto,
+                to: Reg(KEY.0 + words),
+            },
+            Expr::Ct {
+                key: Ct::OriginalPort,
+                to: Reg(KEY.0 + words + 1),
+            },
+            self.find(family, kind),
+        ]
+    }
+
+    fn find(&self, family: Family, kind: Kind) -> Expr {
+        Expr::Lookup {
+            set: self.sets.name(SetId(kind, family)).to_owned(),
+            key: KEY,
+            to: Some(ID),
+        }
+    }
+
+    fn guard(&mut self, chain: &str, family: Family) {
+        let mut exprs = self.look_up(family, Kind::Front);
+        exprs.extend(has_bits(FLAGS, RESTRICTED));
+        exprs.extend(connection(Ct::State, Ct::STATE_NEW));
+        exprs.extend([
+            source(family, CLASS), // right after the id
+            Expr::NotIn {
+                set: self.sets.name(SetId(Kind::Range, family)).to_owned(),
+                key: ID,
+            },
+            Expr::Verdict(Verdict::Drop),
+        ]);
+        self.rule(chain, "source ranges", exprs);
+    }
+
+    fn dispatch(
+        &mut self,
+        chain: &str,
+        comment: &str,
+        family: Family,
+        kind: Kind,
+        map: &str,
+        only_new: bool,
+    ) {
+        let mut exprs = self.look_up(family, kind);
+        if only_new {
+            exprs.extend(connection(Ct::State, Ct::STATE_NEW));
+        }
+        exprs.push(Expr::Dispatch {
+            map: map.to_owned(),
+            key: CLASS,
+        });
+        self.rule(chain, comment, exprs);
+    }
+
+    fn other_ports(&mut self, chain: &str, family: Family) {
+        let mut exprs = is_family(family);
+        exprs.extend([
+            destination(family, KEY),
+            Expr::Lookup {
+                set: self.sets.name(SetId(Kind::ClusterIp, family)).to_owned(),
+                key: KEY,
+                to: None,
+            },
+        ]);
+        exprs.extend(connection(Ct::State, Ct::STATE_NEW));
+        exprs.push(Expr::Verdict(Verdict::Goto("reject".to_owned())));
+        self.rule(chain, "no such port", exprs);
+    }
+
+    fn masquerade(&mut self, family: Family) {
+        let words = address_length(family) / 4;
+        let mut ours = is_family(family);
+        ours.extend(connection(Ct::Status, Ct::STATUS_DNAT));
+
+        let mut exprs = ours.clone();
+        exprs.extend(self.look_up_original(family, Kind::Front));
+        exprs.extend(has_bits(FLAGS, MASQUERADE));
+        exprs.push(Expr::Masquerade);
+        self.rule("masquerade", "external, policy Cluster", exprs);
+
+        let mut exprs = ours.clone();
+        exprs.extend([
+            source(family, KEY),
+            destination(family, Reg(KEY.0 + words)),
+            Expr::Lookup {
+                set: self.sets.name(SetId(Kind::Hairpin, family)).to_owned(),
+                key: KEY,
+                to: None,
+            },
+            Expr::Masquerade,
+        ]);
+        self.rule("masquerade", "hairpin", exprs);
+
+        let mut exprs = ours;
+        exprs.extend(self.look_up_original(family, Kind::Host));
+        exprs.extend([
+            Expr::SourceType { to: SCRATCH },
+            Expr::Cmp {
+                reg: SCRATCH,
+                op: Op::Eq,
+                with: RTN_LOCAL.to_ne_bytes().to_vec(),
+            },
+            Expr::Masquerade,
+        ]);
+        self.rule("masquerade", "own connections, policy Local", exprs);
+    }
+}
+
+const fn nfproto(family: Family) -> NfProto {
+    match family {
+        Family::V4 => NfProto::V4,
+        Family::V6 => NfProto::V6,
+    }
+}
+
+fn is_family(family: Family) -> Vec<Expr> {
+    vec![
+        Expr::Meta {
+            key: Meta::NfProto,
+            to: SCRATCH,
+        },
+        Expr::Cmp {
+            reg: SCRATCH,
+            op: Op::Eq,
+            with: vec![nfproto(family) as u8],
+        },
+    ]
+}
+
+fn source(family: Family, to: Reg) -> Expr {
+    address(family, 12, 8, to)
+}
+
+fn destination(family: Family, to: Reg) -> Expr {
+    address(family, 16, 24, to)
+}
+
+fn address(family: Family, offset4: u32, offset6: u32, to: Reg) -> Expr {
+    Expr::Payload {
+        base: Base::Network,
+        offset: match family {
+            Family::V4 => offset4,
+            Family::V6 => offset6,
+        },
+        length: u32::from(address_length(family)),
+        to,
+    }
+}
+
+fn connection(key: Ct, bits: u32) -> Vec<Expr> {
+    let mut exprs = vec![Expr::Ct { key, to: SCRATCH }];
+    exprs.extend(has_bits(SCRATCH, bits));
+    exprs
+}
+
+fn has_bits(reg: Reg, bits: u32) -> [Expr; 2] {
+    [
+        Expr::Mask {
+            from: reg,
+            to: reg,
+            mask: bits,
+        },
+        Expr::Cmp {
+            reg,
+            op: Op::Neq,
+            with: vec![0; 4],
+        },
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn rules_refer_to_what_exists() {
+        let sets = Sets::new();
+        let rules = Rules::new(&sets);
+        let chains: BTreeSet<_> = rules.chains.iter().map(|c| c.name.as_str()).collect();
+        assert_eq!(chains.len(), rules.chains.len());
+        let known: BTreeSet<_> = sets
+            .iter()
+            .chain(rules.maps.iter().map(|map| &map.spec))
+            .map(|set| set.name.as_str())
+            .collect();
+        for rule in &rules.rules {
+            assert!(chains.contains(rule.chain.as_str()), "{}", rule.chain);
+            for expr in &rule.exprs {
+                match expr {
+                    Expr::Lookup { set, .. } | Expr::NotIn { set, .. } => {
+                        assert!(known.contains(set.as_str()), "{set}");
+                    }
+                    Expr::Dispatch { map, .. } => assert!(known.contains(map.as_str()), "{map}"),
+                    _ => {}
+                }
+            }
+        }
+        for (_, verdict) in rules.maps.iter().flat_map(|map| &map.elements) {
+            if let Verdict::Goto(chain) = verdict {
+                assert!(chains.contains(chain.as_str()), "{chain}");
+            }
+        }
+    }
+}

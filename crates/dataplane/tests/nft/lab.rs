@@ -1,0 +1,238 @@
+//! A node, a client and pods: three network namespaces in a sandbox.
+//!
+//! ```text
+//!   client 10.0.0.9 ── 10.0.0.1 node 10.1.0.1 ── 10.1.0.2 … 10.1.0.9 pods
+//!          fd00::9  ── fd00::1       fd01::1  ── fd01::2  … fd01::9
+//! ```
+//! The test itself runs in the node. VIPs 10.0.0.101, fd00::101 and cluster IPs 10.96.0.0/16,
+//! fd96::/64 lead to the node.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::process::Command;
+use std::time::Duration;
+
+use linux::namespace::{NetNs, Sandbox, in_sandbox};
+use plan::forward::{Frontend, FrontendKind, PortKey, ServicePort};
+use plan::name::ServiceKey;
+use plan::net::{Family, Protocol};
+use plan::world::Policy;
+
+/// Runs `body` in a sandbox: the test binary starts itself again there with this test alone.
+pub(crate) fn sandboxed(test: &str, body: impl FnOnce()) {
+    if in_sandbox() {
+        return body();
+    }
+    let sandbox = Sandbox::current_exe()
+        .expect("own path")
+        .arg(test)
+        .arg("--exact")
+        .arg("--nocapture");
+    match sandbox.spawn() {
+        Ok(mut child) => {
+            let status = child.wait_timeout(Duration::from_secs(60)).expect("wait");
+            assert!(
+                status.is_some_and(|s| s.success()),
+                "in the sandbox: {status:?}"
+            );
+        }
+        Err(error) if error.is_denied() && std::env::var_os("CI").is_none() => {
+            println!("skipped: {error}");
+        }
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// The namespaces.
+#[derive(Debug)]
+pub(crate) struct Lab {
+    pub(crate) client: NetNs,
+    pub(crate) pods: NetNs,
+}
+
+fn ip(arguments: &str) {
+    let output = Command::new("ip")
+        .args(arguments.split_whitespace())
+        .output()
+        .expect("ip is installed");
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "ip {arguments}: {error}");
+}
+
+impl Lab {
+    pub(crate) fn new() -> Self {
+        let lab = Self {
+            client: NetNs::create("client").expect("namespace"),
+            pods: NetNs::create("pods").expect("namespace"),
+        };
+        for key in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
+            std::fs::write(format!("/proc/sys/{key}"), "1").expect("sysctl");
+        }
+        for (index, name) in ["client", "pods"].into_iter().enumerate() {
+            ip(&format!(
+                "link add {name} type veth peer name eth0 netns {name}"
+            ));
+            ip(&format!("link set {name} up"));
+            ip(&format!("-n {name} link set lo up"));
+            ip(&format!("-n {name} link set eth0 up"));
+            ip(&format!("addr add 10.{index}.0.1/24 dev {name}"));
+            ip(&format!("addr add fd0{index}::1/64 dev {name} nodad"));
+        }
+        ip("link set lo up");
+        ip("-n client addr add 10.0.0.9/24 dev eth0");
+        ip("-n client addr add fd00::9/64 dev eth0 nodad");
+        ip("-n client route add 10.0.0.101 via 10.0.0.1");
+        ip("-n client route add fd00::101 via fd00::1");
+        for host in 2..10 {
+            ip(&format!("-n pods addr add 10.1.0.{host}/24 dev eth0"));
+            ip(&format!("-n pods addr add fd01::{host}/64 dev eth0 nodad"));
+        }
+        for (name, index) in [("client", 0), ("pods", 1)] {
+            ip(&format!("-n {name} route add default via 10.{index}.0.1"));
+            ip(&format!("-n {name} route add default via fd0{index}::1"));
+        }
+        // The host's own connections need a route before the rules see them.
+        ip("route add default via 10.0.0.9");
+        ip("route add default via fd00::9");
+        lab
+    }
+
+    /// Servers on every pod address that answer "own address, peer's address".
+    pub(crate) fn serve(&self, port: u16) {
+        for host in 2..10u16 {
+            for address in [format!("10.1.0.{host}"), format!("fd01::{host}")] {
+                let at = SocketAddr::new(address.parse().expect("address"), port);
+                let (tcp, udp) = self
+                    .pods
+                    .run(|| (TcpListener::bind(at), UdpSocket::bind(at)))
+                    .expect("enter");
+                let (tcp, udp) = (tcp.expect("listen"), udp.expect("bind"));
+                std::thread::spawn(move || {
+                    for stream in tcp.incoming() {
+                        let Ok(mut stream) = stream else { continue };
+                        let Ok(peer) = stream.peer_addr() else {
+                            continue;
+                        };
+                        let _ = write!(stream, "{at} {peer}");
+                    }
+                });
+                std::thread::spawn(move || {
+                    let mut buffer = [0; 64];
+                    while let Ok((_, peer)) = udp.recv_from(&mut buffer) {
+                        let _ = udp.send_to(format!("{at} {peer}").as_bytes(), peer);
+                    }
+                });
+            }
+        }
+    }
+}
+
+/// What a client saw.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// The endpoint that answered, and whom it answered.
+    Answer {
+        by: SocketAddr,
+        peer: SocketAddr,
+        from: SocketAddr,
+    },
+    Refused,
+    Silence,
+}
+
+impl Seen {
+    fn read(text: &str, from: SocketAddr) -> Self {
+        let (by, peer) = text.split_once(' ').expect("two addresses");
+        Self::Answer {
+            by: by.parse().expect("address"),
+            peer: peer.parse().expect("address"),
+            from,
+        }
+    }
+
+    fn error(error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::ConnectionRefused => Self::Refused,
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Self::Silence,
+            _ => panic!("unexpected: {error}"),
+        }
+    }
+}
+
+const PATIENCE: Duration = Duration::from_millis(400);
+
+/// Connects by TCP in the calling thread's namespace.
+pub(crate) fn tcp(to: SocketAddr) -> Seen {
+    match TcpStream::connect_timeout(&to, PATIENCE) {
+        Ok(mut stream) => {
+            let mut text = String::new();
+            stream.read_to_string(&mut text).expect("read");
+            Seen::read(&text, stream.local_addr().expect("local"))
+        }
+        Err(error) => Seen::error(&error),
+    }
+}
+
+/// Sends a datagram from `source` and waits for the answer.
+pub(crate) fn udp(source: IpAddr, to: SocketAddr) -> Seen {
+    let socket = UdpSocket::bind(SocketAddr::new(source, 0)).expect("bind");
+    socket.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    socket.connect(to).expect("route");
+    socket.send(b"?").expect("send");
+    let mut buffer = [0; 128];
+    match socket.recv(&mut buffer) {
+        Ok(length) => {
+            let text = String::from_utf8_lossy(&buffer[..length]);
+            Seen::read(&text, socket.local_addr().expect("local"))
+        }
+        Err(error) => Seen::error(&error),
+    }
+}
+
+pub(crate) fn key(name: &str, protocol: Protocol, family: Family) -> PortKey {
+    PortKey {
+        service: ServiceKey::new("default", name),
+        port: "p".into(),
+        protocol,
+        family,
+    }
+}
+
+pub(crate) fn frontend(socket: &str, kind: FrontendKind, policy: Policy) -> Frontend {
+    let socket: SocketAddr = socket.parse().expect("socket");
+    Frontend {
+        address: socket.ip(),
+        port: socket.port(),
+        kind,
+        policy,
+    }
+}
+
+/// A service port with endpoints on the given pods.
+pub(crate) fn service(
+    frontends: Vec<Frontend>,
+    pods: std::ops::Range<u8>,
+    local: bool,
+) -> ServicePort {
+    let v6 = frontends.first().is_some_and(|f| f.address.is_ipv6());
+    let endpoints: Vec<SocketAddr> = pods
+        .map(|host| {
+            let address = if v6 {
+                format!("fd01::{host}")
+            } else {
+                format!("10.1.0.{host}")
+            };
+            SocketAddr::new(address.parse().expect("address"), 8080)
+        })
+        .collect();
+    ServicePort {
+        frontends,
+        local: if local { endpoints.clone() } else { Vec::new() },
+        usable_anywhere: !endpoints.is_empty(),
+        cluster: endpoints,
+        ..ServicePort::default()
+    }
+}
+
+pub(crate) type Desired = BTreeMap<PortKey, ServicePort>;

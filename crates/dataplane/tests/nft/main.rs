@@ -1,0 +1,5 @@
+//! The nftables back end against the real kernel: each test runs in a sandbox of its own.
+
+mod lab;
+mod state;
+mod traffic;
