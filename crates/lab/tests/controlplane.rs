@@ -209,9 +209,8 @@ impl Story {
         .await?;
         self.lap.say("CRDs established");
 
-        // Refused where the examples bring the namespace.
-        let namespace = ["create", "namespace", "metallb-system"];
-        self.plane.kubectl(&self.client, &namespace, "").await?;
+        self.kubectl(&["create", "namespace", "metallb-system"], "")
+            .await?;
         self.kubectl(&["apply", "-f", examples], "").await?;
         self.lap.say("examples/l2 applied");
 
