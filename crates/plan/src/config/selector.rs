@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use api::meta::LabelSelector;
 use serde::{Deserialize, Serialize};
 
 use crate::world::Labels;
@@ -60,4 +61,33 @@ impl Selector {
 /// Whether one of `selectors` matches; an empty list matches nothing.
 pub fn any_matches(selectors: &[Selector], labels: &Labels) -> bool {
     selectors.iter().any(|selector| selector.matches(labels))
+}
+
+impl Selector {
+    /// Compiles `selector`; the fault is a path within it and a message.
+    pub fn compile(selector: &LabelSelector) -> Result<Self, (String, String)> {
+        selector
+            .validate()
+            .map_err(|text| match text.split_once(": ") {
+                Some((path, message)) => (path.to_owned(), message.to_owned()),
+                None => (String::new(), text),
+            })?;
+        let one = |value: &String| BTreeSet::from([value.clone()]);
+        let labels = selector
+            .match_labels
+            .iter()
+            .map(|(key, value)| Requirement::In(key.clone(), one(value)));
+        let expressions = selector.match_expressions.iter().map(|expression| {
+            let key = expression.key.clone();
+            let values = || expression.values.iter().cloned().collect();
+            match expression.operator.as_str() {
+                "In" => Requirement::In(key, values()),
+                "NotIn" => Requirement::NotIn(key, values()),
+                "Exists" => Requirement::Exists(key),
+                // Others were refused above.
+                _ => Requirement::Missing(key),
+            }
+        });
+        Ok(Self::new(labels.chain(expressions)))
+    }
 }
