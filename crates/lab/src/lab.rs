@@ -2,7 +2,6 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
@@ -22,7 +21,7 @@ struct Inner {
     name: String,
     dir: PathBuf,
     started: Instant,
-    segments: AtomicU8,
+    segments: Mutex<Vec<Segment>>,
     hosts: Mutex<Vec<Host>>,
 }
 
@@ -34,7 +33,7 @@ impl Lab {
             name: name.to_owned(),
             dir,
             started: Instant::now(),
-            segments: AtomicU8::new(0),
+            segments: Mutex::default(),
             hosts: Mutex::default(),
         })))
     }
@@ -86,8 +85,23 @@ impl Lab {
 
     /// A segment: one broadcast domain. A capture of all its frames runs from the start.
     pub async fn segment(&self, name: &str) -> Result<Segment, LabError> {
-        let number = self.0.segments.fetch_add(1, Ordering::Relaxed);
-        Segment::new(name, number, &self.0.dir).await
+        let number = self.segments_mut(|segments| segments.len()) as u8;
+        let segment = Segment::new(name, number, &self.0.dir).await?;
+        self.segments_mut(|segments| segments.push(segment.clone()));
+        Ok(segment)
+    }
+
+    fn segments_mut<T>(&self, f: impl FnOnce(&mut Vec<Segment>) -> T) -> T {
+        f(&mut self
+            .0
+            .segments
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Ends the captures, so that their files are complete.
+    pub(crate) fn close(&self) {
+        self.segments_mut(|segments| segments.iter().for_each(Segment::stop_capture));
     }
 
     /// A pod on a node: a namespace behind the node with these addresses, reachable from every

@@ -21,20 +21,25 @@
 //! - [`wait_for`]: the only place where a test waits;
 //! - [`controlplane`]: a real Kubernetes API server on a host.
 
+pub mod backend;
 mod bin;
+mod capture;
 pub mod controlplane;
 mod error;
 mod host;
 mod lab;
+pub mod probe;
 mod process;
 pub mod sandbox;
 mod segment;
 mod wait;
 
+pub use backend::{Backend, Counters};
 pub use bin::bin;
 pub use error::LabError;
 pub use host::{Host, Role};
 pub use lab::Lab;
+pub use probe::{Answer, Gaps, Prober, Target};
 pub use process::Process;
 pub use sandbox::{Outcome, main, run, run_for};
 pub use segment::Segment;

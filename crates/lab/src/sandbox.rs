@@ -203,12 +203,22 @@ fn pass_on(read: std::io::PipeReader) {
     }
 }
 
+/// Completes the captures when the body ends, by a panic too.
+struct Closing(Lab);
+
+impl Drop for Closing {
+    fn drop(&mut self) {
+        self.0.close();
+    }
+}
+
 fn play(name: &str, deadline: Duration, body: impl AsyncFnOnce(Lab) -> Outcome) -> Outcome {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let outcome = runtime.block_on(async {
         let lab = Lab::new(name, folder(name))?;
+        let _closing = Closing(lab.clone());
         match tokio::time::timeout(deadline, body(lab)).await {
             Ok(outcome) => outcome,
             Err(_) => Err(format!("not done after {} s", deadline.as_secs()).into()),

@@ -1,13 +1,16 @@
 //! Segments: bridges in namespaces of their own.
 
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use ipnet::IpNet;
+use linux::capture::CaptureSocket;
 use linux::namespace::NetNs;
 use linux::netlink::{Mac, Netlink, VethEnd};
-use std::os::fd::AsFd;
+use rustix::io::Errno;
 
+use crate::capture::Capture;
 use crate::error::{At, LabError};
 use crate::host::{Host, netlink_in};
 use crate::lab::net;
@@ -27,6 +30,7 @@ struct Inner {
     bridge: u32,
     /// The attached hosts' names and their bridge ports.
     ports: Mutex<Vec<(String, u32)>>,
+    capture: Mutex<Capture>,
 }
 
 impl PartialEq for Segment {
@@ -36,13 +40,17 @@ impl PartialEq for Segment {
 }
 
 impl Segment {
-    pub(crate) async fn new(name: &str, number: u8, _dir: &Path) -> Result<Self, LabError> {
+    pub(crate) async fn new(name: &str, number: u8, dir: &Path) -> Result<Self, LabError> {
         let ns = NetNs::create(name)?;
         let netlink = netlink_in(&ns)?;
         netlink.add_bridge(BRIDGE).await.at(name)?;
         let bridge = netlink.index_of(BRIDGE).await.at(name)?;
         netlink.set_up(bridge).await.at(name)?;
-        let (name, ports) = (name.to_owned(), Mutex::default());
+        let socket = ns.run(|| CaptureSocket::open(bridge))?;
+        let path = dir.join(format!("{name}.pcap"));
+        let capture = socket.and_then(|socket| Capture::start(socket, path));
+        let capture = capture.map_err(|e| LabError::io(name, "start the capture", e))?;
+        let (name, ports, capture) = (name.to_owned(), Mutex::default(), Mutex::new(capture));
         Ok(Self(Arc::new(Inner {
             name,
             number,
@@ -50,6 +58,7 @@ impl Segment {
             netlink,
             bridge,
             ports,
+            capture,
         })))
     }
 
@@ -99,12 +108,7 @@ impl Segment {
 
     /// Drops all frames from and to this host. Its carrier stays, so that it does not notice.
     pub async fn cut(&self, host: &Host) -> Result<(), LabError> {
-        let port = self.port_of(host)?;
-        self.0
-            .netlink
-            .set_bridge_port(port, false)
-            .await
-            .at(self.name())
+        self.set_port(self.port_of(host)?, false).await
     }
 
     /// Takes the host's carrier away, as pulling its cable does.
@@ -117,11 +121,24 @@ impl Segment {
     pub async fn heal(&self, host: &Host) -> Result<(), LabError> {
         let port = self.port_of(host)?;
         self.0.netlink.set_up(port).await.at(self.name())?;
+        self.set_port(port, true).await
+    }
+
+    async fn set_port(&self, port: u32, forwards: bool) -> Result<(), LabError> {
+        match self.0.netlink.set_bridge_port(port, forwards).await {
+            // An unplugged port drops everything, and forwards again when its carrier is back.
+            Err(e) if e.errno() == Some(Errno::NETDOWN.raw_os_error()) => Ok(()),
+            other => other.at(self.name()),
+        }
+    }
+
+    /// Ends the capture; all frames so far are then in its file.
+    pub(crate) fn stop_capture(&self) {
         self.0
-            .netlink
-            .set_bridge_port(port, true)
-            .await
-            .at(self.name())
+            .capture
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .stop();
     }
 
     fn ports(&self) -> std::sync::MutexGuard<'_, Vec<(String, u32)>> {

@@ -199,11 +199,14 @@ impl Netlink {
     }
 
     /// Lets a bridge port forward, or drop everything. Its carrier stays as it is.
+    ///
+    /// A port that drops is "listening": the kernel turns "disabled" and "blocking" back into
+    /// "forwarding" by itself on a bridge without spanning tree.
     pub async fn set_bridge_port(&self, index: u32, forwards: bool) -> Result<()> {
         let state = if forwards {
             BridgePortState::Forwarding
         } else {
-            BridgePortState::Disabled
+            BridgePortState::Listening
         };
         let message = LinkBridgePort::new(index).state(state).build();
         let done = self.handle.link().set_port(message).execute().await;
