@@ -3,7 +3,7 @@
 //!
 //! Messages are those of the API server.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::LazyLock;
 
@@ -64,8 +64,9 @@ fn check(schema: &Value, value: &Value, path: &str, found: &mut Vec<Violation>) 
     let want = schema["type"].as_str().unwrap_or_default();
     if !has_type(want, value) {
         report(format!(
+            // The type, not the value: it may be a password.
             "Invalid value: {}: must be of type {want}: {}",
-            shown(value),
+            type_name(value),
             type_name(value)
         ));
         return;
@@ -75,8 +76,7 @@ fn check(schema: &Value, value: &Value, path: &str, found: &mut Vec<Violation>) 
     {
         let allowed: Vec<String> = allowed.iter().map(Value::to_string).collect();
         report(format!(
-            "Unsupported value: {}: supported values: {}",
-            shown(value),
+            "Unsupported value: {value}: supported values: {}",
             allowed.join(", ")
         ));
     }
@@ -86,8 +86,9 @@ fn check(schema: &Value, value: &Value, path: &str, found: &mut Vec<Violation>) 
         Value::Array(items) => {
             list_size(schema, items, &mut report);
             if schema["x-kubernetes-list-type"] == "set" {
+                let mut seen = BTreeSet::new();
                 for (i, item) in items.iter().enumerate() {
-                    if items.iter().take(i).any(|other| other == item) {
+                    if !seen.insert(item.to_string()) {
                         found.push(Violation {
                             path: format!("{path}[{i}]"),
                             message: format!("Duplicate value: {item}"),
@@ -206,13 +207,5 @@ fn type_name(value: &Value) -> &'static str {
         Value::String(_) => "\"string\"",
         Value::Array(_) => "\"array\"",
         Value::Object(_) => "\"object\"",
-    }
-}
-
-/// A scalar as it is; of anything bigger only its type, as the API server does.
-fn shown(value: &Value) -> String {
-    match value {
-        Value::Array(_) | Value::Object(_) | Value::Null => type_name(value).to_owned(),
-        scalar => scalar.to_string(),
     }
 }

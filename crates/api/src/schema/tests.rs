@@ -33,7 +33,7 @@ fn what_the_api_server_would_say() {
         (
             "BGPPeer",
             with("myASN", json!("64500")),
-            "spec.myASN: Invalid value: \"64500\": must be of type integer: \"string\"",
+            "spec.myASN: Invalid value: \"string\": must be of type integer: \"string\"",
         ),
         (
             "BGPPeer",
@@ -61,7 +61,7 @@ fn what_the_api_server_would_say() {
         (
             "IPAddressPool",
             json!({"addresses": ["a"], "autoAssign": "no"}),
-            "spec.autoAssign: Invalid value: \"no\": must be of type boolean: \"string\"",
+            "spec.autoAssign: Invalid value: \"string\": must be of type boolean: \"string\"",
         ),
         (
             "L2Advertisement",
@@ -78,7 +78,7 @@ fn what_the_api_server_would_say() {
         (
             "L2Advertisement",
             json!({"nodeSelectors": [{"matchLabels": {"a": 1}}]}),
-            "spec.nodeSelectors[0].matchLabels.a: Invalid value: 1: must be of type string: \
+            "spec.nodeSelectors[0].matchLabels.a: Invalid value: \"integer\": must be of type string: \
              \"integer\"",
         ),
         (

@@ -1,0 +1,238 @@
+//! Manifests: YAML or JSON text to objects, and what is wrong with the text.
+//!
+//! Owns the reading of files that people write. Every fault is a [`Problem`] with the line of
+//! the very field; a bad document leaves the others of its file alone. What kubectl accepts is
+//! accepted (several documents, `kind: List`, nulls for unset), what the API server's strict
+//! validation refuses is a problem (unknown and duplicate fields, schema violations). Whether a
+//! good object makes sense is decided in `plan`.
+//!
+//! Scalars follow YAML 1.2's core schema: `yes` and `0o17` are not what they were in YAML 1.1.
+//! Bounded: size of the file, depth, number of values, growth by aliases.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use api::object::Object;
+
+mod document;
+mod judge;
+mod node;
+mod scalar;
+
+#[cfg(test)]
+mod tests;
+
+use node::Node;
+
+/// The most bytes of a file.
+pub const MAX_FILE_BYTES: usize = 8 << 20;
+
+/// What a file holds.
+#[derive(Clone, Debug, Default)]
+pub struct Parsed {
+    /// Objects without a fault, in order of the file.
+    pub manifests: Vec<Manifest>,
+    /// Faults, in order of the file. An object with a fault is not in `manifests`.
+    pub problems: Vec<Problem>,
+}
+
+/// One good object of a file.
+#[derive(Clone)]
+pub struct Manifest {
+    /// File, as given to [`parse`].
+    pub file: String,
+    /// Where the object begins.
+    pub at: Position,
+    /// The object; a namespaced one has its namespace set.
+    pub object: Object,
+    source: Node,
+}
+
+impl Manifest {
+    /// Where a field like `spec.ports[0].port` is; a missing field is where its parent is.
+    pub fn position(&self, field: &str) -> Position {
+        self.source.find(field)
+    }
+
+    /// A problem of one of the object's fields; an empty field means the object.
+    pub fn problem(
+        &self,
+        field: &str,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Problem {
+        let at = self.position(field);
+        Problem {
+            file: self.file.clone(),
+            line: at.line,
+            column: Some(at.column),
+            object: Some(self.reference()),
+            field: Some(field.to_owned()).filter(|field| !field.is_empty()),
+            message: message.into(),
+            remedy: remedy.into(),
+        }
+    }
+
+    /// Names the object.
+    pub fn reference(&self) -> ObjectRef {
+        let text = |name| {
+            self.source
+                .get(name)
+                .and_then(Node::text)
+                .unwrap_or_default()
+                .to_owned()
+        };
+        ObjectRef {
+            api_version: text("apiVersion"),
+            kind: self.object.kind().to_owned(),
+            namespace: self.object.namespace().to_owned(),
+            name: self.object.name().to_owned(),
+        }
+    }
+}
+
+impl fmt::Display for Manifest {
+    /// Where it is and what.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.file, self.at.line, self.reference())
+    }
+}
+
+impl fmt::Debug for Manifest {
+    /// Without the text, which may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Manifest")
+            .field("file", &self.file)
+            .field("at", &self.at)
+            .field("object", &self.object)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A place in a file; both count from 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// Line.
+    pub line: usize,
+    /// Column, in characters.
+    pub column: usize,
+}
+
+/// Names an object in a message: `Kind namespace/name`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ObjectRef {
+    /// `group/version`.
+    pub api_version: String,
+    /// Kind.
+    pub kind: String,
+    /// Namespace; empty for cluster-scoped and foreign kinds.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl fmt::Display for ObjectRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.name.is_empty() {
+            f.write_str(&self.kind)
+        } else if self.namespace.is_empty() {
+            write!(f, "{} {}", self.kind, self.name)
+        } else {
+            write!(f, "{} {}/{}", self.kind, self.namespace, self.name)
+        }
+    }
+}
+
+/// What is wrong, where, and what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// File, as given to [`parse`].
+    pub file: String,
+    /// Line, from 1.
+    pub line: usize,
+    /// Column, from 1, where it is known.
+    pub column: Option<usize>,
+    /// The object, where it is known.
+    pub object: Option<ObjectRef>,
+    /// Path of the field, where the fault is in one.
+    pub field: Option<String>,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub remedy: String,
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: ", self.file, self.line)?;
+        if let Some(object) = &self.object {
+            write!(f, "{object}: ")?;
+        }
+        if let Some(field) = &self.field {
+            write!(f, "{field}: ")?;
+        }
+        write!(f, "{} ({})", self.message, self.remedy)
+    }
+}
+
+/// Whether the name is one of a manifest: `*.yaml`, `*.yml` or `*.json`, not hidden (editors
+/// keep their copies so).
+pub fn is_manifest(path: &Path) -> bool {
+    let hidden = path
+        .file_name()
+        .is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
+    let ending = path.extension().and_then(|ending| ending.to_str());
+    !hidden && matches!(ending, Some("yaml" | "yml" | "json"))
+}
+
+/// Reads a file and parses it; never more of it than may be parsed.
+pub fn read(path: &Path) -> io::Result<Parsed> {
+    let mut bytes = Vec::new();
+    let limit = MAX_FILE_BYTES as u64 + 1;
+    File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+    Ok(parse(&path.display().to_string(), &bytes))
+}
+
+/// Reads the text of a file. `file` is only a name, for messages.
+pub fn parse(file: &str, bytes: &[u8]) -> Parsed {
+    let mut parsed = Parsed::default();
+    let mut refuse = |line: usize, message: String, remedy: &str| {
+        parsed.problems.push(Problem {
+            file: file.to_owned(),
+            line,
+            column: None,
+            object: None,
+            field: None,
+            message,
+            remedy: remedy.to_owned(),
+        });
+    };
+    if bytes.len() > MAX_FILE_BYTES {
+        let message = format!("more than {MAX_FILE_BYTES} bytes");
+        refuse(1, message, "split the file");
+        return parsed;
+    }
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text.strip_prefix('\u{feff}').unwrap_or(text),
+        Err(error) => {
+            let good = bytes.get(..error.valid_up_to()).unwrap_or_default();
+            let line = 1 + good.iter().filter(|byte| **byte == b'\n').count();
+            refuse(line, "not UTF-8 text".to_owned(), "save the file as UTF-8");
+            return parsed;
+        }
+    };
+    for chunk in document::split(text) {
+        let (documents, faults) = node::read(chunk);
+        for document in documents {
+            judge::document(file, document, &mut parsed);
+        }
+        parsed.problems.extend(
+            faults
+                .into_iter()
+                .map(|fault| fault.into_problem(file, None)),
+        );
+    }
+    parsed
+}
