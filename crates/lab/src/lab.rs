@@ -107,8 +107,12 @@ impl Lab {
     /// A pod on a node: a namespace behind the node with these addresses, reachable from every
     /// node by a route over the first segment that it shares with the pod's node.
     ///
-    /// It has a default route to its node, which answers it on 169.254.1.1 and fe80::1.
+    /// Make and attach all nodes before the first pod. It has a default route to its node, which
+    /// answers it on 169.254.1.1 and fe80::1.
     pub async fn pod(&self, node: &Host, ips: &[IpAddr], name: &str) -> Result<Host, LabError> {
+        if node.role() != Role::Node {
+            return Err(node.lacks("pods: only a host made by `Lab::node` may have them"));
+        }
         let pod = Host::new(name, Role::Pod, &self.0.dir).await?;
         let port = format!("pod{}", node.add_child(&pod));
         let (near, far) = (

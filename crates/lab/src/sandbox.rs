@@ -174,16 +174,11 @@ fn outside(
         step: "wait for the lab",
         source,
     };
-    let status = match child
-        .wait_timeout(deadline.saturating_add(GRACE))
-        .map_err(failed)?
-    {
+    let limit = deadline.saturating_add(GRACE);
+    let status = match child.wait_timeout(limit).map_err(failed)? {
         Some(status) => status,
         None => {
-            println!(
-                "lab {name}: killed after {} s",
-                (deadline + GRACE).as_secs()
-            );
+            println!("lab {name}: killed after {} s", limit.as_secs());
             child.kill().and_then(|()| child.wait()).map_err(failed)?
         }
     };

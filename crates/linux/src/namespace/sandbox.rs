@@ -251,7 +251,9 @@ impl SandboxChild {
 
     /// Waits for the end for so long; `None` when it still runs.
     pub fn wait_timeout(&mut self, limit: Duration) -> io::Result<Option<ExitStatus>> {
-        let end = std::time::Instant::now() + limit;
+        let Some(end) = std::time::Instant::now().checked_add(limit) else {
+            return self.wait().map(Some);
+        };
         loop {
             let left = end.saturating_duration_since(std::time::Instant::now());
             let left = Timespec::try_from(left).map_err(|_| io::ErrorKind::InvalidInput)?;

@@ -141,3 +141,40 @@ fn change(message: RouteNetlinkMessage) -> Option<Change> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RTM_DELADDR of 10.0.0.1/24 on link 3, of `length` octets as it says itself.
+    fn message(length: u8) -> Vec<u8> {
+        let header = [length, 0, 0, 0, 21, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let address = [2, 24, 0, 0, 3, 0, 0, 0, 8, 0, 2, 0, 10, 0, 0, 1];
+        [header, address].concat()
+    }
+
+    #[test]
+    fn all_messages_of_a_datagram_are_read() {
+        let gone = Change::AddressGone {
+            index: 3,
+            ip: [10, 0, 0, 1].into(),
+            prefix: 24,
+        };
+        assert_eq!(
+            decode(&[message(32), message(32)].concat()),
+            [gone.clone(), gone]
+        );
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_lost_and_ends() {
+        for (length, cut) in [(0, 32), (15, 32), (33, 32), (32, 31), (32, 3)] {
+            assert_eq!(
+                decode(&message(length)[..cut]),
+                [Change::Lost],
+                "{length} {cut}"
+            );
+        }
+        assert_eq!(decode(&[]), []);
+    }
+}
