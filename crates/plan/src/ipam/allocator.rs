@@ -39,7 +39,7 @@ pub struct Allocation {
 }
 
 /// Whose release would help a Service that lacks an address.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Wants {
     /// Nobody's: only another form of the Service or of the configuration helps.
     Nothing,
@@ -52,14 +52,12 @@ pub enum Wants {
 }
 
 /// A Service that lacks an address.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pending {
     /// Why.
     pub error: AllocationError,
     /// What would help.
     pub wants: Wants,
-    /// The key under which it would share an address.
-    pub sharing: Option<SharingKey>,
     /// The addresses in its status that were found to be no longer its own: told once.
     pub cleared: Vec<IpAddr>,
 }
@@ -453,26 +451,20 @@ impl Allocator {
         }
     }
 
-    /// Which waiting Services the change of `service` from `old` concerns: an address was freed,
-    /// may be shared now, or one that they ask for has other users.
+    /// Which waiting Services the change of `service` from `old` concerns: an address was given up
+    /// or is used in another way (under another key, on other ports), or one that they ask for has
+    /// other users. Taking a free address helps nobody: whoever could share it could have had it.
     fn concerned(&self, service: &ServiceKey, old: Option<&Allocation>) -> Vec<ServiceKey> {
         let ips = |a: Option<&Allocation>| a.map_or_else(Vec::new, |a| a.ips.clone());
-        let new = self.allocations.get(service);
-        let (freed, taken) = (ips(old), ips(new));
+        let (freed, taken) = (ips(old), ips(self.allocations.get(service)));
         let pools: Vec<&Pool> = freed.iter().filter_map(|ip| self.pool_of(*ip)).collect();
-        let key = new.and_then(|new| new.sharing.as_ref());
-        let concerns = |pending: &Pending| {
-            if key.is_some() && pending.sharing.as_ref() == key {
-                return true;
-            }
-            match &pending.wants {
-                Wants::Nothing => false,
-                Wants::Addresses(ips) => ips
-                    .iter()
-                    .any(|ip| freed.contains(ip) || taken.contains(ip)),
-                Wants::Pool(name) => pools.iter().any(|pool| pool.name == *name),
-                Wants::Any => !pools.is_empty(),
-            }
+        let concerns = |pending: &Pending| match &pending.wants {
+            Wants::Nothing => false,
+            Wants::Addresses(ips) => ips
+                .iter()
+                .any(|ip| freed.contains(ip) || taken.contains(ip)),
+            Wants::Pool(name) => pools.iter().any(|pool| pool.name == *name),
+            Wants::Any => !pools.is_empty(),
         };
         self.pending
             .iter()

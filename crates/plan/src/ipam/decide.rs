@@ -6,6 +6,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use api::annotations::IP_ALLOCATED_FROM_POOL;
+use serde::{Deserialize, Serialize};
 
 use super::allocator::{Allocation, Allocator, Pending, Wants};
 use super::error::{AllocationError, Families, Quoted};
@@ -15,14 +16,14 @@ use crate::name::Name;
 use crate::world::{FamilyPolicy, Labels, Service, ServiceType};
 
 /// Settings of the controller that decide which Services are its own.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Options {
     /// `--lb-class`: only Services of exactly this class; `None`: only those without one.
     pub lb_class: Option<Name>,
 }
 
 /// What to record for a Service, what its status should say, and what to tell.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
     /// How it ended.
     pub outcome: Outcome,
@@ -39,7 +40,7 @@ pub struct Decision {
 }
 
 /// How a decision ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// The Service is of another class: nothing of it is touched.
     NotOurs,
@@ -53,7 +54,7 @@ pub enum Outcome {
 }
 
 /// `type` of an event.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Kind {
     /// For the record.
     Normal,
@@ -62,7 +63,7 @@ pub enum Kind {
 }
 
 /// `reason` of an event, with MetalLB's names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Reason {
     /// `IPAllocated`
     IpAllocated,
@@ -118,7 +119,7 @@ impl fmt::Display for Reason {
 }
 
 /// An event on the Service.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Note {
     /// Its reason, which gives its type.
     pub reason: Reason,
@@ -438,7 +439,6 @@ impl Pass<'_> {
         decision.pending = Some(Pending {
             wants: self.wants(&error),
             error,
-            sharing: request::sharing(self.asker.service),
             cleared,
         });
         decision

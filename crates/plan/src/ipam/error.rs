@@ -3,11 +3,13 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::name::{Name, ServiceKey};
 use crate::net::{Family, Protocol};
 
 /// The families that an address is wanted in, as MetalLB names them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Families {
     /// One address.
     One(Family),
@@ -53,7 +55,7 @@ impl fmt::Display for Listed<'_> {
 }
 
 /// Why no address could be given or kept.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
 pub enum AllocationError {
     /// Every pool that may serve the Service is full, or there is none.
     #[error("no available IPs")]

@@ -281,3 +281,25 @@ fn restarts_keep_addresses_where_they_are() {
         assert_eq!((has(2), has(3)), (ips(""), ips("")));
     }
 }
+
+/// Decisions are events of World: a recording of them replays.
+#[test]
+fn a_decision_survives_its_text() {
+    let mut allocator = allocator([pool("a", "192.0.2.0/32 2001:db8::/64")]);
+    let prefer = FamilyPolicy::PreferDualStack;
+    let services = [
+        lb("one").ports("tcp/80").sharing("k", "app=x"),
+        lb("two").dual(prefer),
+        lb("three"),
+        lb("four").ips("192.0.2.0"),
+        lb("five").ips("x").status("192.0.2.0"),
+    ];
+    for mut service in services {
+        let (decision, _) = step(&mut allocator, &mut service);
+        let text = serde_json::to_string(&decision).expect("serialisable");
+        assert_eq!(
+            serde_json::from_str::<Decision>(&text).expect(&text),
+            decision
+        );
+    }
+}
