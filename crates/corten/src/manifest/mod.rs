@@ -55,49 +55,6 @@ impl Manifest {
     pub fn position(&self, field: &str) -> Position {
         self.source.find(field)
     }
-
-    /// A problem of one of the object's fields; an empty field means the object.
-    pub fn problem(
-        &self,
-        field: &str,
-        message: impl Into<String>,
-        remedy: impl Into<String>,
-    ) -> Problem {
-        let at = self.position(field);
-        Problem {
-            file: self.file.clone(),
-            line: at.line,
-            column: Some(at.column),
-            object: Some(self.reference()),
-            field: Some(field.to_owned()).filter(|field| !field.is_empty()),
-            message: message.into(),
-            remedy: remedy.into(),
-        }
-    }
-
-    /// Names the object.
-    pub fn reference(&self) -> ObjectRef {
-        let text = |name| {
-            self.source
-                .get(name)
-                .and_then(Node::text)
-                .unwrap_or_default()
-                .to_owned()
-        };
-        ObjectRef {
-            api_version: text("apiVersion"),
-            kind: self.object.kind().to_owned(),
-            namespace: self.object.namespace().to_owned(),
-            name: self.object.name().to_owned(),
-        }
-    }
-}
-
-impl fmt::Display for Manifest {
-    /// Where it is and what.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}: {}", self.file, self.at.line, self.reference())
-    }
 }
 
 impl fmt::Debug for Manifest {
@@ -175,16 +132,6 @@ impl fmt::Display for Problem {
         }
         write!(f, "{} ({})", self.message, self.remedy)
     }
-}
-
-/// Whether the name is one of a manifest: `*.yaml`, `*.yml` or `*.json`, not hidden (editors
-/// keep their copies so).
-pub fn is_manifest(path: &Path) -> bool {
-    let hidden = path
-        .file_name()
-        .is_none_or(|name| name.as_encoded_bytes().starts_with(b"."));
-    let ending = path.extension().and_then(|ending| ending.to_str());
-    !hidden && matches!(ending, Some("yaml" | "yml" | "json"))
 }
 
 /// Reads a file and parses it; never more of it than may be parsed.

@@ -235,39 +235,6 @@ fn positions_of_fields() {
 }
 
 #[test]
-fn a_manifest_names_itself_and_its_problems() {
-    let parsed = parsed(&format!("{POOL}spec:\n  addresses:\n  - 10.0.0.0/24\n"));
-    let manifest = &parsed.manifests[0];
-    assert_eq!(
-        manifest.to_string(),
-        "f.yaml:1: IPAddressPool metallb-system/p"
-    );
-    assert_eq!(
-        manifest
-            .problem("spec.addresses[0]", "overlaps", "choose others")
-            .to_string(),
-        "f.yaml:8: IPAddressPool metallb-system/p: spec.addresses[0]: overlaps (choose others)"
-    );
-    assert_eq!(manifest.problem("", "m", "r").field, None);
-    assert_eq!(manifest.reference().api_version, "metallb.io/v1beta1");
-}
-
-#[test]
-fn names_of_manifests() {
-    for (name, want) in [
-        ("d/a.yaml", true),
-        ("a.yml", true),
-        ("a.json", true),
-        (".a.yaml", false),
-        ("a.yaml.swp", false),
-        ("a.yaml~", false),
-        ("yaml", false),
-    ] {
-        assert_eq!(is_manifest(Path::new(name)), want, "{name}");
-    }
-}
-
-#[test]
 fn foreign_kinds_pass() {
     let parsed =
         parsed("apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec: {x: 1}\n");
