@@ -110,3 +110,42 @@ fn versions_have_their_own_schema() {
         ]
     );
 }
+
+/// One line of `testdata/judged.jsonl`: an object and what a real API server does with it. The
+/// lab's test `crds` holds the same lines against one.
+fn judged() -> impl Iterator<Item = Value> {
+    include_str!("../../testdata/judged.jsonl")
+        .lines()
+        .map(|line| serde_json::from_str(line).expect(line))
+}
+
+#[test]
+fn judged_as_the_api_server_does() {
+    let mut seen = 0;
+    for line in judged() {
+        let object = &line["object"];
+        let text = |value: &Value| value.as_str().expect("a text").to_owned();
+        let found = validate(&text(&object["kind"]), &text(&object["apiVersion"]), object);
+        let found: Vec<String> = found.iter().map(ToString::to_string).collect();
+        // Rules in CEL are not run offline.
+        if line["expect"] == "schema" {
+            let says = text(&line["says"]);
+            assert!(
+                found.iter().any(|message| message.contains(&says)),
+                "{line}: {found:?}"
+            );
+        } else {
+            assert!(found.is_empty(), "{line}: {found:?}");
+        }
+        seen += 1;
+    }
+    assert!(seen > 80, "{seen} lines");
+}
+
+#[test]
+fn what_is_good_decodes_without_unknown_fields() {
+    for line in judged().filter(|line| line["expect"] == "good") {
+        let decoded = crate::object::Object::decode(line["object"].clone()).expect("decodes");
+        assert_eq!(decoded.unknown_fields, [""; 0], "{line}");
+    }
+}
