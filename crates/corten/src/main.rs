@@ -1,1 +1,5 @@
-fn main() {}
+//! `corten`: see `corten help` and ARCHITECTURE.md.
+
+fn main() -> std::process::ExitCode {
+    corten::cli::main()
+}

@@ -5,7 +5,9 @@
 //! of `Desired`. No clock, socket, file or task lives here: time and randomness are arguments, and
 //! `cargo xtask ci` proves that the dependency tree stays that way.
 
+pub mod announce;
 pub mod config;
+pub mod desired;
 pub mod forward;
 pub mod ipam;
 pub mod name;

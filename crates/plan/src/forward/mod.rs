@@ -9,6 +9,7 @@
 mod compile;
 mod element;
 mod jhash;
+mod select;
 pub mod slots;
 mod table;
 mod trace;
@@ -19,6 +20,7 @@ mod tests;
 pub use compile::{compile, slots_id};
 pub use element::{Class, Element, ElementKey, Elements, Front, SlotsId};
 pub use jhash::SEED;
+pub use select::{Mode, plan};
 pub use table::{Claim, Delta, Refusal, Table};
 pub use trace::{Fate, Origin, Packet, Tracer};
 

@@ -1,5 +1,394 @@
 //! Everything that is known, as one value.
+//!
+//! [`World::apply`] takes one change and says which keys it touches. The indexes are part of the
+//! value: a change of a pool finds its Services, a change of a node the addresses that rank it.
+//! Changed step by step, World equals World built anew from the same facts; a property test says so.
 
+mod decode;
+mod dirty;
+mod endpoints;
+mod event;
+mod node;
+mod ranking;
 mod service;
 
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+pub use dirty::Dirty;
+pub use endpoints::{Endpoint, Endpoints, Slice, SliceKey, SlicePort, Usable};
+pub use event::Event;
+pub use node::{EXCLUDE_LABEL, Interface, Node, NodeState};
+pub use ranking::{DEPTH, Standing};
 pub use service::{FamilyPolicy, Ingress, Labels, Policy, Port, Service, ServiceType};
+
+use crate::announce::l2;
+use crate::config::{self, Compiled, Config, ObjectRef, Objects, Verdict};
+use crate::ipam::{self, Allocator, Decision};
+use crate::name::{Name, ServiceKey};
+use ranking::Ranking;
+
+/// What the operator set by flags; it does not change while the program runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Settings {
+    /// The namespace that configuration objects must live in.
+    pub namespace: Name,
+    /// `--lb-class`: only Services of this class are ours; without it, only those of none.
+    pub lb_class: Option<Name>,
+    /// `--ignore-exclude-lb`: the exclude label of nodes does not count.
+    pub ignore_exclude_label: bool,
+}
+
+/// Everything that is known, with its indexes.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct World {
+    settings: Settings,
+    objects: Objects,
+    synced: bool,
+    compiled: Compiled,
+    namespaces: BTreeMap<Name, Labels>,
+    services: BTreeMap<ServiceKey, Service>,
+    endpoints: Endpoints,
+    nodes: BTreeMap<Name, Node>,
+    states: BTreeMap<Name, NodeState>,
+    alive: BTreeMap<Name, bool>,
+    allocator: Allocator,
+    holders: HashMap<IpAddr, BTreeSet<ServiceKey>>,
+    ranking: Ranking,
+}
+
+impl World {
+    /// An empty World under these settings.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            ..Self::default()
+        }
+    }
+
+    /// The settings it was made with.
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The configuration in force.
+    pub const fn config(&self) -> &Config {
+        &self.compiled.config
+    }
+
+    /// The verdict of every configuration object.
+    pub const fn verdicts(&self) -> &BTreeMap<ObjectRef, Verdict> {
+        &self.compiled.verdicts
+    }
+
+    /// What is allocated to whom.
+    pub const fn allocator(&self) -> &Allocator {
+        &self.allocator
+    }
+
+    /// Every EndpointSlice.
+    pub const fn endpoints(&self) -> &Endpoints {
+        &self.endpoints
+    }
+
+    /// Which Services the allocator serves.
+    pub fn ipam_options(&self) -> ipam::Options {
+        ipam::Options {
+            lb_class: self.settings.lb_class.clone(),
+        }
+    }
+
+    /// A Service.
+    pub fn service(&self, key: &ServiceKey) -> Option<&Service> {
+        self.services.get(key)
+    }
+
+    /// Every Service, in the order of their names.
+    pub fn services(&self) -> impl Iterator<Item = &Service> + '_ {
+        self.services.values()
+    }
+
+    /// The labels of a namespace, where it is known.
+    pub fn namespace_labels(&self, namespace: &str) -> Option<&Labels> {
+        self.namespaces.get(namespace)
+    }
+
+    /// A node, as the API knows it.
+    pub fn node(&self, name: &str) -> Option<&Node> {
+        self.nodes.get(name)
+    }
+
+    /// The names of all nodes.
+    pub fn node_names(&self) -> impl Iterator<Item = &Name> + '_ {
+        self.nodes.keys()
+    }
+
+    /// What a node's agent says of it.
+    pub fn node_state(&self, name: &str) -> Option<&NodeState> {
+        self.states.get(name)
+    }
+
+    /// Whether failure detection has not called `node` dead. A node that nothing was heard of yet
+    /// counts as alive, so that an agent that starts takes nothing from its neighbours.
+    pub fn presumed_alive(&self, node: &str) -> bool {
+        self.alive.get(node).copied().unwrap_or(true)
+    }
+
+    /// Whether the node bears the exclude label and the label counts.
+    pub fn excluded(&self, node: &Node) -> bool {
+        !self.settings.ignore_exclude_label && node.labels.contains_key(EXCLUDE_LABEL)
+    }
+
+    /// The best candidates for `address`; `None` when nobody may announce it.
+    pub fn standing(&self, address: IpAddr) -> Option<&Standing> {
+        self.ranking.get(address)
+    }
+
+    /// The Services of ours that hold `address`, in the order of their names.
+    pub fn holders(&self, address: IpAddr) -> impl Iterator<Item = &Service> + '_ {
+        self.holders
+            .get(&address)
+            .into_iter()
+            .flatten()
+            .filter_map(|key| self.services.get(key))
+            .filter(|service| self.is_ours(service))
+    }
+
+    /// Every address that some Service holds.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.holders.keys().copied()
+    }
+
+    /// Whether the Service is of type LoadBalancer and of our class.
+    pub fn is_ours(&self, service: &Service) -> bool {
+        service.kind == ServiceType::LoadBalancer && service.class == self.settings.lb_class
+    }
+
+    /// Every key there is: what a full replan looks at.
+    pub fn everything(&self) -> Dirty {
+        Dirty {
+            services: self.services.keys().cloned().collect(),
+            forward: self.services.keys().cloned().collect(),
+            addresses: self.addresses().collect(),
+            objects: self.compiled.verdicts.keys().cloned().collect(),
+            members: true,
+        }
+    }
+
+    /// Takes one change in and says which keys it touches. A change that changes nothing touches
+    /// nothing.
+    pub fn apply(&mut self, event: Event) -> Dirty {
+        match event {
+            Event::Config { object, form } => self.apply_config(object, form),
+            Event::Namespace { name, labels } => self.apply_namespace(name, labels),
+            Event::Service { key, form } => self.apply_service(key, form.map(|form| *form)),
+            Event::Slice { key, form } => self.apply_slice(key, form),
+            Event::Node { name, form } => {
+                let members = self.nodes.get(&name) != form.as_ref();
+                let dirty = self.change_node(name, |world, name| put(&mut world.nodes, name, form));
+                Dirty { members, ..dirty }
+            }
+            Event::State { node, form } => self.change_node(node, |world, name| {
+                let stale = form.as_ref().is_some_and(|new: &NodeState| {
+                    world
+                        .states
+                        .get(&name)
+                        .is_some_and(|known| known.newer_than(new))
+                });
+                !stale && put(&mut world.states, name, form)
+            }),
+            Event::Member { node, alive } => {
+                self.change_node(node, |world, name| put(&mut world.alive, name, alive))
+            }
+            Event::Decided { service, decision } => self.apply_decision(&service, &decision),
+            Event::Synced => self.apply_synced(),
+        }
+    }
+
+    fn apply_config(&mut self, object: ObjectRef, form: Option<Arc<config::Object>>) -> Dirty {
+        match form {
+            Some(form) if self.objects.get(&object) == Some(&form) => return Dirty::default(),
+            Some(form) => {
+                self.objects.insert(object, form);
+            }
+            None if self.objects.remove(&object).is_none() => return Dirty::default(),
+            None => {}
+        }
+        // Before everything is known, an object may seem good whose older rival is still to come.
+        if !self.synced {
+            return Dirty::default();
+        }
+        self.compile()
+    }
+
+    /// Compiles the configuration anew; what has changed by that is dirty.
+    fn compile(&mut self) -> Dirty {
+        let compiled = config::compile(
+            &self.objects,
+            &self.compiled.accepted,
+            &self.settings.namespace,
+        );
+        let old = std::mem::replace(&mut self.compiled, compiled);
+        let mut dirty = Dirty::default();
+        let new = &self.compiled;
+        let judged_anew = new
+            .verdicts
+            .iter()
+            .filter(|(object, verdict)| old.verdicts.get(object) != Some(verdict));
+        dirty
+            .objects
+            .extend(judged_anew.map(|(object, _)| object.clone()));
+        if old.config.pools != new.config.pools {
+            dirty
+                .services
+                .extend(self.allocator.set_pools(new.config.pools.values().cloned()));
+        }
+        if old.config != new.config {
+            let all: Vec<IpAddr> = self.addresses().collect();
+            self.reelect(all.iter().copied(), &mut dirty);
+            // Interfaces may have changed although no standing did.
+            dirty.addresses.extend(all);
+        }
+        dirty
+    }
+
+    /// All that existed at the start is known: the configuration comes into force, and what the
+    /// Services' statuses say is claimed before anything new is given.
+    fn apply_synced(&mut self) -> Dirty {
+        self.synced = true;
+        self.compile();
+        let options = self.ipam_options();
+        let (services, namespaces) = (&self.services, &self.namespaces);
+        self.allocator.adopt(
+            services
+                .values()
+                .map(|service| (service, namespaces.get(&service.key.namespace))),
+            &options,
+        );
+        self.everything()
+    }
+
+    fn apply_namespace(&mut self, name: Name, labels: Option<Labels>) -> Dirty {
+        let mut dirty = Dirty::default();
+        if put(&mut self.namespaces, name.clone(), labels) {
+            let first = ServiceKey {
+                namespace: name.clone(),
+                name: "".into(),
+            };
+            dirty.services.extend(
+                self.services
+                    .range(first..)
+                    .map(|(key, _)| key)
+                    .take_while(|key| key.namespace == name)
+                    .cloned(),
+            );
+        }
+        dirty
+    }
+
+    fn apply_service(&mut self, key: ServiceKey, form: Option<Service>) -> Dirty {
+        let mut dirty = Dirty::default();
+        if self.services.get(&key) == form.as_ref() {
+            return dirty;
+        }
+        let mut addresses = BTreeSet::new();
+        if let Some(old) = self.services.remove(&key) {
+            for address in old.assigned() {
+                addresses.insert(address);
+                if let Some(holders) = self.holders.get_mut(&address) {
+                    holders.remove(&key);
+                    if holders.is_empty() {
+                        self.holders.remove(&address);
+                    }
+                }
+            }
+        }
+        if form.is_none() {
+            dirty.services.extend(self.allocator.forget(&key));
+        }
+        if let Some(form) = form {
+            for address in form.assigned() {
+                addresses.insert(address);
+                self.holders.entry(address).or_default().insert(key.clone());
+            }
+            self.services.insert(key.clone(), form);
+        }
+        self.reelect(addresses.iter().copied(), &mut dirty);
+        dirty.addresses.extend(addresses);
+        dirty.services.insert(key.clone());
+        dirty.forward.insert(key);
+        dirty
+    }
+
+    fn apply_slice(&mut self, key: SliceKey, form: Option<Slice>) -> Dirty {
+        let mut dirty = Dirty::default();
+        for service in self.endpoints.apply(key, form) {
+            let addresses: Vec<IpAddr> = self
+                .services
+                .get(&service)
+                .filter(|service| self.is_ours(service))
+                .into_iter()
+                .flat_map(Service::assigned)
+                .collect();
+            self.reelect(addresses, &mut dirty);
+            dirty.forward.insert(service);
+        }
+        dirty
+    }
+
+    /// Changes what is known of one node, then looks again at the addresses that rank it and at
+    /// those that would: one hash for each other address.
+    fn change_node(&mut self, node: Name, change: impl FnOnce(&mut Self, Name) -> bool) -> Dirty {
+        let mut dirty = Dirty::default();
+        if !change(self, node.clone()) {
+            return dirty;
+        }
+        let mut touched: BTreeSet<IpAddr> = self.ranking.ranking(&node).collect();
+        if l2::may_stand(self, &node) {
+            let nobody = Standing::default();
+            touched.extend(self.addresses().filter(|address| {
+                let standing = self.ranking.get(*address).unwrap_or(&nobody);
+                l2::would_enter(self, &node, *address, standing)
+            }));
+        }
+        self.reelect(touched, &mut dirty);
+        dirty
+    }
+
+    fn apply_decision(&mut self, service: &ServiceKey, decision: &Decision) -> Dirty {
+        match self.allocator.commit(service, decision) {
+            Ok(helped) => Dirty {
+                services: helped.into_iter().collect(),
+                ..Dirty::default()
+            },
+            // Decided on an older World: it is decided anew on this one.
+            Err(_) => Dirty {
+                services: BTreeSet::from([service.clone()]),
+                ..Dirty::default()
+            },
+        }
+    }
+
+    /// Elects anew for these addresses; those whose standing changed are dirty.
+    fn reelect(&mut self, addresses: impl IntoIterator<Item = IpAddr>, dirty: &mut Dirty) {
+        for address in addresses {
+            let standing = l2::elect(self, address);
+            if self.ranking.set(address, standing) {
+                dirty.addresses.insert(address);
+            }
+        }
+    }
+}
+
+/// Puts `form` under `name`, or takes it out; says whether that changed anything.
+fn put<T: PartialEq>(map: &mut BTreeMap<Name, T>, name: Name, form: Option<T>) -> bool {
+    match form {
+        Some(form) if map.get(&name) == Some(&form) => false,
+        Some(form) => {
+            map.insert(name, form);
+            true
+        }
+        None => map.remove(&name).is_some(),
+    }
+}

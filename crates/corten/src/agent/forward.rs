@@ -1,0 +1,135 @@
+//! The forwarding executor: a thread of its own, because netlink blocks and another program's long
+//! transaction can hold it up.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use dataplane::nft::{self, Nft, Report};
+use plan::forward::{Mode, PortKey, ServicePort};
+use tokio::sync::mpsc;
+
+use super::gate::Ports;
+use crate::backoff::Backoff;
+use crate::http::Metrics;
+
+/// Jobs are handed out one at a time.
+const QUEUE: usize = 1;
+
+/// Work for the executor.
+#[derive(Debug)]
+pub(super) enum Job {
+    /// The whole table: adopt what the kernel has, mend the rest.
+    Adopt(u64, Ports),
+    /// Changes.
+    Apply(u64, Ports),
+}
+
+/// A job is done.
+#[derive(Debug)]
+pub(super) struct Done {
+    /// Its number.
+    pub(super) number: u64,
+}
+
+/// Why forwarding does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ForwardError {
+    /// The kernel's tables.
+    #[error(transparent)]
+    Nft(#[from] nft::Error),
+    /// The thread.
+    #[error("cannot start a thread")]
+    Thread(#[from] std::io::Error),
+}
+
+type Started = (Option<mpsc::Sender<Job>>, mpsc::Receiver<Done>);
+
+/// Opens the kernel's tables and starts the thread; nothing of that when nothing is forwarded.
+pub(super) fn start(mode: Mode, metrics: Metrics) -> Result<Started, ForwardError> {
+    let (done_in, done) = mpsc::channel(QUEUE);
+    if mode == Mode::Off {
+        return Ok((None, done));
+    }
+    let nft = Nft::open()?;
+    let (jobs_in, jobs) = mpsc::channel(QUEUE);
+    let executor = Executor {
+        nft,
+        table: BTreeMap::new(),
+        jobs,
+        done: done_in,
+        metrics,
+    };
+    // The thread ends with the planner: the channel closes.
+    std::thread::Builder::new()
+        .name("forward".to_owned())
+        .spawn(|| executor.run())?;
+    Ok((Some(jobs_in), done))
+}
+
+struct Executor {
+    nft: Nft,
+    /// The whole desired table: after an error everything is adopted anew.
+    table: BTreeMap<PortKey, ServicePort>,
+    jobs: mpsc::Receiver<Job>,
+    done: mpsc::Sender<Done>,
+    metrics: Metrics,
+}
+
+impl Executor {
+    fn run(mut self) {
+        while let Some(job) = self.jobs.blocking_recv() {
+            let (number, changes, adopt) = match job {
+                Job::Adopt(number, ports) => (number, ports, true),
+                Job::Apply(number, ports) => (number, ports, false),
+            };
+            for (key, port) in &changes {
+                match port {
+                    Some(port) => self.table.insert(key.clone(), port.clone()),
+                    None => self.table.remove(key),
+                };
+            }
+            let report = self.bring(changes, adopt);
+            self.metrics
+                .forward_elements
+                .inc_by((report.added + report.removed) as u64);
+            for (key, reason) in &report.refused {
+                tracing::error!(port = %key, %reason, "not forwarded");
+            }
+            tracing::debug!(
+                job = number,
+                added = report.added,
+                removed = report.removed,
+                batches = report.batches,
+                "forwarding is in place"
+            );
+            if self.done.blocking_send(Done { number }).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Brings the changes to the kernel; tries until it succeeds. After a failure what is there is
+    /// not known, so the whole table is adopted.
+    fn bring(&mut self, changes: Ports, mut adopt: bool) -> Report {
+        let changes: Vec<(PortKey, Option<ServicePort>)> = changes.into_iter().collect();
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
+        loop {
+            let result = if adopt {
+                self.nft.adopt(&self.table)
+            } else {
+                self.nft.apply(&changes)
+            };
+            match result {
+                Ok(report) => return report,
+                Err(error) => {
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "forwarding could not be written; trying again"
+                    );
+                    adopt = true;
+                    std::thread::sleep(backoff.next());
+                }
+            }
+        }
+    }
+}

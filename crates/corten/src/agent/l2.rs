@@ -1,0 +1,281 @@
+//! Layer 2: which address is answered for on which interface, and when that is told unasked.
+//!
+//! The manager owns the announcements and the schedule of gratuitous frames; each interface is a
+//! port with a task of its own.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use plan::announce::l2::Announcement;
+use plan::name::Name;
+use proto::announcer::{self, Announcer};
+use proto::ethernet::Mac;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::interfaces::{self, Snapshot};
+use super::port;
+use crate::http::Metrics;
+
+/// Commands that may wait.
+const QUEUE: usize = 64;
+/// After an interface's sockets could not be opened, they are tried again this often.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What the manager works with.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) node: Name,
+    pub(super) interfaces: watch::Receiver<Snapshot>,
+    pub(super) silent: watch::Receiver<bool>,
+    pub(super) metrics: Metrics,
+}
+
+enum Command {
+    /// Announce these; answered with those that no interface can announce.
+    Announce(Vec<(IpAddr, Announcement)>, oneshot::Sender<Vec<IpAddr>>),
+    /// Stop announcing these; answered once nobody answers for them any more.
+    Withdraw(Vec<IpAddr>, oneshot::Sender<()>),
+}
+
+/// The planner's handle.
+#[derive(Clone, Debug)]
+pub(super) struct L2 {
+    commands: mpsc::Sender<Command>,
+}
+
+impl L2 {
+    /// Announces addresses; returns those that no interface of this node can announce.
+    pub(super) async fn announce(&self, wanted: Vec<(IpAddr, Announcement)>) -> Vec<IpAddr> {
+        if wanted.is_empty() {
+            return Vec::new();
+        }
+        let (done, nowhere) = oneshot::channel();
+        let _ = self.commands.send(Command::Announce(wanted, done)).await;
+        nowhere.await.unwrap_or_default()
+    }
+
+    /// Withdraws addresses; returns when they are no longer answered for.
+    pub(super) async fn withdraw(&self, addresses: Vec<IpAddr>) {
+        let (done, withdrawn) = oneshot::channel();
+        let _ = self.commands.send(Command::Withdraw(addresses, done)).await;
+        let _ = withdrawn.await;
+    }
+}
+
+/// The handle, and the task to run.
+pub(super) fn start(context: Context) -> (L2, impl Future<Output = ()> + Send) {
+    let (commands_in, commands) = mpsc::channel(QUEUE);
+    let manager = Manager {
+        context,
+        ports: HashMap::new(),
+        announced: BTreeMap::new(),
+        announcer: Announcer::new(announcer::Config::default()),
+        start: Instant::now(),
+        retry: false,
+    };
+    (
+        L2 {
+            commands: commands_in,
+        },
+        manager.run(commands),
+    )
+}
+
+struct Port {
+    name: String,
+    mac: Mac,
+    commands: mpsc::Sender<port::Command>,
+}
+
+struct Manager {
+    context: Context,
+    ports: HashMap<u32, Port>,
+    announced: BTreeMap<IpAddr, Announcement>,
+    announcer: Announcer,
+    start: Instant,
+    /// Some interface has no port although it should.
+    retry: bool,
+}
+
+impl Manager {
+    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        self.reconcile().await;
+        loop {
+            let due = self.announcer.poll_timeout().map(|due| self.start + due);
+            let due = due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            tokio::select! {
+                command = commands.recv() => match command {
+                    None => return,
+                    Some(Command::Announce(wanted, done)) => {
+                        let nowhere = self.announce(wanted).await;
+                        let _ = done.send(nowhere);
+                    }
+                    Some(Command::Withdraw(addresses, done)) => {
+                        self.withdraw(&addresses).await;
+                        let _ = done.send(());
+                    }
+                },
+                changed = self.context.interfaces.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.reconcile().await;
+                }
+                () = tokio::time::sleep(RETRY), if self.retry => self.reconcile().await,
+                () = tokio::time::sleep_until(due.into()) => {
+                    let now = self.start.elapsed();
+                    let due: Vec<IpAddr> = self.announcer.on_timeout(now).collect();
+                    for address in due {
+                        self.tell(address, port::Command::Gratuitous).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn announce(&mut self, wanted: Vec<(IpAddr, Announcement)>) -> Vec<IpAddr> {
+        let mut nowhere = Vec::new();
+        for (address, announcement) in wanted {
+            let old = self.announced.insert(address, announcement.clone());
+            let mut somewhere = false;
+            for port in self.ports.values() {
+                let had = old
+                    .as_ref()
+                    .is_some_and(|old| old.interfaces.contains(&port.name));
+                let has = announcement.interfaces.contains(&port.name);
+                somewhere |= has;
+                let command = match (had, has) {
+                    (false, true) => port::Command::Announce(address),
+                    (true, false) => port::Command::Withdraw(address),
+                    _ => continue,
+                };
+                let _ = port.commands.send(command).await;
+            }
+            self.count(address, old.as_ref(), 0);
+            if somewhere {
+                self.count(address, Some(&announcement), 1);
+                if old.is_none_or(|old| old.interfaces != announcement.interfaces) {
+                    self.announcer.trigger(self.start.elapsed(), address);
+                }
+            } else {
+                nowhere.push(address);
+            }
+        }
+        nowhere
+    }
+
+    async fn withdraw(&mut self, addresses: &[IpAddr]) {
+        for address in addresses {
+            self.announcer.remove(*address);
+            self.tell(*address, port::Command::Withdraw).await;
+            let old = self.announced.remove(address);
+            self.count(*address, old.as_ref(), 0);
+        }
+        for port in self.ports.values() {
+            let (done, reached) = oneshot::channel();
+            if port
+                .commands
+                .send(port::Command::Barrier(done))
+                .await
+                .is_ok()
+            {
+                let _ = reached.await;
+            }
+        }
+    }
+
+    /// Tells the ports that announce `address`.
+    async fn tell(&self, address: IpAddr, command: fn(IpAddr) -> port::Command) {
+        let Some(announcement) = self.announced.get(&address) else {
+            return;
+        };
+        for port in self.ports.values() {
+            if announcement.interfaces.contains(&port.name) {
+                let _ = port.commands.send(command(address)).await;
+            }
+        }
+    }
+
+    /// Brings the ports in line with the interfaces.
+    async fn reconcile(&mut self) {
+        let snapshot = self.context.interfaces.borrow_and_update().clone();
+        let fit: HashMap<u32, _> = snapshot
+            .iter()
+            .filter(|interface| interfaces::fit(interface))
+            .filter_map(|interface| Some((interface.index, (interface, Mac(interface.mac?)))))
+            .collect();
+        self.ports.retain(|index, port| {
+            let same = fit.get(index).is_some_and(|(interface, mac)| {
+                interface.name == port.name && *mac == port.mac && !port.commands.is_closed()
+            });
+            if !same {
+                tracing::info!(interface = port.name, "no longer announcing here");
+            }
+            same
+        });
+        self.retry = false;
+        for (index, (interface, mac)) in fit {
+            if self.ports.contains_key(&index) {
+                continue;
+            }
+            let identity = port::Identity {
+                name: interface.name.clone(),
+                index,
+                mac,
+            };
+            let silent = self.context.silent.clone();
+            match port::start(identity, silent, self.context.metrics.clone()) {
+                Ok(commands) => {
+                    tracing::info!(interface = interface.name, %mac, "announcing here");
+                    let port = Port {
+                        name: interface.name.clone(),
+                        mac,
+                        commands,
+                    };
+                    self.populate(&port).await;
+                    self.ports.insert(index, port);
+                }
+                Err(error) => {
+                    self.retry |= !error.is_missing();
+                    tracing::warn!(
+                        interface = interface.name,
+                        error = &error as &dyn std::error::Error,
+                        "cannot announce here"
+                    );
+                }
+            }
+        }
+    }
+
+    /// Gives a new port its addresses.
+    async fn populate(&mut self, port: &Port) {
+        for (address, announcement) in &self.announced {
+            if announcement.interfaces.contains(&port.name) {
+                let _ = port.commands.send(port::Command::Announce(*address)).await;
+                self.announcer.trigger(self.start.elapsed(), *address);
+            }
+        }
+    }
+
+    /// Sets `metallb_speaker_announced`, or takes it away.
+    fn count(&self, address: IpAddr, announcement: Option<&Announcement>, value: i64) {
+        let ip = address.to_string();
+        for service in announcement
+            .iter()
+            .flat_map(|announcement| &announcement.services)
+        {
+            let service = service.to_string();
+            let labels = [service.as_str(), "layer2", &self.context.node, &ip];
+            if value == 0 {
+                let _ = self.context.metrics.announced.remove_label_values(&labels);
+            } else {
+                self.context
+                    .metrics
+                    .announced
+                    .with_label_values(&labels)
+                    .set(value);
+            }
+        }
+    }
+}

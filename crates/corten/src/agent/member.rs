@@ -1,0 +1,293 @@
+//! Failure detection: one UDP socket around `proto::member`.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::{Duration, Instant, SystemTime};
+
+use api::corten::v1alpha1::NodeStateStatus;
+use plan::name::Name;
+use plan::world;
+use proto::member::{Event, Key, Member, NodeName};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::UdpSocket;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{AgentError, Config};
+
+/// Commands that may wait.
+const QUEUE: usize = 64;
+/// Datagrams are at most this long.
+const MAX_DATAGRAM: usize = 2048;
+
+/// What the planner asks of failure detection.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// The other nodes, with the addresses of their agents.
+    Peers(BTreeMap<Name, IpAddr>),
+    /// What this node says of itself.
+    State(Box<NodeStateStatus>),
+    /// This node stops on purpose; answered once the others were told.
+    Leave(oneshot::Sender<()>),
+}
+
+/// Why failure detection does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum MemberError {
+    /// The socket.
+    #[error("cannot use UDP port {port} for failure detection; choose another with --member-port")]
+    Socket {
+        /// The port.
+        port: u16,
+        /// Why.
+        source: io::Error,
+    },
+    /// The secret.
+    #[error("the key file {file} cannot be used: {why}")]
+    Key {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        why: String,
+    },
+    /// This node's name.
+    #[error("the node name {0} cannot be used: at most 253 letters, digits, - and .")]
+    Name(Name),
+}
+
+/// Opens the socket; returns the task to run.
+pub(super) fn start(
+    config: &Config,
+    events: mpsc::Sender<world::Event>,
+    silent: watch::Sender<bool>,
+) -> Result<
+    (
+        mpsc::Sender<Command>,
+        impl Future<Output = Result<(), AgentError>> + Send + use<>,
+    ),
+    MemberError,
+> {
+    let port = config.member_port;
+    let socket = open(port).map_err(|source| MemberError::Socket { port, source })?;
+    let key = config.member_key.clone().map(read_key).transpose()?;
+    if key.is_none() {
+        tracing::warn!("beats are not authenticated; give --member-key-file to every agent");
+    }
+    let me = NodeName::new(&*config.agent.node)
+        .map_err(|_| MemberError::Name(config.agent.node.clone()))?;
+    let since_epoch = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let settings = proto::member::Config {
+        key,
+        incarnation: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX),
+        seed: u64::from(since_epoch.subsec_nanos()) ^ u64::from(std::process::id()),
+        ..proto::member::Config::default()
+    };
+    let start = Instant::now();
+    let member = Member::new(me, settings, start.elapsed());
+    let (commands_in, commands) = mpsc::channel(QUEUE);
+    let task = Task {
+        member,
+        socket,
+        start,
+        port,
+        commands,
+        events,
+        silent,
+    };
+    Ok((commands_in, task.run()))
+}
+
+/// One socket for both families where the host has both.
+fn open(port: u16) -> io::Result<UdpSocket> {
+    let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))
+        .and_then(|socket| {
+            socket.set_only_v6(false)?;
+            socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
+            Ok(socket)
+        })
+        .or_else(|error| {
+            if error.kind() == io::ErrorKind::AddrInUse {
+                return Err(error);
+            }
+            let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+            socket.bind(&SocketAddr::from(([0, 0, 0, 0], port)).into())?;
+            Ok(socket)
+        })?;
+    socket.set_nonblocking(true)?;
+    UdpSocket::from_std(socket.into())
+}
+
+fn read_key(file: PathBuf) -> Result<Key, MemberError> {
+    use sha2::{Digest, Sha256};
+    let bytes = std::fs::read(&file).map_err(|error| MemberError::Key {
+        file: file.clone(),
+        why: error.to_string(),
+    })?;
+    let secret = bytes.trim_ascii();
+    if secret.is_empty() {
+        return Err(MemberError::Key {
+            file,
+            why: "it is empty".to_owned(),
+        });
+    }
+    Ok(Key(Sha256::digest(secret).into()))
+}
+
+struct Task {
+    member: Member,
+    socket: UdpSocket,
+    start: Instant,
+    port: u16,
+    commands: mpsc::Receiver<Command>,
+    events: mpsc::Sender<world::Event>,
+    silent: watch::Sender<bool>,
+}
+
+impl Task {
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    async fn run(mut self) -> Result<(), AgentError> {
+        let mut datagram = [0; MAX_DATAGRAM];
+        loop {
+            let due = self.member.poll_timeout();
+            let due = due.map(|due| tokio::time::Instant::from_std(self.start + due));
+            tokio::select! {
+                // What has arrived is taken before deadlines are judged.
+                biased;
+                received = self.socket.recv_from(&mut datagram) => {
+                    // An error here is an earlier send's (port unreachable): the peer's silence
+                    // says the same.
+                    if let Ok((length, from)) = received {
+                        self.receive(from, &datagram[..length]);
+                    }
+                }
+                command = self.commands.recv() => match command {
+                    None => return Ok(()),
+                    Some(command) => self.command(command).await,
+                },
+                () = tokio::time::sleep_until(due.unwrap_or_else(far)), if due.is_some() => {
+                    self.member.on_timeout(self.now());
+                }
+            }
+            self.flush().await;
+            while let Some(event) = self.member.poll_event() {
+                if let Some(event) = self.translate(event)
+                    && self.events.send(event).await.is_err()
+                {
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    fn receive(&mut self, from: SocketAddr, datagram: &[u8]) {
+        let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+        if let Err(error) = self.member.on_datagram(self.now(), from, datagram) {
+            tracing::debug!(%from, error = &error as &dyn std::error::Error, "beat refused");
+        }
+    }
+
+    async fn command(&mut self, command: Command) {
+        match command {
+            Command::Peers(peers) => {
+                let peers = peers
+                    .into_iter()
+                    .filter_map(|(node, ip)| {
+                        Some((NodeName::new(&*node).ok()?, SocketAddr::new(ip, self.port)))
+                    })
+                    .collect();
+                self.member.set_peers(self.now(), peers);
+            }
+            Command::State(state) => {
+                let bytes = serde_json::to_vec(&*state).unwrap_or_default();
+                if let Err(error) = self.member.set_payload(self.now(), bytes) {
+                    // The API carries it as well, only slower.
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "this node's state does not fit into beats"
+                    );
+                }
+            }
+            Command::Leave(done) => {
+                self.member.leave(self.now());
+                self.flush().await;
+                let _ = done.send(());
+            }
+        }
+    }
+
+    /// Sends what is to be sent. A datagram that cannot be sent now is lost, as on any network.
+    async fn flush(&mut self) {
+        let dual = self
+            .socket
+            .local_addr()
+            .is_ok_and(|address| address.is_ipv6());
+        while let Some(transmit) = self.member.poll_transmit() {
+            let to = match transmit.to {
+                SocketAddr::V4(to) if dual => {
+                    SocketAddr::from((to.ip().to_ipv6_mapped(), to.port()))
+                }
+                to => to,
+            };
+            if let Err(error) = self.socket.try_send_to(&transmit.bytes, to) {
+                tracing::trace!(%to, %error, "beat not sent");
+            }
+        }
+    }
+
+    fn translate(&self, event: Event) -> Option<world::Event> {
+        let member = |node: NodeName, alive| {
+            Some(world::Event::Member {
+                node: node.as_str().into(),
+                alive: Some(alive),
+            })
+        };
+        match event {
+            Event::Alive { node } => {
+                tracing::info!(node = node.as_str(), "alive");
+                member(node, true)
+            }
+            Event::Dead { node } => {
+                tracing::warn!(node = node.as_str(), "dead: not heard of for too long");
+                member(node, false)
+            }
+            Event::Left { node } => {
+                tracing::info!(node = node.as_str(), "left");
+                member(node, false)
+            }
+            Event::Payload { node, bytes, .. } => {
+                let state: NodeStateStatus = serde_json::from_slice(&bytes)
+                    .inspect_err(|error| {
+                        tracing::warn!(node = node.as_str(), %error, "its state is not understood");
+                    })
+                    .ok()?;
+                Some(world::Event::State {
+                    node: node.as_str().into(),
+                    form: Some(state.into()),
+                })
+            }
+            Event::Paused { late } => {
+                tracing::warn!(
+                    ?late,
+                    "this process was not run; silent until a peer is heard"
+                );
+                self.silent.send_replace(true);
+                None
+            }
+            Event::Resumed => {
+                self.silent.send_replace(false);
+                None
+            }
+        }
+    }
+}
+
+/// A moment that is never awaited.
+fn far() -> tokio::time::Instant {
+    tokio::time::Instant::now() + Duration::from_secs(3600)
+}

@@ -1,0 +1,141 @@
+//! The agent: announces and forwards this node's share of the addresses.
+//!
+//! ```text
+//!  source ──Update──► planner ──Command──► l2 ──► one port per interface (ARP, NDP)
+//!  member ──Event───►   │ │ ──Job──► forward (a thread: netlink blocks) ──Done──► planner
+//!  interfaces ─watch─►  │ └──Command──► member (peers, payload)
+//!                       └──watch──► publisher (NodeState)   └──Report──► reporter
+//! ```
+//! The planner owns World and Desired. An address is announced only after `forward` has
+//! acknowledged its ports, and withdrawn before they are removed; no withdrawal waits for
+//! `forward`.
+
+mod forward;
+mod gate;
+pub mod interfaces;
+mod l2;
+mod member;
+mod planner;
+mod port;
+mod publisher;
+
+use std::path::PathBuf;
+
+use plan::desired::Agent;
+use plan::world::Settings;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinSet;
+
+use crate::http::Metrics;
+use crate::report::Reporter;
+use crate::sink::Sink;
+use crate::source::{self, Source};
+use crate::status::Health;
+
+/// What the agent is told at start.
+#[derive(Debug)]
+pub struct Config {
+    /// Its node, and what it forwards.
+    pub agent: Agent,
+    /// Settings of World.
+    pub settings: Settings,
+    /// UDP port of failure detection.
+    pub member_port: u16,
+    /// File with the secret that authenticates beats.
+    pub member_key: Option<PathBuf>,
+}
+
+/// Why the agent cannot start or go on.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// Failure detection.
+    #[error(transparent)]
+    Member(#[from] member::MemberError),
+    /// The kernel's interfaces.
+    #[error(transparent)]
+    Netlink(#[from] linux::netlink::NetlinkError),
+    /// The kernel's forwarding.
+    #[error("forwarding cannot be set up")]
+    Forward(#[from] forward::ForwardError),
+    /// A task ended, which none should.
+    #[error("a task of the agent ended: {0}")]
+    Task(String),
+}
+
+/// Runs until `stop` completes; then hands its addresses over. Kernel state stays.
+pub async fn run<S: Source, K: Sink>(
+    config: Config,
+    source: S,
+    sink: K,
+    health: Health,
+    metrics: Metrics,
+    stop: impl Future<Output = ()>,
+) -> Result<(), AgentError> {
+    let (updates_in, updates) = mpsc::channel(source::QUEUE);
+    let (events_in, events) = mpsc::channel(source::QUEUE);
+    let (interfaces_in, interfaces) = watch::channel(interfaces::snapshot().await?);
+    let (silent_in, silent) = watch::channel(false);
+    let (state_in, state) = watch::channel(None);
+    let (reporter, reports) = Reporter::new(metrics.reports_dropped.clone());
+
+    let (member, member_task) = member::start(&config, events_in, silent_in)?;
+    let (forward, done) = forward::start(config.agent.mode, metrics.clone())?;
+    let l2 = l2::Context {
+        node: config.agent.node.clone(),
+        interfaces: interfaces.clone(),
+        silent,
+        metrics: metrics.clone(),
+    };
+    let (l2, l2_task) = l2::start(l2);
+
+    let mut tasks: JoinSet<Result<(), AgentError>> = JoinSet::new();
+    tasks.spawn(async move {
+        source.run(updates_in).await;
+        Ok(())
+    });
+    tasks.spawn(async move { Ok(interfaces::follow(interfaces_in).await?) });
+    tasks.spawn(member_task);
+    tasks.spawn(async move {
+        l2_task.await;
+        Ok(())
+    });
+    tasks.spawn(publisher::run(
+        sink.clone(),
+        config.agent.node.clone(),
+        state,
+    ));
+    tasks.spawn(async move {
+        reports.run(sink).await;
+        Ok(())
+    });
+    let planner = planner::Planner::new(planner::Parts {
+        agent: config.agent,
+        settings: config.settings,
+        member: member.clone(),
+        forward,
+        l2,
+        state: state_in,
+        reporter,
+        health,
+        metrics,
+    });
+    tasks.spawn(async move {
+        planner.run(updates, events, interfaces, done).await;
+        Ok(())
+    });
+    tokio::select! {
+        ended = tasks.join_next() => Err(match ended {
+            Some(Ok(Err(error))) => error,
+            Some(Err(error)) => AgentError::Task(error.to_string()),
+            _ => AgentError::Task("it had nothing more to do".to_owned()),
+        }),
+        () = stop => {
+            // The others take over at once; this node goes on answering until it is gone.
+            let (left, done) = oneshot::channel();
+            if member.send(member::Command::Leave(left)).await.is_ok() {
+                let _ = done.await;
+            }
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,327 @@
+//! Owns the agent's World and Desired, and hands changes to the executors in the right order.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+use api::corten::v1alpha1::{ForwardMode, Interface, NodeStateStatus};
+use plan::announce::l2::Announcement;
+use plan::desired::{Agent, Desired};
+use plan::forward::Mode;
+use plan::name::{Name, ServiceKey};
+use plan::world::{Dirty, Event, NodeState, Settings, World};
+use tokio::sync::{mpsc, watch};
+
+use super::forward::{Done, Job};
+use super::gate::Gate;
+use super::interfaces::{self, Snapshot};
+use super::l2::L2;
+use super::member;
+use crate::http::Metrics;
+use crate::report::Reporter;
+use crate::sink::{Component, Report};
+use crate::source::Updates;
+use crate::status::Health;
+
+/// Events taken in before anything is planned.
+const BATCH: usize = 4096;
+
+/// Everything the planner works with.
+pub(super) struct Parts {
+    pub(super) agent: Agent,
+    pub(super) settings: Settings,
+    pub(super) member: mpsc::Sender<member::Command>,
+    /// `None` when nothing is to be forwarded.
+    pub(super) forward: Option<mpsc::Sender<Job>>,
+    pub(super) l2: L2,
+    pub(super) state: watch::Sender<Option<NodeStateStatus>>,
+    pub(super) reporter: Reporter,
+    pub(super) health: Health,
+    pub(super) metrics: Metrics,
+}
+
+pub(super) struct Planner {
+    parts: Parts,
+    world: World,
+    desired: Desired,
+    dirty: Dirty,
+    gate: Gate,
+    synced: bool,
+    /// The forwarding of the whole node has been handed out once.
+    adopted: bool,
+    incarnation: u64,
+    version: u64,
+    peers: BTreeMap<Name, IpAddr>,
+    /// For which Services each address was last announced: events tell only what is new.
+    told: BTreeMap<IpAddr, Vec<ServiceKey>>,
+}
+
+impl Planner {
+    pub(super) fn new(parts: Parts) -> Self {
+        let since_epoch = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        Self {
+            world: World::new(parts.settings.clone()),
+            parts,
+            desired: Desired::default(),
+            dirty: Dirty::default(),
+            gate: Gate::default(),
+            synced: false,
+            adopted: false,
+            incarnation: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX),
+            version: 0,
+            peers: BTreeMap::new(),
+            told: BTreeMap::new(),
+        }
+    }
+
+    /// Runs until an input or an executor ends.
+    pub(super) async fn run(
+        mut self,
+        mut updates: Updates,
+        mut members: mpsc::Receiver<Event>,
+        mut interfaces: watch::Receiver<Snapshot>,
+        mut done: mpsc::Receiver<Done>,
+    ) {
+        let mut batch = Vec::new();
+        let snapshot = interfaces.borrow_and_update().clone();
+        self.describe(&snapshot).await;
+        loop {
+            tokio::select! {
+                count = updates.recv_many(&mut batch, BATCH) => {
+                    if count == 0 {
+                        return;
+                    }
+                    for event in batch.drain(..) {
+                        self.apply(event);
+                    }
+                }
+                event = members.recv() => {
+                    let Some(event) = event else { return };
+                    self.apply(event);
+                }
+                changed = interfaces.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let snapshot = interfaces.borrow_and_update().clone();
+                    self.describe(&snapshot).await;
+                }
+                finished = done.recv(), if self.parts.forward.is_some() => {
+                    let Some(finished) = finished else { return };
+                    self.forwarded(finished).await;
+                }
+            }
+            if self.synced {
+                self.plan().await;
+            }
+        }
+    }
+
+    fn apply(&mut self, event: Event) {
+        self.parts.metrics.updates.inc();
+        let synced = matches!(event, Event::Synced);
+        let dirty = self.world.apply(event);
+        self.dirty.extend(dirty);
+        if synced {
+            self.synced = true;
+            tracing::info!(
+                services = self.world.services().count(),
+                nodes = self.world.node_names().count(),
+                "in sync"
+            );
+        }
+    }
+
+    /// Says what this node's interfaces are, when that has changed.
+    async fn describe(&mut self, snapshot: &Snapshot) {
+        let node = self.parts.agent.node.clone();
+        let next = self.version + 1;
+        let state = interfaces::state(snapshot, self.incarnation, next);
+        let known = self.world.node_state(&node);
+        if known.is_some_and(|known| {
+            known.incarnation == self.incarnation && known.interfaces == state.interfaces
+        }) {
+            return;
+        }
+        self.version = next;
+        let status = status(&state, snapshot, self.parts.agent.mode);
+        self.apply(Event::State {
+            node,
+            form: Some(state),
+        });
+        self.parts.state.send_replace(Some(status.clone()));
+        let _ = self
+            .parts
+            .member
+            .send(member::Command::State(Box::new(status)))
+            .await;
+    }
+
+    async fn plan(&mut self) {
+        let dirty = std::mem::take(&mut self.dirty);
+        for object in &dirty.objects {
+            if let Some(verdict) = self.world.verdicts().get(object) {
+                crate::report::log_verdict(object, verdict);
+            }
+        }
+        if dirty.members {
+            self.meet().await;
+        }
+        let changes = self.desired.replan(&self.world, &self.parts.agent, &dirty);
+        let (announce, withdraw): (Vec<_>, Vec<_>) = changes
+            .l2
+            .into_iter()
+            .partition(|(_, announcement)| announcement.is_some());
+        // Withdrawn before anything of it is unprogrammed, and before any forwarding work.
+        let withdraw: Vec<IpAddr> = withdraw.into_iter().map(|(address, _)| address).collect();
+        for address in &withdraw {
+            self.gate.withdraw(*address);
+            self.told.remove(address);
+        }
+        if !withdraw.is_empty() {
+            self.parts.l2.withdraw(withdraw).await;
+        }
+        if self.parts.forward.is_some() {
+            self.gate.program(changes.forward);
+        }
+        let mut ready = Vec::new();
+        for (address, announcement) in announce {
+            let Some(announcement) = announcement else {
+                continue;
+            };
+            ready.extend(
+                self.gate
+                    .admit(address, announcement)
+                    .map(|announcement| (address, announcement)),
+            );
+        }
+        self.announce(ready).await;
+        self.hand_out().await;
+    }
+
+    /// Tells failure detection who the other nodes are.
+    async fn meet(&mut self) {
+        let peers: BTreeMap<Name, IpAddr> = self
+            .world
+            .node_names()
+            .filter(|name| **name != self.parts.agent.node)
+            .filter_map(|name| {
+                let address = *self.world.node(name)?.addresses.first()?;
+                Some((name.clone(), address))
+            })
+            .collect();
+        if peers != self.peers {
+            self.peers.clone_from(&peers);
+            let _ = self.parts.member.send(member::Command::Peers(peers)).await;
+        }
+    }
+
+    async fn announce(&mut self, ready: Vec<(IpAddr, Announcement)>) {
+        let nowhere = self.parts.l2.announce(ready.clone()).await;
+        for (address, announcement) in ready {
+            let told = self.told.insert(address, announcement.services.clone());
+            let told = told.unwrap_or_default();
+            for service in announcement
+                .services
+                .iter()
+                .filter(|service| !told.contains(service))
+            {
+                if nowhere.contains(&address) {
+                    let message =
+                        format!("no interface that \"{address}\" may be announced on is usable");
+                    self.report(service, true, "announceFailed", message);
+                    continue;
+                }
+                // One text for all Services of an address: tools compare it (`spec/metallb.md`
+                // §12.1).
+                let node = &self.parts.agent.node;
+                let message = format!("announcing from node \"{node}\" with protocol \"layer2\"");
+                self.report(service, false, "nodeAssigned", message);
+            }
+        }
+    }
+
+    fn report(&self, service: &ServiceKey, warning: bool, reason: &'static str, message: String) {
+        let Some(found) = self.world.service(service) else {
+            return;
+        };
+        self.parts.reporter.report(Report {
+            component: Component::Speaker,
+            service: service.clone(),
+            uid: found.uid.clone(),
+            warning,
+            reason,
+            message,
+        });
+    }
+
+    /// Gives `forward` its next job, if it is free and there is one. The first job is the whole
+    /// table, also when it is empty: what an earlier agent left behind is adopted or removed.
+    async fn hand_out(&mut self) {
+        let Some(forward) = &self.parts.forward else {
+            self.ready();
+            return;
+        };
+        if !self.adopted {
+            self.gate.force();
+        }
+        let Some((number, ports)) = self.gate.job() else {
+            return;
+        };
+        let job = if self.adopted {
+            Job::Apply(number, ports)
+        } else {
+            Job::Adopt(number, ports)
+        };
+        self.adopted = true;
+        let _ = forward.send(job).await;
+    }
+
+    async fn forwarded(&mut self, done: Done) {
+        self.ready();
+        let ready = self.gate.done(done.number);
+        self.announce(ready).await;
+    }
+
+    fn ready(&self) {
+        if self.synced {
+            self.parts.health.set_synced();
+        }
+    }
+}
+
+/// The published form of this node's state.
+fn status(state: &NodeState, snapshot: &Snapshot, mode: Mode) -> NodeStateStatus {
+    let mac = |name: &str| {
+        let found = snapshot.iter().find(|interface| interface.name == name)?;
+        let octets: Vec<String> = found
+            .mac?
+            .iter()
+            .map(|octet| format!("{octet:02x}"))
+            .collect();
+        Some(octets.join(":"))
+    };
+    NodeStateStatus {
+        interfaces: state
+            .interfaces
+            .iter()
+            .map(|(name, interface)| Interface {
+                name: name.to_string(),
+                up: interface.up,
+                mac: mac(name),
+                subnets: interface.subnets.iter().map(ToString::to_string).collect(),
+            })
+            .collect(),
+        forward: match mode {
+            Mode::Off => ForwardMode::Off,
+            Mode::Vips => ForwardMode::Vips,
+            Mode::All => ForwardMode::All,
+        },
+        draining: state.draining,
+        incarnation: state.incarnation,
+        version: state.version,
+        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+    }
+}

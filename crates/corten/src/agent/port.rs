@@ -1,0 +1,256 @@
+//! One interface's share of layer 2: its sockets, its responders and the addresses they answer for.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use linux::packet::{AsyncPacketSocket, MulticastGroups, PacketError, PacketSocket, Traffic};
+use proto::arp;
+use proto::ethernet::Mac;
+use proto::ndp::{self, Change, Groups};
+use proto::responder::Outcome;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use crate::http::Metrics;
+
+/// Commands that may wait.
+const QUEUE: usize = 1024;
+/// Longest frame that is of interest.
+const MAX_FRAME: usize = 2048;
+/// A conflict over one address is logged at most this often.
+const QUIET: Duration = Duration::from_secs(10);
+
+/// What the manager asks of a port.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Answer for this address.
+    Announce(IpAddr),
+    /// Stop answering for it.
+    Withdraw(IpAddr),
+    /// Tell everybody that it is here.
+    Gratuitous(IpAddr),
+    /// All commands before this one have been carried out.
+    Barrier(oneshot::Sender<()>),
+}
+
+/// What a port is made with.
+#[derive(Clone, Debug)]
+pub(super) struct Identity {
+    pub(super) name: String,
+    pub(super) index: u32,
+    pub(super) mac: Mac,
+}
+
+/// Why an interface cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PortError {
+    #[error(transparent)]
+    Packet(#[from] PacketError),
+    #[error("cannot wait for a packet socket")]
+    Wait(#[from] std::io::Error),
+}
+
+impl PortError {
+    /// The interface is not there any more.
+    pub(super) fn is_missing(&self) -> bool {
+        matches!(self, Self::Packet(error) if error.is_missing())
+    }
+}
+
+/// Opens the sockets and starts the port.
+pub(super) fn start(
+    identity: Identity,
+    silent: watch::Receiver<bool>,
+    metrics: Metrics,
+) -> Result<mpsc::Sender<Command>, PortError> {
+    let arp = PacketSocket::open(identity.index, Traffic::Arp)?;
+    let ndp = PacketSocket::open(identity.index, Traffic::Ndp)?;
+    let (commands_in, commands) = mpsc::channel(QUEUE);
+    let port = Port {
+        arp_responder: arp::Responder::new(identity.mac),
+        ndp_responder: ndp::Responder::new(identity.mac),
+        groups: Groups::default(),
+        memberships: MulticastGroups::new(identity.index),
+        silent,
+        metrics,
+        conflict: None,
+        identity,
+    };
+    let arp = AsyncPacketSocket::new(arp)?;
+    let ndp = AsyncPacketSocket::new(ndp)?;
+    tokio::spawn(port.run(arp, ndp, commands));
+    Ok(commands_in)
+}
+
+struct Port {
+    identity: Identity,
+    arp_responder: arp::Responder,
+    ndp_responder: ndp::Responder,
+    groups: Groups,
+    memberships: MulticastGroups,
+    /// True after a pause, until a peer was heard: another may own our addresses by now.
+    silent: watch::Receiver<bool>,
+    metrics: Metrics,
+    conflict: Option<(IpAddr, Instant)>,
+}
+
+impl Port {
+    async fn run(
+        mut self,
+        arp: AsyncPacketSocket,
+        ndp: AsyncPacketSocket,
+        mut commands: mpsc::Receiver<Command>,
+    ) {
+        let mut arp_frame = [0; MAX_FRAME];
+        let mut ndp_frame = [0; MAX_FRAME];
+        loop {
+            tokio::select! {
+                command = commands.recv() => match command {
+                    None => return,
+                    Some(command) => self.command(command, &arp, &ndp),
+                },
+                received = arp.recv(&mut arp_frame) => {
+                    let Ok(length) = received else { return };
+                    self.arp(&arp, arp_frame.get(..length).unwrap_or_default());
+                }
+                received = ndp.recv(&mut ndp_frame) => {
+                    let Ok(length) = received else { return };
+                    self.ndp(&ndp, ndp_frame.get(..length).unwrap_or_default());
+                }
+            }
+        }
+    }
+
+    fn arp(&mut self, socket: &AsyncPacketSocket, frame: &[u8]) {
+        let outcome = self.arp_responder.on_frame(frame);
+        self.answer(socket, outcome, |reply| {
+            arp::Packet::parse(reply)
+                .ok()
+                .map(|packet| packet.sender_ip.into())
+        });
+    }
+
+    fn ndp(&mut self, socket: &AsyncPacketSocket, frame: &[u8]) {
+        let outcome = self.ndp_responder.on_frame(frame);
+        self.answer(socket, outcome, advertised);
+    }
+
+    fn command(&mut self, command: Command, arp: &AsyncPacketSocket, ndp: &AsyncPacketSocket) {
+        match command {
+            Command::Announce(IpAddr::V4(ip)) => {
+                self.arp_responder.announce(ip);
+            }
+            Command::Announce(IpAddr::V6(ip)) => {
+                if self.ndp_responder.announce(ip) {
+                    let change = self.groups.add(ip);
+                    self.regroup(change);
+                }
+            }
+            Command::Withdraw(IpAddr::V4(ip)) => {
+                self.arp_responder.withdraw(ip);
+            }
+            Command::Withdraw(IpAddr::V6(ip)) => {
+                if self.ndp_responder.withdraw(ip) {
+                    let change = self.groups.remove(ip);
+                    self.regroup(change);
+                }
+            }
+            Command::Gratuitous(ip) => self.gratuitous(ip, arp, ndp),
+            Command::Barrier(done) => {
+                let _ = done.send(());
+            }
+        }
+    }
+
+    fn regroup(&mut self, change: Option<Change>) {
+        let result = match change {
+            Some(Change::Join(group)) => self.memberships.join(group),
+            Some(Change::Leave(group)) => self.memberships.leave(group),
+            None => return,
+        };
+        if let Err(error) = result {
+            tracing::warn!(
+                interface = self.identity.name,
+                error = &error as &dyn std::error::Error,
+                "solicitations may not arrive"
+            );
+        }
+    }
+
+    fn gratuitous(&self, ip: IpAddr, arp: &AsyncPacketSocket, ndp: &AsyncPacketSocket) {
+        if *self.silent.borrow() {
+            return;
+        }
+        let sent = match ip {
+            IpAddr::V4(ip) => arp::gratuitous(self.identity.mac, ip)
+                .iter()
+                .try_for_each(|frame| arp.send(frame)),
+            IpAddr::V6(ip) => ndp.send(&ndp::unsolicited(self.identity.mac, ip)),
+        };
+        match sent {
+            Ok(()) => {
+                self.metrics
+                    .gratuitous
+                    .with_label_values(&[&ip.to_string()])
+                    .inc();
+            }
+            Err(error) => {
+                tracing::debug!(interface = self.identity.name, %ip, %error, "not announced");
+            }
+        }
+    }
+
+    fn answer<Ip: Into<IpAddr>, Frame: AsRef<[u8]>>(
+        &mut self,
+        socket: &AsyncPacketSocket,
+        outcome: Outcome<Ip, Frame>,
+        address: impl FnOnce(&[u8]) -> Option<IpAddr>,
+    ) {
+        match outcome {
+            Outcome::Reply(reply) => {
+                let ip = address(reply.as_ref())
+                    .map(|ip| ip.to_string())
+                    .unwrap_or_default();
+                self.metrics.requests.with_label_values(&[&ip]).inc();
+                if *self.silent.borrow() {
+                    return;
+                }
+                match socket.send(reply.as_ref()) {
+                    Ok(()) => self.metrics.responses.with_label_values(&[&ip]).inc(),
+                    Err(error) => {
+                        tracing::debug!(interface = self.identity.name, ip, %error, "not answered");
+                    }
+                }
+            }
+            Outcome::Ignored(reason) => {
+                self.metrics
+                    .frames_dropped
+                    .with_label_values(&[reason.as_str()])
+                    .inc();
+            }
+            Outcome::Conflict { ip, mac } => {
+                let ip = ip.into();
+                let now = Instant::now();
+                let told = self
+                    .conflict
+                    .is_some_and(|(known, at)| known == ip && now.duration_since(at) < QUIET);
+                if !told {
+                    self.conflict = Some((ip, now));
+                    tracing::warn!(
+                        interface = self.identity.name,
+                        %ip,
+                        %mac,
+                        "another station claims this address"
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// The address that a neighbour advertisement speaks of.
+fn advertised(frame: &[u8]) -> Option<IpAddr> {
+    match ndp::Packet::parse(frame).ok()?.message {
+        ndp::Message::Advertisement { target, .. } => Some(target.into()),
+        ndp::Message::Solicitation { .. } => None,
+    }
+}

@@ -1,0 +1,62 @@
+//! Waiting times of loops that try again: exponential, with full jitter.
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+/// Grows from `base` to `cap`; each wait is a random part of the current bound, at least half of
+/// it, so that many clients that lost the same server do not come back at once.
+#[derive(Debug)]
+pub(crate) struct Backoff {
+    base: Duration,
+    cap: Duration,
+    bound: Duration,
+}
+
+impl Backoff {
+    /// A backoff between `base` and `cap`.
+    pub(crate) const fn new(base: Duration, cap: Duration) -> Self {
+        Self {
+            base,
+            cap,
+            bound: base,
+        }
+    }
+
+    /// It worked: the next failure begins at `base` again.
+    pub(crate) const fn reset(&mut self) {
+        self.bound = self.base;
+    }
+
+    /// How long to wait now.
+    pub(crate) fn next(&mut self) -> Duration {
+        let bound = self.bound;
+        self.bound = (bound * 2).min(self.cap);
+        bound / 2 + (bound / 2).mul_f64(random_fraction())
+    }
+}
+
+/// A random number in 0..1; quality does not matter, only that two processes differ.
+fn random_fraction() -> f64 {
+    let random = RandomState::new().hash_one(0u8) >> 32;
+    f64::from(random as u32) / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_grows_to_its_cap_and_starts_over() {
+        let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
+        for bound in [100, 200, 400, 800, 1000, 1000] {
+            let bound = Duration::from_millis(bound);
+            let wait = backoff.next();
+            assert!(
+                bound / 2 <= wait && wait <= bound,
+                "{wait:?} for a bound of {bound:?}"
+            );
+        }
+        backoff.reset();
+        assert!(backoff.next() <= Duration::from_millis(100));
+    }
+}

@@ -1,0 +1,121 @@
+//! `corten agent`
+
+use std::path::PathBuf;
+
+use plan::desired::Agent;
+use plan::forward::Mode;
+
+use super::{Cluster, Common, Failure, Forward, cluster, host, runtime, stopped};
+use crate::agent::{self, AgentError, Config};
+use crate::http::Metrics;
+use crate::sink::Sink;
+use crate::sink::dir::DirSink;
+use crate::sink::kube::KubeSink;
+use crate::source::Source;
+use crate::source::dir::DirSource;
+use crate::source::kube::{KubeSource, Role};
+use crate::status::Health;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    #[command(flatten)]
+    common: Common,
+    #[command(flatten)]
+    cluster: Cluster,
+    #[command(flatten)]
+    node: Node,
+    /// Read manifests and allocations from this directory instead of a cluster.
+    #[arg(long, conflicts_with_all = ["kubeconfig", "api_server"])]
+    dir: Option<PathBuf>,
+    /// What to forward [default: off in a cluster, all with --dir].
+    #[arg(long, value_enum)]
+    forward: Option<Forward>,
+}
+
+/// Options of the agent's node.
+#[derive(Clone, Debug, clap::Args)]
+pub(super) struct Node {
+    /// This node's name as its Node object has it [default: the host's name].
+    #[arg(long, env = "METALLB_NODE_NAME")]
+    node_name: Option<String>,
+    /// UDP port of failure detection; equal on all nodes.
+    #[arg(long, default_value_t = 7949)]
+    member_port: u16,
+    /// File with the secret that authenticates beats; equal on all nodes.
+    #[arg(long, env = "METALLB_ML_SECRET_KEY_PATH")]
+    member_key_file: Option<PathBuf>,
+    /// Take part in elections also where the Node bears the label
+    /// node.kubernetes.io/exclude-from-external-load-balancers.
+    #[arg(long)]
+    ignore_exclude_lb: bool,
+}
+
+impl Node {
+    /// The agent's configuration.
+    pub(super) fn config(&self, common: &Common, mode: Mode) -> Result<Config, Failure> {
+        let node = match &self.node_name {
+            Some(name) => name.clone(),
+            None => host::name()?,
+        };
+        let mut settings = common.settings();
+        settings.ignore_exclude_label = self.ignore_exclude_lb;
+        Ok(Config {
+            agent: Agent {
+                node: node.into(),
+                mode,
+            },
+            settings,
+            member_port: self.member_port,
+            member_key: self.member_key_file.clone(),
+        })
+    }
+}
+
+pub(super) fn main(options: Options) -> Result<(), Failure> {
+    let default = if options.dir.is_some() {
+        Forward::All
+    } else {
+        Forward::Off
+    };
+    let mode = Mode::from(options.forward.unwrap_or(default));
+    host::check_agent(mode != Mode::Off)?;
+    runtime()?.block_on(async {
+        let config = options.node.config(&options.common, mode)?;
+        match &options.dir {
+            Some(dir) => {
+                // A damaged state file is refused here, before anything is announced.
+                let sink = DirSink::open(dir)?;
+                serve(&options.common, config, DirSource::new(dir), sink).await
+            }
+            None => {
+                let client = cluster::connect(&options.cluster).await?;
+                let source =
+                    KubeSource::new(client.clone(), &options.common.namespace, Role::Agent);
+                let sink = KubeSink::new(client, &config.agent.node);
+                serve(&options.common, config, source, sink).await
+            }
+        }
+    })
+}
+
+/// Runs the agent with its HTTP server until a signal.
+async fn serve<S: Source, K: Sink>(
+    common: &Common,
+    config: Config,
+    source: S,
+    sink: K,
+) -> Result<(), Failure> {
+    let health = Health::default();
+    let metrics = Metrics::new()?;
+    let stop = async {
+        match stopped().await {
+            Ok(signal) => tracing::info!(signal, "stopping"),
+            Err(error) => tracing::error!(%error, "signals cannot be awaited"),
+        }
+    };
+    let agent = agent::run(config, source, sink, health.clone(), metrics.clone(), stop);
+    tokio::select! {
+        ended = agent => Ok(ended.map_err(|error: AgentError| error)?),
+        ended = common.serve(health, metrics) => ended,
+    }
+}

@@ -1,0 +1,169 @@
+//! The command line: one module per command; each parses, builds and runs.
+//!
+//! Exit codes: 0 done, 1 failed (with what, where and what to do on stderr), 2 wrong usage.
+
+mod agent;
+mod check;
+mod cluster;
+mod controller;
+mod crds;
+mod host;
+mod run;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use plan::world::Settings;
+
+use crate::http::{self, Metrics};
+use crate::log::{self, Level};
+use crate::status::Health;
+
+/// Addresses for LoadBalancer Services on your own hardware.
+#[derive(Debug, Parser)]
+#[command(name = "corten", version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// How much to log, on stderr.
+    #[arg(long, global = true, value_enum, default_value = "info")]
+    log_level: Level,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Give Services their addresses (in a cluster; any number of replicas, one leads).
+    Controller(controller::Options),
+    /// Announce and forward addresses on this node.
+    Agent(agent::Options),
+    /// Do both on a host without a cluster, from a directory of manifests.
+    Run(run::Options),
+    /// Judge manifests offline: exit 0 when all are good, 1 when not.
+    Check(check::Options),
+    /// Print the custom resource definitions as YAML, for `kubectl apply -f -`.
+    Crds,
+}
+
+/// Options of every long-running command.
+#[derive(Clone, Debug, Args)]
+struct Common {
+    /// The namespace that configuration objects live in.
+    #[arg(long, env = "METALLB_NAMESPACE", default_value = "metallb-system")]
+    namespace: String,
+    /// Serve only Services of this spec.loadBalancerClass; without it, only Services of none.
+    #[arg(long)]
+    lb_class: Option<String>,
+    /// Where to serve /healthz, /readyz and /metrics.
+    #[arg(long, default_value = "127.0.0.1:17472")]
+    http_address: SocketAddr,
+    /// Do not serve health and metrics.
+    #[arg(long, conflicts_with = "http_address")]
+    no_http: bool,
+}
+
+impl Common {
+    fn settings(&self) -> Settings {
+        Settings {
+            namespace: self.namespace.as_str().into(),
+            lb_class: self.lb_class.as_deref().map(Into::into),
+            ignore_exclude_label: false,
+        }
+    }
+
+    /// Serves health and metrics, or waits for ever when that is not wanted.
+    async fn serve(&self, health: Health, metrics: Metrics) -> Result<(), Failure> {
+        if self.no_http {
+            std::future::pending::<()>().await;
+        }
+        http::serve(self.http_address, health, metrics).await?;
+        Ok(())
+    }
+}
+
+/// How to reach a cluster.
+#[derive(Clone, Debug, Default, Args)]
+struct Cluster {
+    /// Kubeconfig file; without it $KUBECONFIG, ~/.kube/config or the Pod's service account.
+    #[arg(long)]
+    kubeconfig: Option<PathBuf>,
+    /// URL of the API server, where the Service address of Kubernetes cannot be used (an agent
+    /// that forwards Service addresses itself).
+    #[arg(long)]
+    api_server: Option<String>,
+}
+
+/// `--forward`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Forward {
+    /// Leave it to another program (kube-proxy).
+    Off,
+    /// External addresses only, beside kube-proxy.
+    Vips,
+    /// Cluster addresses as well, in kube-proxy's place.
+    All,
+}
+
+impl From<Forward> for plan::forward::Mode {
+    fn from(forward: Forward) -> Self {
+        match forward {
+            Forward::Off => Self::Off,
+            Forward::Vips => Self::Vips,
+            Forward::All => Self::All,
+        }
+    }
+}
+
+/// Everything a command can fail with, as its chain of causes says it.
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Parses the command line and runs the command.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    log::init(cli.log_level);
+    let result = match cli.command {
+        Command::Controller(options) => controller::main(options),
+        Command::Agent(options) => agent::main(options),
+        Command::Run(options) => run::main(options),
+        Command::Check(options) => return check::main(&options),
+        Command::Crds => crds::main(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("corten: {}", chain(&*error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// A runtime for the shell: one thread does, as no task computes for long.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    Ok(tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?)
+}
+
+/// Completes on SIGTERM or SIGINT.
+async fn stopped() -> Result<&'static str, Failure> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    })
+}

@@ -1,0 +1,59 @@
+//! The controller: gives Services their addresses.
+//!
+//! ```text
+//!  source ──Update──► planner ──ServiceWrite──► writer ──► sink (status)
+//!                        └──────Report────────► reporter ─► sink (events)
+//! ```
+//! The planner owns World and decides; the writer owns what is in flight; the reporter owns what
+//! is to be told. A term ends when the source, or the leadership, does; the next one begins with an
+//! empty World and a consistent list.
+
+pub mod elector;
+mod planner;
+mod writer;
+
+use plan::world::Settings;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::http::Metrics;
+use crate::report::Reporter;
+use crate::sink::Sink;
+use crate::source::{self, Source};
+use crate::status::Health;
+pub use elector::Deadline;
+
+/// One term of office: runs the tasks until the deadline is withdrawn (leadership lost).
+///
+/// `leads_until` holds the moment until which writes may be sent; the writer looks at it before
+/// each one.
+pub async fn term<S: Source, K: Sink>(
+    source: S,
+    sink: K,
+    settings: Settings,
+    mut leads_until: watch::Receiver<Deadline>,
+    health: Health,
+    metrics: Metrics,
+) {
+    let (updates_in, updates) = mpsc::channel(source::QUEUE);
+    let (writes_in, writes) = mpsc::channel(source::QUEUE);
+    let (reporter, reports) = Reporter::new(metrics.reports_dropped.clone());
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move {
+        source.run(updates_in).await;
+    });
+    tasks.spawn(planner::run(
+        settings, updates, writes_in, reporter, health, metrics,
+    ));
+    tasks.spawn(writer::run(sink.clone(), writes, leads_until.clone()));
+    tasks.spawn(reports.run(sink));
+    tokio::select! {
+        ended = tasks.join_next() => {
+            if let Some(Err(error)) = ended {
+                tracing::error!(%error, "a controller task failed");
+            }
+        }
+        _ = leads_until.wait_for(|deadline| *deadline == Deadline::Withdrawn) => {}
+    }
+    // Dropping the set ends the other tasks.
+}

@@ -1,0 +1,125 @@
+//! Owns the controller's World: takes events in, decides, and hands decisions on.
+
+use plan::ipam::{self, Kind};
+use plan::name::ServiceKey;
+use plan::world::{Dirty, Event, Settings, World};
+use tokio::sync::mpsc;
+
+use super::writer::Write;
+use crate::http::Metrics;
+use crate::report::Reporter;
+use crate::sink::{Component, Report, ServiceWrite};
+use crate::source::Updates;
+use crate::status::Health;
+
+/// Events taken in before anything is decided.
+const BATCH: usize = 4096;
+
+/// Runs until the source or the writer ends.
+pub(super) async fn run(
+    settings: Settings,
+    mut updates: Updates,
+    writes: mpsc::Sender<Write>,
+    reporter: Reporter,
+    health: Health,
+    metrics: Metrics,
+) {
+    let mut planner = Planner {
+        world: World::new(settings),
+        writes,
+        reporter,
+    };
+    let mut dirty = Dirty::default();
+    let mut synced = false;
+    let mut batch = Vec::new();
+    while updates.recv_many(&mut batch, BATCH).await > 0 {
+        for event in batch.drain(..) {
+            metrics.updates.inc();
+            let gone = match &event {
+                Event::Service { key, form: None } => Some(key.clone()),
+                _ => None,
+            };
+            if matches!(event, Event::Synced) {
+                synced = true;
+                health.set_synced();
+                tracing::info!(services = planner.world.services().count(), "in sync");
+            }
+            dirty.extend(planner.world.apply(event));
+            if let Some(key) = gone
+                && planner.writes.send(Write::Forget(key)).await.is_err()
+            {
+                return;
+            }
+        }
+        if synced && !planner.decide(std::mem::take(&mut dirty)).await {
+            return;
+        }
+    }
+}
+
+struct Planner {
+    world: World,
+    writes: mpsc::Sender<Write>,
+    reporter: Reporter,
+}
+
+impl Planner {
+    /// Decides for every dirty Service until nothing is dirty; false when the writer is gone.
+    async fn decide(&mut self, mut dirty: Dirty) -> bool {
+        self.tell_verdicts(&dirty);
+        while !dirty.services.is_empty() {
+            for key in std::mem::take(&mut dirty.services) {
+                let Some((more, write)) = self.decide_one(&key) else {
+                    continue;
+                };
+                dirty.extend(more);
+                if let Some(write) = write
+                    && self.writes.send(Write::Service(write)).await.is_err()
+                {
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    /// Decides for one Service and takes the decision into World before its write is sent.
+    fn decide_one(&mut self, key: &ServiceKey) -> Option<(Dirty, Option<ServiceWrite>)> {
+        let service = self.world.service(key)?;
+        let decision = ipam::decide(
+            self.world.allocator(),
+            service,
+            self.world.namespace_labels(&key.namespace),
+            &self.world.ipam_options(),
+        );
+        for note in &decision.notes {
+            self.reporter.report(Report {
+                component: Component::Controller,
+                service: key.clone(),
+                uid: service.uid.clone(),
+                warning: note.reason.kind() == Kind::Warning,
+                reason: note.reason.as_str(),
+                message: note.message.clone(),
+            });
+        }
+        let write = decision.needs_write(service).then(|| ServiceWrite {
+            service: key.clone(),
+            resource_version: service.resource_version.clone(),
+            ingress: decision.ingress.clone(),
+            pool: decision.pool_annotation.clone(),
+        });
+        let dirty = self.world.apply(Event::Decided {
+            service: key.clone(),
+            decision: Box::new(decision),
+        });
+        Some((dirty, write))
+    }
+
+    fn tell_verdicts(&self, dirty: &Dirty) {
+        for object in &dirty.objects {
+            if let Some(verdict) = self.world.verdicts().get(object) {
+                crate::report::log_verdict(object, verdict);
+            }
+        }
+    }
+}

@@ -1,0 +1,14 @@
+//! The binary as a library: shells around the pure crates. See ARCHITECTURE.md for its tasks.
+
+pub mod agent;
+mod backoff;
+pub mod cli;
+pub mod controller;
+pub mod http;
+mod log;
+pub mod manifest;
+pub mod report;
+pub mod sink;
+pub mod source;
+pub mod state;
+pub mod status;

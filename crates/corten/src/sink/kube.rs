@@ -1,0 +1,211 @@
+//! Writes to the Kubernetes API: status by merge patch fenced by resourceVersion, events with
+//! counts instead of copies, `NodeState` by server-side apply.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use api::annotations::IP_ALLOCATED_FROM_POOL;
+use api::core::Service;
+use api::corten::v1alpha1::{NodeState, NodeStateStatus};
+use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::core::Request;
+use kube::{Client, Error};
+use plan::name::ServiceKey;
+use serde_json::json;
+use tokio::sync::Mutex;
+
+use super::{Report, ServiceWrite, Sink, WriteError};
+use crate::source::kube::path;
+
+/// Field manager of everything we write.
+const MANAGER: &str = "corten";
+/// How many different events are remembered, to count repetitions instead of copying them.
+const REMEMBERED: usize = 4096;
+
+/// The Kubernetes API as a sink.
+#[derive(Clone)]
+pub struct KubeSink {
+    client: Client,
+    /// Host name in events.
+    host: Arc<str>,
+    reported: Arc<Mutex<HashMap<Report, Told>>>,
+}
+
+impl std::fmt::Debug for KubeSink {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KubeSink")
+            .field("host", &self.host)
+            .finish_non_exhaustive()
+    }
+}
+
+/// An event that the API server has.
+#[derive(Clone, Debug)]
+struct Told {
+    name: String,
+    count: i32,
+}
+
+fn outcome<T>(result: Result<T, Error>) -> Result<(), WriteError> {
+    match result {
+        Ok(_) => Ok(()),
+        Err(Error::Api(status)) if status.code == 409 || status.code == 404 => {
+            Err(WriteError::Outdated)
+        }
+        Err(error) => Err(WriteError::Failed(Box::new(error))),
+    }
+}
+
+fn failed(error: impl std::error::Error + Send + Sync + 'static) -> WriteError {
+    WriteError::Failed(Box::new(error))
+}
+
+impl KubeSink {
+    /// A sink that reports as `host`.
+    pub fn new(client: Client, host: &str) -> Self {
+        Self {
+            client,
+            host: host.into(),
+            reported: Arc::default(),
+        }
+    }
+
+    fn event(&self, report: &Report, name: &str) -> Event {
+        let service = &report.service;
+        let now = Time(k8s_openapi::jiff::Timestamp::now());
+        Event {
+            metadata: ObjectMeta {
+                name: Some(name.to_owned()),
+                namespace: Some(service.namespace.to_string()),
+                ..ObjectMeta::default()
+            },
+            involved_object: ObjectReference {
+                api_version: Some("v1".to_owned()),
+                kind: Some("Service".to_owned()),
+                name: Some(service.name.to_string()),
+                namespace: Some(service.namespace.to_string()),
+                uid: Some(report.uid.to_string()),
+                ..ObjectReference::default()
+            },
+            type_: Some(if report.warning { "Warning" } else { "Normal" }.to_owned()),
+            reason: Some(report.reason.to_owned()),
+            message: Some(report.message.clone()),
+            source: Some(EventSource {
+                component: Some(report.component.as_str().to_owned()),
+                host: (!self.host.is_empty()).then(|| self.host.to_string()),
+            }),
+            reporting_component: Some(report.component.as_str().to_owned()),
+            reporting_instance: Some(self.host.to_string()),
+            first_timestamp: Some(now.clone()),
+            last_timestamp: Some(now),
+            count: Some(1),
+            ..Event::default()
+        }
+    }
+
+    /// The event was told before: counts it. False when the API server no longer has it.
+    async fn count_up(&self, events: &Api<Event>, told: &Told) -> Result<bool, WriteError> {
+        let now = Time(k8s_openapi::jiff::Timestamp::now());
+        let patch = json!({ "count": told.count, "lastTimestamp": now });
+        match events
+            .patch(&told.name, &PatchParams::default(), &Patch::Merge(patch))
+            .await
+        {
+            Ok(_) => Ok(true),
+            Err(Error::Api(status)) if status.code == 404 => Ok(false),
+            Err(error) => Err(failed(error)),
+        }
+    }
+}
+
+impl Sink for KubeSink {
+    async fn write_service(&self, write: &ServiceWrite) -> Result<(), WriteError> {
+        let ingress: Vec<_> = write.ingress.iter().map(|ip| json!({ "ip": ip })).collect();
+        let patch = json!({
+            "metadata": {
+                "resourceVersion": &*write.resource_version,
+                "annotations": { IP_ALLOCATED_FROM_POOL: write.pool.as_deref() },
+            },
+            "status": { "loadBalancer": { "ingress": ingress } },
+        });
+        let request = Request::new(path::<Service>(Some(&write.service.namespace)))
+            .patch_subresource(
+                "status",
+                &write.service.name,
+                &PatchParams {
+                    field_manager: Some(MANAGER.to_owned()),
+                    ..PatchParams::default()
+                },
+                &Patch::Merge(patch),
+            )
+            .map_err(failed)?;
+        outcome(self.client.request_text(request).await)
+    }
+
+    async fn forget_service(&self, _: &ServiceKey) -> Result<(), WriteError> {
+        // The status went with the object.
+        Ok(())
+    }
+
+    async fn report(&self, report: &Report) -> Result<(), WriteError> {
+        let events: Api<Event> = Api::namespaced(self.client.clone(), &report.service.namespace);
+        let known = {
+            let mut reported = self.reported.lock().await;
+            reported.get_mut(report).map(|told| {
+                told.count += 1;
+                told.clone()
+            })
+        };
+        if let Some(told) = known
+            && self.count_up(&events, &told).await?
+        {
+            return Ok(());
+        }
+        let name = {
+            let mut hasher = DefaultHasher::new();
+            report.hash(&mut hasher);
+            let moment = k8s_openapi::jiff::Timestamp::now().as_nanosecond();
+            format!(
+                "{}.{:x}{:x}",
+                report.service.name,
+                hasher.finish() >> 32,
+                moment
+            )
+        };
+        let event = self.event(report, &name);
+        events
+            .create(&PostParams::default(), &event)
+            .await
+            .map_err(failed)?;
+        let mut reported = self.reported.lock().await;
+        if reported.len() >= REMEMBERED {
+            // A new event instead of a count: harmless, and memory stays bounded.
+            reported.clear();
+        }
+        reported.insert(report.clone(), Told { name, count: 1 });
+        Ok(())
+    }
+
+    async fn publish(&self, node: &str, state: &NodeStateStatus) -> Result<(), WriteError> {
+        let params = PatchParams::apply(MANAGER).force();
+        let collection = Request::new(path::<NodeState>(None));
+        let object = json!({
+            "apiVersion": "corten.dev/v1alpha1",
+            "kind": "NodeState",
+            "metadata": { "name": node },
+        });
+        let request = collection
+            .patch(node, &params, &Patch::Apply(&object))
+            .map_err(failed)?;
+        outcome(self.client.request_text(request).await)?;
+        let mut object = object;
+        object["status"] = serde_json::to_value(state).map_err(failed)?;
+        let request = collection
+            .patch_subresource("status", node, &params, &Patch::Apply(&object))
+            .map_err(failed)?;
+        outcome(self.client.request_text(request).await)
+    }
+}

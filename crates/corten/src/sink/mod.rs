@@ -1,0 +1,91 @@
+//! Where decisions go: the Kubernetes API, or the state file of a directory.
+
+pub mod dir;
+pub mod kube;
+
+use std::net::IpAddr;
+
+use api::corten::v1alpha1::NodeStateStatus;
+use plan::name::{Name, ServiceKey};
+
+/// The status of a Service as it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceWrite {
+    /// The Service.
+    pub service: ServiceKey,
+    /// The form the decision was made on; another form in the meantime refuses the write.
+    pub resource_version: Name,
+    /// `status.loadBalancer.ingress`.
+    pub ingress: Vec<IpAddr>,
+    /// The annotation `metallb.io/ip-allocated-from-pool`.
+    pub pool: Option<Name>,
+}
+
+/// Who reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Component {
+    /// MetalLB's name for the allocating part, which tools select by.
+    Controller,
+    /// MetalLB's name for the announcing part.
+    Speaker,
+}
+
+impl Component {
+    /// The event's source component.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Controller => "metallb-controller",
+            Self::Speaker => "metallb-speaker",
+        }
+    }
+}
+
+/// An event on a Service.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Report {
+    /// Who reports.
+    pub component: Component,
+    /// The Service.
+    pub service: ServiceKey,
+    /// Its UID.
+    pub uid: Name,
+    /// A Warning, or Normal.
+    pub warning: bool,
+    /// A word that tools select by.
+    pub reason: &'static str,
+    /// A sentence for people.
+    pub message: String,
+}
+
+/// Why a write did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum WriteError {
+    /// The object has changed or is gone: whoever told us of the old form tells the new one too.
+    #[error("the object has changed since")]
+    Outdated,
+    /// It may work later.
+    #[error("could not write")]
+    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// Takes decisions where they belong. Calls may run at the same time.
+pub trait Sink: Clone + Send + Sync + 'static {
+    /// Writes a Service's status and annotation.
+    fn write_service(
+        &self,
+        write: &ServiceWrite,
+    ) -> impl Future<Output = Result<(), WriteError>> + Send;
+    /// A Service was deleted: nothing is to be kept of it.
+    fn forget_service(
+        &self,
+        service: &ServiceKey,
+    ) -> impl Future<Output = Result<(), WriteError>> + Send;
+    /// Tells people what happened.
+    fn report(&self, report: &Report) -> impl Future<Output = Result<(), WriteError>> + Send;
+    /// Publishes what this node's agent says of it.
+    fn publish(
+        &self,
+        node: &str,
+        state: &NodeStateStatus,
+    ) -> impl Future<Output = Result<(), WriteError>> + Send;
+}

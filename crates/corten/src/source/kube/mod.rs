@@ -1,0 +1,119 @@
+//! The Kubernetes API server as a source: one watch per kind, merged into one stream of events.
+
+mod kinds;
+mod watch;
+
+use std::collections::HashSet;
+
+use kube::Client;
+use plan::world::Event;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::{QUEUE, Source, Stopped, tell};
+pub(crate) use watch::path;
+use watch::{Scope, Told, Watch, Watched};
+
+/// Whose facts are wanted: the controller does without endpoints and nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// Pools, Services, namespaces.
+    Controller,
+    /// All of it, except namespaces.
+    Agent,
+}
+
+/// The API server as a source.
+pub struct KubeSource {
+    client: Client,
+    namespace: String,
+    role: Role,
+}
+
+impl std::fmt::Debug for KubeSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KubeSource")
+            .field("role", &self.role)
+            .finish_non_exhaustive()
+    }
+}
+
+impl KubeSource {
+    /// A source for `role`; configuration objects are read from `namespace` alone.
+    pub fn new(client: Client, namespace: &str, role: Role) -> Self {
+        Self {
+            client,
+            namespace: namespace.to_owned(),
+            role,
+        }
+    }
+}
+
+/// The watches of one source.
+struct Watches {
+    client: Client,
+    tasks: JoinSet<()>,
+    out: mpsc::Sender<Told>,
+    /// Kinds whose first list has not been told yet.
+    awaited: HashSet<&'static str>,
+}
+
+impl Watches {
+    fn add<T: Watched>(&mut self, scope: Scope) {
+        self.awaited.insert(T::KIND);
+        self.tasks
+            .spawn(Watch::<T>::new(self.client.clone(), scope, self.out.clone()).run());
+    }
+}
+
+impl Source for KubeSource {
+    async fn run(self, out: mpsc::Sender<Event>) -> Stopped {
+        use api::core::{EndpointSlice, Namespace, Node, Service};
+        use api::corten::v1alpha1::NodeState;
+        use api::metallb::{v1beta1, v1beta2};
+
+        let (told, mut steps) = mpsc::channel(QUEUE);
+        let mut watches = Watches {
+            client: self.client,
+            tasks: JoinSet::new(),
+            out: told,
+            awaited: HashSet::new(),
+        };
+        let own = Scope {
+            namespace: Some(self.namespace),
+            ..Scope::default()
+        };
+        let all = Scope::default;
+        watches.add::<v1beta1::IPAddressPool>(own.clone());
+        watches.add::<v1beta1::Community>(own.clone());
+        watches.add::<Service>(all());
+        match self.role {
+            Role::Controller => watches.add::<Namespace>(all()),
+            Role::Agent => {
+                watches.add::<v1beta1::L2Advertisement>(own.clone());
+                watches.add::<v1beta1::BGPAdvertisement>(own.clone());
+                watches.add::<v1beta1::BFDProfile>(own.clone());
+                watches.add::<v1beta2::BGPPeer>(own);
+                watches.add::<EndpointSlice>(all());
+                watches.add::<Node>(all());
+                watches.add::<NodeState>(all());
+            }
+        }
+        let mut awaited = std::mem::take(&mut watches.awaited);
+        while let Some(told) = steps.recv().await {
+            let event = match told {
+                Told::Event(event) => event,
+                Told::Listed(kind) => {
+                    if !awaited.remove(kind) || !awaited.is_empty() {
+                        continue;
+                    }
+                    Event::Synced
+                }
+            };
+            if let Err(stopped) = tell(&out, event).await {
+                return stopped;
+            }
+        }
+        Stopped
+    }
+}

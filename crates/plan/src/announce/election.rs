@@ -1,0 +1,88 @@
+//! The order in which nodes stand for an address: MetalLB's, so that old and new agents agree while
+//! a cluster moves from one to the other (`spec/metallb.md` §4.2 step 7).
+//!
+//! The order is a pure function of names, so no election traffic exists: everyone who knows the
+//! same candidates names the same owner.
+
+use std::cmp::Reverse;
+use std::net::IpAddr;
+
+use sha2::{Digest, Sha256};
+
+/// Preference weights summed for one node.
+pub type Score = i64;
+
+/// The rank of a node for an address; the smallest stands first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank {
+    score: Reverse<Score>,
+    hash: [u8; 32],
+}
+
+impl Rank {
+    /// The rank of `node` for `anchor`, the first address of the Service: higher scores first, then
+    /// ascending SHA-256 of node, `#` and the address's text.
+    pub fn of(node: &str, anchor: IpAddr, score: Score) -> Self {
+        let mut hasher = Sha256::new();
+        hasher.update(node.as_bytes());
+        hasher.update(b"#");
+        hasher.update(anchor.to_string().as_bytes());
+        Self {
+            score: Reverse(score),
+            hash: hasher.finalize().into(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn order(anchor: &str, nodes: &[(&str, Score)]) -> Vec<String> {
+        let anchor = anchor.parse().expect("address");
+        let mut ranked: Vec<_> = nodes
+            .iter()
+            .map(|(node, score)| (Rank::of(node, anchor, *score), *node))
+            .collect();
+        ranked.sort();
+        ranked
+            .into_iter()
+            .map(|(_, node)| node.to_owned())
+            .collect()
+    }
+
+    /// MetalLB's own vectors (TestSortL2Candidates, Apache-2.0), by `spec/metallb.md` §4.2.
+    #[test]
+    fn vectors_of_metallb() {
+        let abc = [("node-a", 0), ("node-b", 0), ("node-c", 0)];
+        assert_eq!(order("10.0.0.1", &abc), ["node-b", "node-a", "node-c"]);
+        assert_eq!(order("10.0.0.2", &abc), ["node-b", "node-c", "node-a"]);
+        assert_eq!(
+            order(
+                "10.20.30.1",
+                &[
+                    ("edge-a", 100),
+                    ("edge-b", 0),
+                    ("worker-a", 0),
+                    ("worker-b", 0)
+                ]
+            ),
+            ["edge-a", "edge-b", "worker-a", "worker-b"]
+        );
+        assert_eq!(
+            order(
+                "10.20.30.1",
+                &[("edge-a", 100), ("edge-b", 100), ("worker-a", 0)]
+            ),
+            ["edge-b", "edge-a", "worker-a"]
+        );
+    }
+
+    #[test]
+    fn the_order_does_not_depend_on_who_lists_the_nodes() {
+        let forth = order("192.0.2.7", &[("a", 0), ("b", 5), ("c", 0)]);
+        let back = order("192.0.2.7", &[("c", 0), ("b", 5), ("a", 0)]);
+        assert_eq!(forth, back);
+        assert_eq!(forth[0], "b");
+    }
+}

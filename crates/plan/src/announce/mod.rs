@@ -1,0 +1,4 @@
+//! Which node makes the network send an address's traffic to it.
+
+pub mod election;
+pub mod l2;

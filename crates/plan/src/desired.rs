@@ -1,0 +1,82 @@
+//! What this node's agent should bring about: a value with no choices left in it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::announce::l2::{self, Announcement};
+use crate::forward::{self, Mode, PortKey, ServicePort};
+use crate::name::{Name, ServiceKey};
+use crate::world::{Dirty, World};
+
+/// Who plans: the node and what it forwards.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Agent {
+    /// The node's name.
+    pub node: Name,
+    /// What it forwards.
+    pub mode: Mode,
+}
+
+/// The desired state of one node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Desired {
+    /// The addresses it answers ARP and NDP for.
+    pub l2: BTreeMap<IpAddr, Announcement>,
+    /// The ports it forwards.
+    pub forward: Forwarding,
+}
+
+/// The ports of a node, by Service.
+pub type Forwarding = BTreeMap<ServiceKey, BTreeMap<PortKey, ServicePort>>;
+
+/// What a replan changed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Changes {
+    /// Addresses to announce, or to withdraw.
+    pub l2: Vec<(IpAddr, Option<Announcement>)>,
+    /// Ports to program, or to remove.
+    pub forward: Vec<(PortKey, Option<ServicePort>)>,
+}
+
+impl Changes {
+    /// Nothing changed.
+    pub fn is_empty(&self) -> bool {
+        self.l2.is_empty() && self.forward.is_empty()
+    }
+}
+
+impl Desired {
+    /// Plans the dirty keys anew, puts the result in place and returns what changed. Replanning
+    /// everything gives the same value as replanning what was dirty.
+    pub fn replan(&mut self, world: &World, agent: &Agent, dirty: &Dirty) -> Changes {
+        let mut changes = Changes::default();
+        for address in &dirty.addresses {
+            let new = l2::plan(world, &agent.node, *address);
+            if self.l2.get(address) != new.as_ref() {
+                match new.clone() {
+                    Some(announcement) => self.l2.insert(*address, announcement),
+                    None => self.l2.remove(address),
+                };
+                changes.l2.push((*address, new));
+            }
+        }
+        for service in &dirty.forward {
+            let new = forward::plan(world, &agent.node, agent.mode, service);
+            let old = self.forward.remove(service).unwrap_or_default();
+            for key in old.keys().filter(|key| !new.contains_key(*key)) {
+                changes.forward.push((key.clone(), None));
+            }
+            for (key, port) in &new {
+                if old.get(key) != Some(port) {
+                    changes.forward.push((key.clone(), Some(port.clone())));
+                }
+            }
+            if !new.is_empty() {
+                self.forward.insert(service.clone(), new);
+            }
+        }
+        changes
+    }
+}

@@ -1,0 +1,251 @@
+//! API objects, cut down to what the planners read.
+//!
+//! What the API server would have refused cannot come from it; what comes from a directory of
+//! manifests was checked by the source. So a value that does not parse is left out here, and the
+//! place that needs it says so (an address that does not parse is an address nobody holds).
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use api::core as k8s;
+
+use super::{
+    Endpoint, FamilyPolicy, Ingress, Interface, Node, NodeState, Policy, Port, Service,
+    ServiceType, Slice, SlicePort,
+};
+use crate::name::{Name, ServiceKey};
+use crate::net::{Family, Protocol};
+
+/// Prefixes of the annotations that some planner reads.
+const PREFIXES: [&str; 3] = ["metallb.io/", "metallb.universe.tf/", "corten.dev/"];
+/// Labels by which a Service asks the proxy to leave it alone (`spec/dataplane.md` §1.1).
+const OTHER_PROXY: [&str; 2] = [
+    "service.kubernetes.io/service-proxy-name",
+    "service.kubernetes.io/headless",
+];
+/// `sessionAffinityConfig.clientIP.timeoutSeconds` when it is not given.
+const DEFAULT_AFFINITY_SECONDS: u32 = 10_800;
+
+/// Kubernetes took addresses with leading zeros, as decimals, until strict validation; such objects
+/// still exist.
+fn ip(text: &str) -> Option<IpAddr> {
+    let text = text.trim();
+    text.parse().ok().or_else(|| {
+        let octets: Vec<u8> = text
+            .split('.')
+            .map(|octet| octet.parse().ok())
+            .collect::<Option<_>>()?;
+        <[u8; 4]>::try_from(octets).ok().map(IpAddr::from)
+    })
+}
+
+fn protocol(protocol: k8s::Protocol) -> Protocol {
+    match protocol {
+        k8s::Protocol::TCP => Protocol::Tcp,
+        k8s::Protocol::UDP => Protocol::Udp,
+        k8s::Protocol::SCTP => Protocol::Sctp,
+    }
+}
+
+fn policy(policy: k8s::TrafficPolicy) -> Policy {
+    match policy {
+        k8s::TrafficPolicy::Cluster => Policy::Cluster,
+        k8s::TrafficPolicy::Local => Policy::Local,
+    }
+}
+
+impl From<k8s::Service> for Service {
+    fn from(object: k8s::Service) -> Self {
+        let k8s::Service {
+            metadata,
+            spec,
+            status,
+        } = object;
+        let cluster_ips: Vec<IpAddr> = if spec.cluster_ips.is_empty() {
+            ip(&spec.cluster_ip).into_iter().collect()
+        } else {
+            spec.cluster_ips
+                .iter()
+                .filter_map(|text| ip(text))
+                .collect()
+        };
+        let headless = spec.cluster_ip == "None";
+        let families = if cluster_ips.is_empty() && !headless {
+            spec.ip_families
+                .iter()
+                .map(|family| match family {
+                    k8s::IpFamily::IPv4 => Family::V4,
+                    k8s::IpFamily::IPv6 => Family::V6,
+                })
+                .collect()
+        } else {
+            cluster_ips.iter().copied().map(Family::of).collect()
+        };
+        let selector: Vec<String> = spec
+            .selector
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        Self {
+            key: ServiceKey::new(&metadata.namespace, &metadata.name),
+            uid: metadata.uid.into(),
+            resource_version: metadata.resource_version.into(),
+            created: metadata.creation_timestamp.unwrap_or_default().into(),
+            other_proxy: OTHER_PROXY
+                .iter()
+                .any(|label| metadata.labels.contains_key(*label)),
+            labels: metadata.labels,
+            annotations: metadata
+                .annotations
+                .into_iter()
+                .filter(|(key, _)| PREFIXES.iter().any(|prefix| key.starts_with(prefix)))
+                .collect(),
+            kind: match spec.type_ {
+                k8s::ServiceType::ClusterIP => ServiceType::ClusterIP,
+                k8s::ServiceType::NodePort => ServiceType::NodePort,
+                k8s::ServiceType::LoadBalancer => ServiceType::LoadBalancer,
+                k8s::ServiceType::ExternalName => ServiceType::ExternalName,
+            },
+            class: spec.load_balancer_class.map(Name::from),
+            cluster_ips,
+            families,
+            family_policy: match spec.ip_family_policy {
+                None | Some(k8s::IpFamilyPolicy::SingleStack) => FamilyPolicy::SingleStack,
+                Some(k8s::IpFamilyPolicy::PreferDualStack) => FamilyPolicy::PreferDualStack,
+                Some(k8s::IpFamilyPolicy::RequireDualStack) => FamilyPolicy::RequireDualStack,
+            },
+            load_balancer_ip: (!spec.load_balancer_ip.is_empty())
+                .then(|| spec.load_balancer_ip.into()),
+            external_ips: spec
+                .external_ips
+                .iter()
+                .filter_map(|text| ip(text))
+                .collect(),
+            source_ranges: spec
+                .load_balancer_source_ranges
+                .iter()
+                .map(|range| range.trim().into())
+                .collect(),
+            external_policy: policy(spec.external_traffic_policy),
+            internal_policy: policy(spec.internal_traffic_policy),
+            affinity_seconds: (spec.session_affinity == k8s::SessionAffinity::ClientIP).then(
+                || {
+                    spec.session_affinity_config
+                        .and_then(|config| config.client_ip)
+                        .and_then(|client_ip| client_ip.timeout_seconds)
+                        .unwrap_or(DEFAULT_AFFINITY_SECONDS)
+                },
+            ),
+            selector: selector.join(",").into(),
+            ports: spec
+                .ports
+                .into_iter()
+                .map(|port| Port {
+                    name: port.name.into(),
+                    protocol: protocol(port.protocol),
+                    port: port.port,
+                    node_port: port.node_port,
+                })
+                .collect(),
+            ingress: status
+                .load_balancer
+                .ingress
+                .iter()
+                .map(|entry| Ingress {
+                    ip: ip(&entry.ip),
+                    proxy: entry.ip_mode.as_deref() == Some("Proxy"),
+                })
+                .collect(),
+        }
+    }
+}
+
+impl Slice {
+    /// The slice as the planners read it; `None` for one without a Service or of type FQDN.
+    pub fn of(object: k8s::EndpointSlice) -> Option<Self> {
+        let service = ServiceKey::new(&object.metadata.namespace, object.service_name()?);
+        let family = match object.address_type {
+            k8s::AddressType::IPv4 => Family::V4,
+            k8s::AddressType::IPv6 => Family::V6,
+            k8s::AddressType::FQDN => return None,
+        };
+        Some(Self {
+            service,
+            family,
+            ports: object
+                .ports
+                .into_iter()
+                .filter_map(|port| {
+                    Some(SlicePort {
+                        port: port.port.filter(|number| *number != 0)?,
+                        name: port.name.into(),
+                        protocol: protocol(port.protocol),
+                    })
+                })
+                .collect(),
+            endpoints: object
+                .endpoints
+                .into_iter()
+                .filter_map(|endpoint| {
+                    let address = ip(endpoint.addresses.first()?)?;
+                    (Family::of(address) == family).then(|| Endpoint {
+                        address,
+                        node: endpoint.node_name.map(Name::from),
+                        ready: endpoint.conditions.ready.unwrap_or(true),
+                        serving: endpoint.conditions.serving,
+                        terminating: endpoint.conditions.terminating.unwrap_or(false),
+                    })
+                })
+                .collect(),
+        })
+    }
+}
+
+impl From<k8s::Node> for Node {
+    fn from(object: k8s::Node) -> Self {
+        Self {
+            labels: object.metadata.labels,
+            addresses: object
+                .status
+                .addresses
+                .iter()
+                .filter(|address| address.type_ == "InternalIP")
+                .filter_map(|address| ip(&address.address))
+                .collect(),
+            network_unavailable: object
+                .status
+                .conditions
+                .iter()
+                .any(|found| found.type_ == "NetworkUnavailable" && found.status == "True"),
+        }
+    }
+}
+
+impl From<api::corten::v1alpha1::NodeStateStatus> for NodeState {
+    fn from(status: api::corten::v1alpha1::NodeStateStatus) -> Self {
+        let interfaces: BTreeMap<Name, Interface> = status
+            .interfaces
+            .into_iter()
+            .map(|interface| {
+                let subnets = interface
+                    .subnets
+                    .iter()
+                    .filter_map(|subnet| subnet.parse().ok())
+                    .collect();
+                (
+                    interface.name.into(),
+                    Interface {
+                        up: interface.up,
+                        subnets,
+                    },
+                )
+            })
+            .collect();
+        Self {
+            interfaces,
+            draining: status.draining,
+            incarnation: status.incarnation,
+            version: status.version,
+        }
+    }
+}

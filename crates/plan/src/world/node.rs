@@ -1,0 +1,54 @@
+//! Nodes: what the API says of them, what their agents say, and whether they are heard.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::Labels;
+use crate::name::Name;
+
+/// Presence of this label on a Node takes it out of every election.
+pub const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+
+/// The fields of a Node that some planner reads.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Node {
+    /// Its labels.
+    pub labels: Labels,
+    /// `status.addresses` of type InternalIP.
+    pub addresses: Vec<IpAddr>,
+    /// Condition `NetworkUnavailable` is True.
+    pub network_unavailable: bool,
+}
+
+/// One network interface as its agent reports it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interface {
+    /// Administratively and physically up, and fit for layer 2.
+    pub up: bool,
+    /// The subnets of its addresses.
+    pub subnets: Vec<IpNet>,
+}
+
+/// What an agent says of its node (`NodeState`). A node without one runs no agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeState {
+    /// Its interfaces by name.
+    pub interfaces: BTreeMap<Name, Interface>,
+    /// It hands its addresses over and takes none.
+    pub draining: bool,
+    /// Grows with every start of the agent: of two forms the one with the higher holds.
+    pub incarnation: u64,
+    /// Grows with every change within one incarnation.
+    pub version: u64,
+}
+
+impl NodeState {
+    /// Whether `other` is older than this form.
+    pub const fn newer_than(&self, other: &Self) -> bool {
+        self.incarnation > other.incarnation
+            || (self.incarnation == other.incarnation && self.version > other.version)
+    }
+}

@@ -1,0 +1,74 @@
+//! The index of layer 2: for each address its best three nodes, for each node the addresses that
+//! rank it. A node's death touches only the addresses that rank it; a join costs one hash each.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use crate::announce::election::Rank;
+use crate::name::Name;
+
+/// How many nodes an address remembers: the owner and two that follow it.
+pub const DEPTH: usize = 3;
+
+/// The candidates of an address, best first, cut to [`DEPTH`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// The best candidates with their ranks.
+    pub best: Vec<(Rank, Name)>,
+    /// Only nodes whose subnets hold the address stand, because some candidate's do.
+    pub on_subnet: bool,
+}
+
+impl Standing {
+    /// The node that announces the address.
+    pub fn owner(&self) -> Option<&Name> {
+        self.best.first().map(|(_, node)| node)
+    }
+
+    /// Whether a node of this rank would be among the best.
+    pub(crate) fn admits(&self, rank: &Rank) -> bool {
+        self.best.len() < DEPTH || self.best.last().is_some_and(|(last, _)| rank < last)
+    }
+}
+
+/// The standings of every address that some Service holds.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Ranking {
+    standings: HashMap<IpAddr, Standing>,
+    ranked: HashMap<Name, BTreeSet<IpAddr>>,
+}
+
+impl Ranking {
+    pub(super) fn get(&self, address: IpAddr) -> Option<&Standing> {
+        self.standings.get(&address)
+    }
+
+    /// The addresses that rank `node`.
+    pub(super) fn ranking(&self, node: &str) -> impl Iterator<Item = IpAddr> + '_ {
+        self.ranked.get(node).into_iter().flatten().copied()
+    }
+
+    /// Puts an address's new standing in place; says whether it changed.
+    pub(super) fn set(&mut self, address: IpAddr, standing: Option<Standing>) -> bool {
+        if self.standings.get(&address) == standing.as_ref() {
+            return false;
+        }
+        if let Some(old) = self.standings.remove(&address) {
+            for (_, node) in old.best {
+                if let Some(addresses) = self.ranked.get_mut(&node) {
+                    addresses.remove(&address);
+                    if addresses.is_empty() {
+                        self.ranked.remove(&node);
+                    }
+                }
+            }
+        }
+        if let Some(standing) = standing {
+            for (_, node) in &standing.best {
+                self.ranked.entry(node.clone()).or_default().insert(address);
+            }
+            self.standings.insert(address, standing);
+        }
+        true
+    }
+}
