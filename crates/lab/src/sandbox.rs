@@ -22,7 +22,7 @@ pub type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
 /// The deadline of [`run`].
 pub const DEADLINE: Duration = Duration::from_secs(60);
 /// What the killing from outside waits longer than the timeout inside.
-const GRACE: Duration = Duration::from_secs(5);
+const GRACE: Duration = Duration::from_secs(2);
 /// The inner run's exit status when the body passed: a test binary that ran no test at all ends
 /// with 0, which must not count.
 const PASSED: u8 = 86;
