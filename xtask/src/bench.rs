@@ -1,0 +1,100 @@
+//! `cargo xtask bench NAME`: a bench is a release-profile example of the crate that it measures.
+//!
+//! Each prints a table, and as its last line `{"bench": NAME, "figures": {…}}`.
+
+use crate::failure::{Failure, failed};
+use crate::shell::{cargo, line, stream};
+
+struct Bench {
+    name: &'static str,
+    package: &'static str,
+    example: &'static str,
+    help: &'static str,
+}
+
+const BENCHES: [Bench; 2] = [
+    Bench {
+        name: "alloc",
+        package: "plan",
+        example: "bench_alloc",
+        help: "fill a /16 pool; one address more",
+    },
+    Bench {
+        name: "forward-load",
+        package: "dataplane",
+        example: "bench_forward_load",
+        help: "20k Services into nftables; one more at 45k (root or user namespaces)",
+    },
+];
+
+/// Runs the command.
+pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
+    let name = match arguments {
+        [name] => name.as_str(),
+        _ => {
+            return Err(Failure::Usage(format!(
+                "`bench` takes one name\n{}",
+                list()
+            )));
+        }
+    };
+    if name == "--list" {
+        println!("{}", list());
+        return Ok(());
+    }
+    let Some(bench) = BENCHES.iter().find(|bench| bench.name == name) else {
+        return Err(Failure::Usage(format!(
+            "no bench is named {name:?}\n{}",
+            list()
+        )));
+    };
+    let mut command = cargo([
+        "run",
+        "--release",
+        "-p",
+        bench.package,
+        "--example",
+        bench.example,
+    ]);
+    let mut last = String::new();
+    let status = stream(&mut command, |line| {
+        println!("{line}");
+        last = line.to_owned();
+    });
+    match status {
+        Ok(status) if !status.success() => failed(format!("bench {name} failed ({status})")),
+        Ok(_) if is_result(&last, name) => Ok(()),
+        Ok(_) => failed(format!(
+            "the last line of bench {name} is not its JSON object"
+        )),
+        Err(error) => failed(format!("`{}` does not run: {error}", line(&command))),
+    }
+}
+
+fn list() -> String {
+    let lines = BENCHES.map(|bench| format!("  {:<14} {}", bench.name, bench.help));
+    format!("benches:\n{}", lines.join("\n"))
+}
+
+fn is_result(line: &str, name: &str) -> bool {
+    let bare: String = line.chars().filter(|c| !c.is_whitespace()).collect();
+    bare.starts_with(&format!("{{\"bench\":\"{name}\",\"figures\":{{")) && bare.ends_with("}}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_is_checked() {
+        assert!(is_result(
+            r#"{"bench": "alloc", "figures": {"alloc_us": 1.5}}"#,
+            "alloc"
+        ));
+        assert!(!is_result(
+            r#"{"bench": "alloc", "figures": {"alloc_us": 1.5}}"#,
+            "other"
+        ));
+        assert!(!is_result("done", "alloc"));
+    }
+}

@@ -1,0 +1,131 @@
+//! The table of commands: names, help, and who carries them out.
+
+use crate::failure::Failure;
+use crate::{bench, ci, crds, demo, test};
+
+struct Command {
+    name: &'static str,
+    arguments: &'static str,
+    help: &'static str,
+    run: fn(&[String]) -> Result<(), Failure>,
+}
+
+const COMMANDS: [Command; 6] = [
+    Command {
+        name: "demo",
+        arguments: "",
+        help: "the main job in a lab of namespaces on this machine",
+        run: demo::run,
+    },
+    Command {
+        name: "test",
+        arguments: "[--list]",
+        help: "all tests; installs what they need",
+        run: test::run,
+    },
+    Command {
+        name: "ci",
+        arguments: "",
+        help: "what CI runs: format, lints, docs, licences, house rules, then all tests",
+        run: ci::run,
+    },
+    Command {
+        name: "crds",
+        arguments: "",
+        help: "write deploy/crds from the types of crates/api",
+        run: crds::run,
+    },
+    Command {
+        name: "bench",
+        arguments: "NAME | --list",
+        help: "a bench in the release profile; its last line is one JSON object",
+        run: bench::run,
+    },
+    Command {
+        name: "help",
+        arguments: "",
+        help: "this list",
+        run: help,
+    },
+];
+
+/// Carries out the command line.
+pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
+    let Some((name, rest)) = arguments.split_first() else {
+        return Err(Failure::Usage("no command given".into()));
+    };
+    let name = match name.as_str() {
+        "-h" | "--help" => "help",
+        name => name,
+    };
+    let Some(command) = COMMANDS.iter().find(|command| command.name == name) else {
+        return Err(Failure::Usage(format!("no command is named {name:?}")));
+    };
+    if rest
+        .iter()
+        .any(|argument| argument == "-h" || argument == "--help")
+    {
+        return help(&[]);
+    }
+    (command.run)(rest)
+}
+
+/// The usage of all commands.
+pub(crate) fn usage() -> String {
+    let mut text = String::from("usage: cargo xtask COMMAND\n");
+    for command in &COMMANDS {
+        let left = format!("{} {}", command.name, command.arguments);
+        text.push_str(&format!("\n  {left:<20} {}", command.help));
+    }
+    text
+}
+
+/// For commands that take no arguments.
+pub(crate) fn no_arguments(command: &str, arguments: &[String]) -> Result<(), Failure> {
+    match arguments.first() {
+        None => Ok(()),
+        Some(first) => Err(Failure::Usage(format!(
+            "`{command}` takes no arguments; got {first:?}"
+        ))),
+    }
+}
+
+fn help(_: &[String]) -> Result<(), Failure> {
+    println!("{}", usage());
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn code(line: &str) -> u8 {
+        let arguments: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+        run(&arguments).map_or_else(|failure| failure.code(), |()| 0)
+    }
+
+    #[test]
+    fn wrong_usage_is_exit_code_2() {
+        for line in [
+            "",
+            "tset",
+            "ci now",
+            "crds --out x",
+            "test --lsit",
+            "bench",
+            "bench nothing",
+        ] {
+            assert_eq!(code(line), 2, "{line:?}");
+        }
+        for line in ["help", "--help", "test --help", "bench --list"] {
+            assert_eq!(code(line), 0, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn every_command_is_in_the_usage() {
+        for command in &COMMANDS {
+            assert!(usage().contains(command.name), "{}", command.name);
+        }
+    }
+}
