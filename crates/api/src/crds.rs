@@ -1,7 +1,7 @@
 //! `CustomResourceDefinition`s of every kind that Corten serves, made from the Rust types.
 //!
 //! Field names, types, ranges and texts come from the structs; what a struct cannot say (rules
-//! in CEL, printer columns) is in [`rules`] and in the table here. Sources: `MetalLB` API
+//! in CEL, printer columns) is in `rules` and in the table here. Sources: `MetalLB` API
 //! reference; Kubernetes "structural schemas" and "validation rules".
 //!
 //! `BGPPeer` is served in two versions with conversion strategy None: the API server changes
