@@ -31,6 +31,7 @@ mod lab;
 pub mod probe;
 mod process;
 pub mod sandbox;
+pub mod scene;
 mod segment;
 mod wait;
 
