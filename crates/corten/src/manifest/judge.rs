@@ -5,7 +5,7 @@ use api::schema;
 use serde_json::Value;
 
 use super::node::{Document, Fault, MAX_FAULTS, Node, Tree};
-use super::{Manifest, ObjectRef, Parsed, Position};
+use super::{Manifest, ObjectRef, Parsed, Position, core_kinds};
 
 /// Lists within lists that are still opened.
 const MAX_LIST_DEPTH: usize = 4;
@@ -179,6 +179,7 @@ fn check(root: &Node, faults: &mut Vec<Fault>) -> Option<Object> {
             }
             let mut object = decoded.object;
             name(&mut object, &mut add);
+            core_kinds::check(&object, &mut add);
             Some(object)
         }
     }

@@ -16,6 +16,7 @@ use std::path::Path;
 
 use api::object::Object;
 
+mod core_kinds;
 mod document;
 mod judge;
 mod node;

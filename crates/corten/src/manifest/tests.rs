@@ -23,6 +23,8 @@ fn problems(text: &str) -> Vec<String> {
 const POOL: &str = "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\nmetadata:\n  name: p\n  \
                     namespace: metallb-system\n";
 
+const NAMESPACE: &str = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: s\n";
+
 const SERVICE: &str = "apiVersion: v1\nkind: Service\nmetadata:\n  name: s\n";
 
 #[test]
@@ -62,7 +64,7 @@ fn the_examples_are_good() {
 #[test]
 fn one_bad_document_leaves_the_others() {
     let text = format!(
-        "# comment\n---\n{POOL}spec: {{addresses: [10.0.0.0/24]}}\n---\nkind: [broken\n---\n{SERVICE}\
+        "# comment\n---\n{POOL}spec: {{addresses: [10.0.0.0/24]}}\n---\nkind: [broken\n---\n{NAMESPACE}\
          ---\n--- # empty\n"
     );
     let parsed = parsed(&text);
@@ -71,7 +73,7 @@ fn one_bad_document_leaves_the_others() {
         .iter()
         .map(|m| m.object.kind().to_owned())
         .collect();
-    assert_eq!(kinds, ["IPAddressPool", "Service"]);
+    assert_eq!(kinds, ["IPAddressPool", "Namespace"]);
     let [problem] = parsed.problems.as_slice() else {
         panic!("{parsed:?}")
     };
@@ -109,12 +111,14 @@ fn problems_have_the_line_of_the_field() {
             vec!["8: Service default/s: spec.ports[0].foo: unknown field \"spec.ports[0].foo\""],
         ),
         (
-            format!("{SERVICE}spec:\n  type: ClusterIP\n  type: NodePort\n"),
+            format!(
+                "{SERVICE}spec:\n  type: ClusterIP\n  type: NodePort\n  ports: [{{port: 80}}]\n"
+            ),
             vec!["7: Service default/s: spec.type: duplicate field \"spec.type\""],
         ),
         (
-            "apiVersion: v1\nkind: Service\nmetadata:\n  namespace: x\n".to_owned(),
-            vec!["3: Service: metadata.name: Required value"],
+            "apiVersion: v1\nkind: Namespace\nmetadata:\n  labels: {}\n".to_owned(),
+            vec!["3: Namespace: metadata.name: Required value"],
         ),
         (
             "kind: Service\nmetadata: {name: s}\n".to_owned(),
@@ -130,15 +134,97 @@ fn problems_have_the_line_of_the_field() {
         ("- a\n".to_owned(), vec!["1: not a Kubernetes object"]),
         ("text\n".to_owned(), vec!["1: not a Kubernetes object"]),
         (
-            "apiVersion: v1\nkind: Service\nmetadata: {name: My_Svc}\n".to_owned(),
+            "apiVersion: v1\nkind: Node\nmetadata: {name: My_Svc}\n".to_owned(),
             vec![
-                "3: Service default/My_Svc: metadata.name: Invalid value: \"My_Svc\": a lowercase \
+                "3: Node My_Svc: metadata.name: Invalid value: \"My_Svc\": a lowercase \
                  RFC 1123 subdomain is wanted",
             ],
         ),
     ];
     for (text, want) in cases {
         assert_eq!(problems(&text), want, "{text}");
+    }
+}
+
+/// What has no CRD schema is held against the API server's rules too.
+#[test]
+fn core_kinds_are_checked() {
+    let service = |spec: &str| format!("{SERVICE}spec: {spec}\n");
+    let slice = |rest: &str| {
+        format!(
+            "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {{name: s}}\n{rest}\n"
+        )
+    };
+    let cases = [
+        (service("{clusterIP: None}"), ""),
+        (service("{type: ExternalName}"), ""),
+        (service("{}"), "spec.ports: Required value"),
+        (
+            service("{ports: [{port: 80, name: a}, {port: 80, protocol: UDP, name: b}]}"),
+            "",
+        ),
+        (
+            service("{ports: [{}]}"),
+            "ports[0].port: Invalid value: 0: must be between",
+        ),
+        (
+            service("{ports: [{port: 80, targetPort: 0}]}"),
+            "targetPort: Invalid value: 0",
+        ),
+        (
+            service("{ports: [{port: 80, name: a}, {port: 81}]}"),
+            "spec.ports[1].name: Required",
+        ),
+        (
+            service("{ports: [{port: 80, name: a}, {port: 81, name: a}]}"),
+            "Duplicate value: \"a\"",
+        ),
+        (
+            service("{ports: [{port: 80, name: a}, {port: 80, name: b}]}"),
+            "Duplicate value: TCP 80",
+        ),
+        (
+            service("{clusterIP: None, externalIPs: [10.0.0.01]}"),
+            "must be a valid IP address",
+        ),
+        (
+            service("{clusterIP: None, loadBalancerSourceRanges: [10.0.0.0/8, '::/0']}"),
+            "",
+        ),
+        (
+            service("{clusterIP: None, loadBalancerSourceRanges: [10.0.0.0]}"),
+            "valid CIDR",
+        ),
+        (
+            service("{clusterIP: None, loadBalancerSourceRanges: [10.0.0.0/33]}"),
+            "valid CIDR",
+        ),
+        (
+            slice("addressType: IPv4\nendpoints: [{addresses: [10.0.0.1]}]"),
+            "",
+        ),
+        (
+            slice("addressType: FQDN\nendpoints: [{addresses: [a.b]}]"),
+            "",
+        ),
+        (
+            slice("addressType: IPv6\nendpoints: [{addresses: [10.0.0.1]}]"),
+            "valid IPv6 address",
+        ),
+        (
+            slice("addressType: IPv4\nendpoints: [{}]"),
+            "endpoints[0].addresses: Required value",
+        ),
+    ];
+    for (text, want) in cases {
+        let found = problems(&text);
+        match want {
+            "" => assert_eq!(found, [""; 0], "{text}"),
+            want => assert!(
+                found.len() == 1 && found[0].contains(want),
+                "{text}: {found:?}"
+            ),
+        }
     }
 }
 
@@ -151,16 +237,16 @@ fn unknown_fields_and_violations_come_together() {
 #[test]
 fn lists_are_opened() {
     let text = format!(
-        "apiVersion: v1\nkind: List\nitems:\n- {}\n- apiVersion: v1\n  kind: Service\n  metadata:\n    \
+        "apiVersion: v1\nkind: List\nitems:\n- {}\n- apiVersion: v1\n  kind: Node\n  metadata:\n    \
          name: t\n    name: u\n",
-        SERVICE.trim_end().replace('\n', "\n  ")
+        NAMESPACE.trim_end().replace('\n', "\n  ")
     );
     let parsed = parsed(&text);
     assert_eq!(parsed.manifests.len(), 1);
     assert_eq!(parsed.manifests[0].object.name(), "s");
     assert_eq!(
         problems(&text),
-        ["12: Service default/t: metadata.name: duplicate field \"metadata.name\""]
+        ["12: Node t: metadata.name: duplicate field \"metadata.name\""]
     );
 }
 
@@ -211,7 +297,7 @@ fn null_is_unset() {
 #[test]
 fn anchors_merge_keys_and_directives() {
     let text = "%YAML 1.2\n---\napiVersion: v1\nkind: Service\nmetadata:\n  name: s\n  labels: &l\n    \
-                app: x\nspec:\n  selector:\n    <<: *l\n    tier: y\n";
+                app: x\nspec:\n  ports: [{port: 80}]\n  selector:\n    <<: *l\n    tier: y\n";
     let parsed = parsed(text);
     assert_eq!(parsed.problems, []);
     let Object::Service(service) = &parsed.manifests[0].object else {
@@ -267,7 +353,7 @@ fn faults_are_counted_and_cheap() {
 fn faults_of_a_list_itself_are_told() {
     let text = format!(
         "apiVersion: v1\nkind: List\nkind: List\nitems:\n- {}\n",
-        SERVICE.trim_end().replace('\n', "\n  ")
+        NAMESPACE.trim_end().replace('\n', "\n  ")
     );
     assert_eq!(problems(&text), ["3: List: kind: duplicate field \"kind\""]);
 }
