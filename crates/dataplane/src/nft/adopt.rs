@@ -9,14 +9,13 @@ use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher, RandomState};
 use std::sync::Arc;
 
-use super::error::{errno, reading};
+use super::error::{EINTR, errno, reading};
 use super::layout::{Bytes, Encoded, SetId};
 use super::write::{BATCH_ELEMENTS, Work};
 use super::{Error, Nft, Report, TABLE};
 
 /// How often a dump is repeated when somebody changes the rule set meanwhile.
 const ATTEMPTS: u32 = 8;
-const EINTR: i32 = 4;
 
 /// A hash is its own hash.
 #[derive(Default)]

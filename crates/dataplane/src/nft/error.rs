@@ -2,6 +2,10 @@
 
 use linux::nft;
 
+pub(super) const EPERM: i32 = 1;
+pub(super) const ENOENT: i32 = 2;
+pub(super) const EINTR: i32 = 4;
+
 /// The nftables executor failed as a whole. What concerns one service port only is in
 /// [`super::Report::refused`].
 #[derive(Debug, thiserror::Error)]

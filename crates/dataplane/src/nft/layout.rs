@@ -2,8 +2,8 @@
 //!
 //! | set | key → value |
 //! |---|---|
-//! | `front4`, `front6` | address . protocol . port → id . class . flags |
-//! | `host4`, `host6` | address . protocol . port → id . class: this host's own connections |
+//! | `front4`, `front6` | address . protocol . port → flags . id . class |
+//! | `host4`, `host6` | address . protocol . port → 0 . id . class: this host's own connections |
 //! | `slot4`, `slot6` | id . index → address . port |
 //! | `hairpin4`, `hairpin6` | address . address, the same twice |
 //! | `range4`, `range6` | id . source range |
@@ -30,10 +30,8 @@ pub(super) const CLASS_DROP: u32 = 1 << 31;
 /// Class in a front's value: reject.
 pub(super) const CLASS_REJECT: u32 = CLASS_DROP + 1;
 
-/// Bytes of a front's value.
-const FRONT_VALUE: u32 = 16;
-/// Bytes of a host entry's value.
-const HOST_VALUE: u32 = 12;
+/// Bytes of the value of a front or host entry: flags, id, class.
+const VALUE: u32 = 16;
 
 /// What a set is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -127,11 +125,11 @@ fn schema(SetId(kind, family): SetId) -> SetSpec {
     let front = concat(&[address, PROTOCOL, PORT]);
     let (name, key_type, fields, shape) = match kind {
         Kind::Front => {
-            let value = Shape::Value(concat(&[MARK; 4]), FRONT_VALUE);
+            let value = Shape::Value(concat(&[MARK; 4]), VALUE);
             ("front", front, vec![length, 1, 2], value)
         }
         Kind::Host => {
-            let value = Shape::Value(concat(&[MARK; 3]), HOST_VALUE);
+            let value = Shape::Value(concat(&[MARK; 4]), VALUE);
             ("host", front, vec![length, 1, 2], value)
         }
         Kind::Slot => {
@@ -194,8 +192,8 @@ impl Bytes {
         }
     }
 
-    fn id(self, SlotsId(id): SlotsId) -> Self {
-        self.push(&id.to_be_bytes())
+    fn id(self, id: SlotsId) -> Self {
+        self.push(&id.bits().to_be_bytes())
     }
 
     fn word(self, word: u32) -> Self {
@@ -274,7 +272,7 @@ impl Encoded {
                 Kind::Host,
                 front.address,
                 none.front(front),
-                none.id(*id).word(*modulus),
+                none.word(0).id(*id).word(*modulus),
             ),
             Element::Front {
                 front,
@@ -294,7 +292,7 @@ impl Encoded {
                     Kind::Front,
                     front.address,
                     none.front(front),
-                    none.id(*id).word(class).word(flags),
+                    none.word(flags).id(*id).word(class),
                 )
             }
         }
@@ -333,7 +331,7 @@ mod tests {
                 protocol: plan::net::Protocol::Udp,
                 port: 53,
             };
-            let id = SlotsId(7);
+            let id = SlotsId::new(8);
             let elements = [
                 Element::Slot {
                     id,

@@ -78,9 +78,12 @@ impl Nft {
     /// is asked whether it could load the rule set.
     pub fn open() -> Result<Self, Error> {
         structure::check_kernel()?;
-        let socket = Socket::open().map_err(|source| Error::Netlink {
-            action: "open a socket to",
-            source,
+        let socket = Socket::open().map_err(|source| match error::errno(&source) {
+            Some(error::EPERM) => Error::Denied,
+            _ => Error::Netlink {
+                action: "open a socket to",
+                source,
+            },
         })?;
         let sets = Sets::new();
         let rules = Rules::new(&sets);

@@ -4,19 +4,27 @@
 //! guard-prerouting, guard-output   dstnat-10  source ranges: drop who may not connect
 //! nat-prerouting, nat-output       dstnat-5   front → class → chain pick-N (host-N for host)
 //!   pick-N, host-N                            id . hash mod N → slot → dnat
-//! fate-input, fate-forward         dstnat-10  front → class → drop or reject; other ports of a
-//! fate-output                      dstnat+10  cluster IP → reject
-//! masquerade                       srcnat     by what the client connected to; hairpins
+//! fate-prerouting, fate-output     dstnat+10  front → class → drop or reject; other ports of a
+//!                                             cluster IP → reject
+//! nat-postrouting                  srcnat     by what the client connected to; hairpins
 //! ```
 //!
-//! dstnat−5 comes before kube-proxy's chains at dstnat, so that mode `vips` wins over them. In
-//! output the fates come after nat: what nat took has another destination by then.
+//! dstnat−5 comes before kube-proxy's chains at dstnat, so that mode `vips` wins over them. The
+//! fates come after nat: what nat took has another destination by then. kube-proxy rejects in input
+//! and forward, for kernels before 5.9; in prerouting it works without a route to the address, and
+//! the client gets no ICMP redirect to an address that nobody has.
 //!
-//! Registers: 0–1 id, 2 class, 3 flags; a key from 4 on; 15 scratch. No packet mark is used, so
-//! none can collide with a CNI's.
+//! Registers: 0–3 the value of a front (flags, id in two, class), of which 1–3 turn into the key of
+//! a slot; others from 4 on; 15 scratch. No packet mark is used, so none can collide with a CNI's.
+//!
+//! The nft program must be able to list this. It knows of what a map gives only the first
+//! register, with no length, and aborts on a key that begins there or contains it (1.0.6). So the
+//! flags come first, and constants stand in the other registers before the map overwrites them:
+//! where the program shows `0x1d . 0x1d`, an id is meant, and `0x1d vmap` means the class.
 
-use linux::nft::Verdict;
-use linux::nft::{Base, ChainSpec, Ct, Expr, Flow, Hook, Meta, NfProto, Op, Reg, SetSpec, Shape};
+use linux::nft::{
+    Base, ChainSpec, Ct, Expr, Flow, Hook, Meta, NfProto, Op, Reg, SetSpec, Shape, Verdict,
+};
 use plan::forward::{SEED, slots};
 use plan::net::Family;
 
@@ -24,9 +32,11 @@ use super::layout::{
     CLASS_DROP, CLASS_REJECT, Kind, MASQUERADE, RESTRICTED, SetId, Sets, address_length, short_hash,
 };
 
-const ID: Reg = Reg(0);
-const CLASS: Reg = Reg(2);
-const FLAGS: Reg = Reg(3);
+/// The value of a front, which begins with its flags.
+const FLAGS: Reg = Reg(0);
+const ID: Reg = Reg(1);
+/// Right after the id: the class, then the index of a slot.
+const CLASS: Reg = Reg(3);
 const KEY: Reg = Reg(4);
 const SCRATCH: Reg = Reg(15);
 
@@ -89,16 +99,15 @@ impl Build<'_> {
             ("guard-output", Filter, Hook::Output, DSTNAT - 10),
             ("nat-prerouting", Nat, Hook::Prerouting, DSTNAT - 5),
             ("nat-output", Nat, Hook::Output, DSTNAT - 5),
-            ("fate-input", Filter, Hook::Input, DSTNAT - 10),
-            ("fate-forward", Filter, Hook::Forward, DSTNAT - 10),
+            ("fate-prerouting", Filter, Hook::Prerouting, DSTNAT + 10),
             ("fate-output", Filter, Hook::Output, DSTNAT + 10),
-            ("masquerade", Nat, Hook::Postrouting, SRCNAT),
+            ("nat-postrouting", Nat, Hook::Postrouting, SRCNAT),
         ];
         for (name, flow, hook, priority) in base {
             self.chain(name, Some((flow, hook, priority)));
         }
-        self.chain("reject", None);
-        self.rule("reject", "nobody serves this", vec![Expr::Reject]);
+        self.chain("fate-reject", None);
+        self.rule("fate-reject", "nobody serves this", vec![Expr::Reject]);
 
         let pick = self.picks("pick", Kind::Front);
         let host = self.picks("host", Kind::Host);
@@ -108,7 +117,7 @@ impl Build<'_> {
                 (CLASS_DROP.to_ne_bytes(), Verdict::Drop),
                 (
                     CLASS_REJECT.to_ne_bytes(),
-                    Verdict::Goto("reject".to_owned()),
+                    Verdict::Goto("fate-reject".to_owned()),
                 ),
             ],
         );
@@ -127,7 +136,7 @@ impl Build<'_> {
             for chain in ["nat-prerouting", "nat-output"] {
                 self.dispatch(chain, "fronts", family, Kind::Front, &pick, false);
             }
-            for chain in ["fate-input", "fate-forward", "fate-output"] {
+            for chain in ["fate-prerouting", "fate-output"] {
                 self.dispatch(chain, "no endpoints", family, Kind::Front, &fate, true);
                 self.other_ports(chain, family);
             }
@@ -188,9 +197,9 @@ impl Build<'_> {
     fn pick(&self, family: Family, kind: Kind, modulus: u32) -> Vec<Expr> {
         let length = u32::from(address_length(family));
         let words = address_length(family) / 4;
-        // The tuple ends before SCRATCH: 3 + 4 + 4 + 1 + 1 registers. It overwrites the flags.
-        let tuple = FLAGS;
-        let mut exprs = self.look_up(family, kind);
+        // The tuple ends before SCRATCH: 4 + 4 + 4 + 1 + 1 registers.
+        let tuple = KEY;
+        let mut exprs = self.look_up(family, kind, false);
         exprs.extend([
             source(family, tuple),
             destination(family, Reg(tuple.0 + words)),
@@ -225,10 +234,13 @@ impl Build<'_> {
         exprs
     }
 
-    /// Value of the front that the packet is for, from register 0 on.
-    fn look_up(&self, family: Family, kind: Kind) -> Vec<Expr> {
+    /// The value of the front that the packet is for, from FLAGS on.
+    fn look_up(&self, family: Family, kind: Kind, only_new: bool) -> Vec<Expr> {
         let words = address_length(family) / 4;
         let mut exprs = is_family(family);
+        if only_new {
+            exprs.extend(connection(Ct::State, Ct::STATE_NEW));
+        }
         exprs.extend([
             destination(family, KEY),
             Expr::Meta {
@@ -241,8 +253,8 @@ impl Build<'_> {
                 length: 2,
                 to: Reg(KEY.0 + words + 1),
             },
-            self.find(family, kind),
         ]);
+        exprs.extend(self.find(family, kind));
         exprs
     }
 
@@ -253,7 +265,7 @@ impl Build<'_> {
             Family::V4 => Ct::OriginalAddress4,
             Family::V6 => Ct::OriginalAddress6,
         };
-        vec![
+        let mut exprs = vec![
             Expr::Ct { key, to: KEY },
             Expr::Meta {
                 key: Meta::L4Proto,
@@ -263,24 +275,35 @@ impl Build<'_> {
                 key: Ct::OriginalPort,
                 to: Reg(KEY.0 + words + 1),
             },
-            self.find(family, kind),
+        ];
+        exprs.extend(self.find(family, kind));
+        exprs
+    }
+
+    /// The value that the key leads to. See the module's documentation for the constants.
+    fn find(&self, family: Family, kind: Kind) -> [Expr; 4] {
+        const PLACEHOLDER: u32 = u32::from_be(0x1d);
+        let fill = |reg: Reg| Expr::Word {
+            to: reg,
+            value: PLACEHOLDER,
+        };
+        [
+            fill(ID),
+            fill(Reg(ID.0 + 1)),
+            fill(CLASS),
+            Expr::Lookup {
+                set: self.sets.name(SetId(kind, family)).to_owned(),
+                key: KEY,
+                to: Some(FLAGS),
+            },
         ]
     }
 
-    fn find(&self, family: Family, kind: Kind) -> Expr {
-        Expr::Lookup {
-            set: self.sets.name(SetId(kind, family)).to_owned(),
-            key: KEY,
-            to: Some(ID),
-        }
-    }
-
     fn guard(&mut self, chain: &str, family: Family) {
-        let mut exprs = self.look_up(family, Kind::Front);
+        let mut exprs = self.look_up(family, Kind::Front, true);
         exprs.extend(has_bits(FLAGS, RESTRICTED));
-        exprs.extend(connection(Ct::State, Ct::STATE_NEW));
         exprs.extend([
-            source(family, CLASS), // right after the id
+            source(family, CLASS),
             Expr::NotIn {
                 set: self.sets.name(SetId(Kind::Range, family)).to_owned(),
                 key: ID,
@@ -299,10 +322,7 @@ impl Build<'_> {
         map: &str,
         only_new: bool,
     ) {
-        let mut exprs = self.look_up(family, kind);
-        if only_new {
-            exprs.extend(connection(Ct::State, Ct::STATE_NEW));
-        }
+        let mut exprs = self.look_up(family, kind, only_new);
         exprs.push(Expr::Dispatch {
             map: map.to_owned(),
             key: CLASS,
@@ -312,6 +332,7 @@ impl Build<'_> {
 
     fn other_ports(&mut self, chain: &str, family: Family) {
         let mut exprs = is_family(family);
+        exprs.extend(connection(Ct::State, Ct::STATE_NEW));
         exprs.extend([
             destination(family, KEY),
             Expr::Lookup {
@@ -319,9 +340,8 @@ impl Build<'_> {
                 key: KEY,
                 to: None,
             },
+            Expr::Verdict(Verdict::Goto("fate-reject".to_owned())),
         ]);
-        exprs.extend(connection(Ct::State, Ct::STATE_NEW));
-        exprs.push(Expr::Verdict(Verdict::Goto("reject".to_owned())));
         self.rule(chain, "no such port", exprs);
     }
 
@@ -334,7 +354,7 @@ impl Build<'_> {
         exprs.extend(self.look_up_original(family, Kind::Front));
         exprs.extend(has_bits(FLAGS, MASQUERADE));
         exprs.push(Expr::Masquerade);
-        self.rule("masquerade", "external, policy Cluster", exprs);
+        self.rule("nat-postrouting", "external, policy Cluster", exprs);
 
         let mut exprs = ours.clone();
         exprs.extend([
@@ -347,7 +367,7 @@ impl Build<'_> {
             },
             Expr::Masquerade,
         ]);
-        self.rule("masquerade", "hairpin", exprs);
+        self.rule("nat-postrouting", "hairpin", exprs);
 
         let mut exprs = ours;
         exprs.extend(self.look_up_original(family, Kind::Host));
@@ -360,7 +380,7 @@ impl Build<'_> {
             },
             Expr::Masquerade,
         ]);
-        self.rule("masquerade", "own connections, policy Local", exprs);
+        self.rule("nat-postrouting", "own connections, policy Local", exprs);
     }
 }
 

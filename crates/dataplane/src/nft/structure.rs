@@ -4,13 +4,11 @@ use std::collections::BTreeSet;
 
 use linux::nft::{self, Batch, Data, Element, Refused};
 
-use super::error::{errno, reading};
+use super::error::{ENOENT, EPERM, errno, reading};
 use super::{Error, Nft, Report, TABLE};
 
 /// The table that a probe pretends to make.
 const PROBE: &str = "corten-probe";
-const EPERM: i32 = 1;
-const ENOENT: i32 = 2;
 
 /// What stands in the kernel.
 pub(super) enum Found {

@@ -66,8 +66,19 @@ impl Lab {
             client: NetNs::create("client").expect("namespace"),
             pods: NetNs::create("pods").expect("namespace"),
         };
-        for key in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
-            std::fs::write(format!("/proc/sys/{key}"), "1").expect("sysctl");
+        for (key, value) in [
+            ("ipv4/ip_forward", "1"),
+            ("ipv6/conf/all/forwarding", "1"),
+            // Every rejection is answered, not one in a second.
+            ("ipv4/icmp_ratelimit", "0"),
+            ("ipv6/icmp/ratelimit", "0"),
+        ] {
+            std::fs::write(format!("/proc/sys/net/{key}"), value).expect("sysctl");
+        }
+        // No address is tentative, not for a moment.
+        let no_dad = || std::fs::write("/proc/sys/net/ipv6/conf/default/accept_dad", "0");
+        for written in [Ok(no_dad()), lab.client.run(no_dad), lab.pods.run(no_dad)] {
+            written.expect("enter").expect("sysctl");
         }
         for (index, name) in ["client", "pods"].into_iter().enumerate() {
             ip(&format!(
@@ -93,8 +104,8 @@ impl Lab {
             ip(&format!("-n {name} route add default via fd0{index}::1"));
         }
         // The host's own connections need a route before the rules see them.
-        ip("route add default via 10.0.0.9");
-        ip("route add default via fd00::9");
+        ip("route add default via 10.1.0.9");
+        ip("route add default via fd01::9");
         lab
     }
 
@@ -160,11 +171,14 @@ impl Seen {
     }
 }
 
-const PATIENCE: Duration = Duration::from_millis(400);
+/// How long silence is listened to, where silence is expected.
+pub(crate) const BRIEFLY: Duration = Duration::from_millis(300);
+/// The deadline of an answer or refusal.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
 
 /// Connects by TCP in the calling thread's namespace.
-pub(crate) fn tcp(to: SocketAddr) -> Seen {
-    match TcpStream::connect_timeout(&to, PATIENCE) {
+pub(crate) fn tcp(to: SocketAddr, patience: Duration) -> Seen {
+    match TcpStream::connect_timeout(&to, patience) {
         Ok(mut stream) => {
             let mut text = String::new();
             stream.read_to_string(&mut text).expect("read");
@@ -177,7 +191,7 @@ pub(crate) fn tcp(to: SocketAddr) -> Seen {
 /// Sends a datagram from `source` and waits for the answer.
 pub(crate) fn udp(source: IpAddr, to: SocketAddr) -> Seen {
     let socket = UdpSocket::bind(SocketAddr::new(source, 0)).expect("bind");
-    socket.set_read_timeout(Some(PATIENCE)).expect("timeout");
+    socket.set_read_timeout(Some(DEADLINE)).expect("timeout");
     socket.connect(to).expect("route");
     socket.send(b"?").expect("send");
     let mut buffer = [0; 128];

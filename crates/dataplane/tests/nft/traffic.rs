@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use dataplane::nft::Nft;
-use plan::forward::{Fate, Frontend, FrontendKind, Origin, Packet, ServicePort, Tracer};
+use plan::forward::{Fate, Frontend, FrontendKind, Origin, Packet, Tracer};
 use plan::net::{Family, Protocol};
 use plan::world::Policy::{self, Cluster, Local};
 
-use super::lab::{Desired, Lab, Seen, frontend, key, sandboxed, service, tcp, udp};
+use super::lab::{
+    BRIEFLY, DEADLINE, Desired, Lab, Seen, frontend, key, sandboxed, service, tcp, udp,
+};
 use FrontendKind::{ClusterIp, LoadBalancer};
 
 const FAMILIES: [(Family, &str, &str); 2] = [
@@ -88,7 +90,7 @@ fn tcp_and_udp_reach_every_endpoint_in_both_families() {
                             .run(|| {
                                 for _ in 0..60 {
                                     let seen = match (protocol, family) {
-                                        (Protocol::Tcp, _) => tcp(to),
+                                        (Protocol::Tcp, _) => tcp(to, DEADLINE),
                                         (_, Family::V4) => udp([10, 0, 0, 9].into(), to),
                                         (_, Family::V6) => udp("fd00::9".parse().expect("ip"), to),
                                     };
@@ -108,7 +110,343 @@ fn tcp_and_udp_reach_every_endpoint_in_both_families() {
     );
 }
 
-/// A service port with one kind of front, for the fates.
-fn port(front: &str, kind: FrontendKind, policy: Policy, pods: u8, local: bool) -> ServicePort {
-    service(vec![frontend(front, kind, policy)], 2..2 + pods, local)
+/// One service port with one front on port `number`, and what a connection to it meets.
+struct Case {
+    name: &'static str,
+    number: u16,
+    kind: FrontendKind,
+    policy: Policy,
+    pods: std::ops::Range<u8>,
+    local: bool,
+    usable: bool,
+    from: Origin,
+    expected: Outcome,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Answer { masquerade: bool },
+    Refused,
+    Silence,
+}
+
+fn cases() -> Vec<Case> {
+    use Origin::{Host, Interface};
+    use Outcome::{Answer, Refused, Silence};
+    let answer = |masquerade| Answer { masquerade };
+    let case = |name, number, kind, policy, pods, local, usable, from, expected| Case {
+        name,
+        number,
+        kind,
+        policy,
+        pods,
+        local,
+        usable,
+        from,
+        expected,
+    };
+    let (none, some) = (2..2, 2..4);
+    vec![
+        case(
+            "VIP",
+            1,
+            LoadBalancer,
+            Cluster,
+            some.clone(),
+            false,
+            true,
+            Interface,
+            answer(true),
+        ),
+        case(
+            "VIP, host",
+            2,
+            LoadBalancer,
+            Cluster,
+            some.clone(),
+            false,
+            true,
+            Host,
+            answer(true),
+        ),
+        case(
+            "cluster IP",
+            3,
+            ClusterIp,
+            Cluster,
+            some.clone(),
+            false,
+            true,
+            Interface,
+            answer(false),
+        ),
+        case(
+            "Local, here",
+            4,
+            LoadBalancer,
+            Local,
+            some.clone(),
+            true,
+            true,
+            Interface,
+            answer(false),
+        ),
+        case(
+            "Local, elsewhere",
+            5,
+            LoadBalancer,
+            Local,
+            some.clone(),
+            false,
+            true,
+            Interface,
+            Silence,
+        ),
+        case(
+            "Local, elsewhere, host",
+            6,
+            LoadBalancer,
+            Local,
+            some.clone(),
+            false,
+            true,
+            Host,
+            answer(true),
+        ),
+        case(
+            "Local, nowhere",
+            7,
+            LoadBalancer,
+            Local,
+            none.clone(),
+            false,
+            false,
+            Interface,
+            Refused,
+        ),
+        case(
+            "VIP, nowhere",
+            8,
+            LoadBalancer,
+            Cluster,
+            none.clone(),
+            false,
+            false,
+            Interface,
+            Refused,
+        ),
+        case(
+            "VIP, nowhere, host",
+            9,
+            LoadBalancer,
+            Cluster,
+            none.clone(),
+            false,
+            false,
+            Host,
+            Refused,
+        ),
+        case(
+            "cluster IP, nowhere",
+            10,
+            ClusterIp,
+            Cluster,
+            none.clone(),
+            false,
+            false,
+            Interface,
+            Refused,
+        ),
+        case(
+            "internal Local, elsewhere, host",
+            11,
+            ClusterIp,
+            Local,
+            some,
+            false,
+            true,
+            Host,
+            Silence,
+        ),
+    ]
+}
+
+/// The cases of dataplane.md 1.4 and 1.6, in the kernel and in the tracer.
+#[test]
+fn fates() {
+    sandboxed("traffic::fates", || {
+        let lab = Lab::new();
+        lab.serve(8080);
+        let cases = cases();
+        let mut desired = Desired::new();
+        for (family, vip, cluster) in FAMILIES {
+            for case in &cases {
+                let address = match case.kind {
+                    ClusterIp => cluster,
+                    _ => vip,
+                };
+                let front = frontend(
+                    &format!("{address}:{}", case.number),
+                    case.kind,
+                    case.policy,
+                );
+                let mut port = service(vec![front], case.pods.clone(), case.local);
+                port.usable_anywhere = case.usable;
+                desired.insert(
+                    key(&format!("s{}", case.number), Protocol::Tcp, family),
+                    port,
+                );
+            }
+        }
+        let mut nft = Nft::open().expect("open");
+        nft.adopt(&desired).expect("adopt");
+        let tracer = tracer(&desired);
+        for (family, vip, cluster) in FAMILIES {
+            for case in &cases {
+                let address = match case.kind {
+                    ClusterIp => cluster,
+                    _ => vip,
+                };
+                let to: SocketAddr = format!("{address}:{}", case.number)
+                    .parse()
+                    .expect("socket");
+                let patience = match case.expected {
+                    Outcome::Silence => BRIEFLY,
+                    _ => DEADLINE,
+                };
+                let seen = match case.from {
+                    Origin::Host => tcp(to, patience),
+                    Origin::Interface => lab.client.run(|| tcp(to, patience)).expect("enter"),
+                };
+                let outcome = match &seen {
+                    Seen::Answer { peer, from, .. } => Outcome::Answer {
+                        // The host's own address may stay while the port changes.
+                        masquerade: peer != from,
+                    },
+                    Seen::Refused => Outcome::Refused,
+                    Seen::Silence => Outcome::Silence,
+                };
+                assert_eq!(outcome, case.expected, "{}, {family}", case.name);
+                match seen {
+                    Seen::Answer { .. } => agree(&tracer, case.from, Protocol::Tcp, to, &seen),
+                    _ => {
+                        let fate = tracer.trace(&Packet {
+                            from: case.from,
+                            protocol: Protocol::Tcp,
+                            source: SocketAddr::new([10, 0, 0, 9].into(), 1),
+                            destination: to,
+                        });
+                        let expected = match outcome {
+                            Outcome::Silence => Fate::Drop,
+                            _ => Fate::Reject,
+                        };
+                        assert_eq!(fate, expected, "{}, {family}, tracer", case.name);
+                    }
+                }
+            }
+            let other: SocketAddr = format!("{cluster}:99").parse().expect("socket");
+            let seen = lab.client.run(|| tcp(other, DEADLINE)).expect("enter");
+            assert_eq!(
+                seen,
+                Seen::Refused,
+                "cluster IP, port without a front, {family}"
+            );
+        }
+    });
+}
+
+#[test]
+fn a_pod_reaches_itself_through_its_service() {
+    sandboxed("traffic::a_pod_reaches_itself_through_its_service", || {
+        let lab = Lab::new();
+        lab.serve(8080);
+        let mut desired = Desired::new();
+        for (family, _, cluster) in FAMILIES {
+            let front = frontend(&format!("{cluster}:80"), ClusterIp, Cluster);
+            let port = service(vec![front], 2..3, false);
+            desired.insert(key("web", Protocol::Udp, family), port);
+        }
+        let mut nft = Nft::open().expect("open");
+        nft.adopt(&desired).expect("adopt");
+        let tracer = tracer(&desired);
+        for ((_, _, cluster), pod) in FAMILIES.into_iter().zip(["10.1.0.2", "fd01::2"]) {
+            let to: SocketAddr = format!("{cluster}:80").parse().expect("socket");
+            let pod = pod.parse().expect("address");
+            let seen = lab.pods.run(|| udp(pod, to)).expect("enter");
+            agree(&tracer, Origin::Interface, Protocol::Udp, to, &seen);
+            let Seen::Answer { peer, .. } = seen else {
+                panic!("no answer");
+            };
+            assert_ne!(peer.ip(), pod, "masqueraded");
+        }
+    });
+}
+
+#[test]
+fn source_ranges_drop_the_others() {
+    sandboxed("traffic::source_ranges_drop_the_others", || {
+        let lab = Lab::new();
+        lab.serve(8080);
+        let ranges = [
+            ("10.0.0.8/31", "fd00::8/125", true),
+            ("10.0.0.0/29", "fd00::/126", false),
+        ];
+        let mut nft = Nft::open().expect("open");
+        for (v4, v6, admitted) in ranges {
+            let mut desired = Desired::new();
+            for ((family, vip, cluster), range) in FAMILIES.into_iter().zip([v4, v6]) {
+                let mut port = service(both(vip, cluster, 80, Cluster), 2..5, false);
+                port.source_ranges = vec![range.parse().expect("range")];
+                desired.insert(key("web", Protocol::Tcp, family), port);
+            }
+            nft.adopt(&desired).expect("adopt");
+            assert!(
+                nft.check().expect("check").is_zero(),
+                "ranges read back equal"
+            );
+            for (family, vip, cluster) in FAMILIES {
+                let [vip, cluster] =
+                    [vip, cluster].map(|ip| format!("{ip}:80").parse().expect("socket"));
+                let patience = if admitted { DEADLINE } else { BRIEFLY };
+                let seen = lab
+                    .client
+                    .run(|| [tcp(vip, patience), tcp(cluster, DEADLINE)])
+                    .expect("enter");
+                let answers = seen.map(|seen| matches!(seen, Seen::Answer { .. }));
+                assert_eq!(answers, [admitted, true], "{family}");
+            }
+        }
+    });
+}
+
+/// More endpoints than exact chains: the tables of slots.
+#[test]
+fn a_large_service_uses_a_table_of_slots() {
+    sandboxed("traffic::a_large_service_uses_a_table_of_slots", || {
+        let lab = Lab::new();
+        lab.serve(8080);
+        let (family, vip, cluster) = FAMILIES[0];
+        let mut port = service(both(vip, cluster, 80, Cluster), 2..10, false);
+        // Those that answer, and as many again as are needed to pass the exact chains.
+        let more = (0..62u8).map(|n| SocketAddr::from(([10, 9, 0, n], 8080)));
+        port.cluster.extend(more);
+        port.cluster.sort_unstable();
+        assert!(port.cluster.len() > 64);
+        let desired = Desired::from([(key("web", Protocol::Tcp, family), port)]);
+        let mut nft = Nft::open().expect("open");
+        let report = nft.adopt(&desired).expect("adopt");
+        assert!(report.added > 2048, "{report:?}");
+        let to: SocketAddr = format!("{vip}:80").parse().expect("socket");
+        let tracer = tracer(&desired);
+        let answers = lab
+            .client
+            .run(|| {
+                let seen = (0..30).map(|_| tcp(to, BRIEFLY));
+                seen.filter(|seen| matches!(seen, Seen::Answer { .. }))
+                    .inspect(|seen| agree(&tracer, Origin::Interface, Protocol::Tcp, to, seen))
+                    .count()
+            })
+            .expect("enter");
+        assert!(answers > 0);
+    });
 }

@@ -147,6 +147,13 @@ pub enum Expr {
         /// Where to.
         to: Reg,
     },
+    /// Load a constant, a native-endian word.
+    Word {
+        /// Where to.
+        to: Reg,
+        /// It.
+        value: u32,
+    },
     /// Keep the bits in `mask`.
     Mask {
         /// From here.
@@ -238,7 +245,7 @@ impl Expr {
             Self::Dnat { .. } => "nat",
             Self::Masquerade => "masq",
             Self::Reject => "reject",
-            Self::Verdict(_) => "immediate",
+            Self::Verdict(_) | Self::Word { .. } => "immediate",
         }
     }
 
@@ -276,6 +283,10 @@ impl Expr {
                 if key.directed() {
                     data.bytes(3, &[0]); // NFTA_CT_DIRECTION: original
                 }
+            }
+            Self::Word { to, value } => {
+                data.u32(1, to.number());
+                data.nest(2, |nest| nest.bytes(1, &value.to_ne_bytes()));
             }
             Self::Mask { from, to, mask } => {
                 data.u32(1, from.number());

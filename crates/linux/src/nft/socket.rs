@@ -82,9 +82,17 @@ impl Socket {
         // Short errors with the kernel's own words. Kernels without these still work.
         let _ = socket.option(libc::SOL_NETLINK, libc::NETLINK_EXT_ACK, 1);
         let _ = socket.option(libc::SOL_NETLINK, libc::NETLINK_CAP_ACK, 1);
-        // Without NET_ADMIN the plain sizes stay; nf_tables then refuses the batch by name.
-        let _ = socket.option(libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, SEND_BUFFER);
-        let _ = socket.option(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, RECEIVE_BUFFER);
+        for (option, size) in [
+            (libc::SO_SNDBUFFORCE, SEND_BUFFER),
+            (libc::SO_RCVBUFFORCE, RECEIVE_BUFFER),
+        ] {
+            // EPERM here is the first sign of a missing NET_ADMIN.
+            let enlarged = socket.option(libc::SOL_SOCKET, option, size);
+            enlarged.map_err(|source| Error::Socket {
+                action: "enlarge its buffers",
+                source,
+            })?;
+        }
         Ok(socket)
     }
 

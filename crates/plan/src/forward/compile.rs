@@ -15,7 +15,7 @@ pub fn slots_id(key: &PortKey, policy: Policy) -> SlotsId {
     };
     let digest = Sha256::digest(format!("{key} {set}"));
     let bytes: Option<&[u8; 8]> = digest.first_chunk();
-    SlotsId(bytes.map_or(0, |bytes| u64::from_be_bytes(*bytes)))
+    SlotsId::new(bytes.map_or(0, |bytes| u64::from_be_bytes(*bytes)))
 }
 
 /// The elements that forward `port`.

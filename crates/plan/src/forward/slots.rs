@@ -124,7 +124,7 @@ mod tests {
 
     fn counts(list: &[SocketAddr]) -> Vec<usize> {
         let mut counts = vec![0; list.len()];
-        for element in fill(SlotsId(1), list) {
+        for element in fill(SlotsId::new(2), list) {
             let Element::Slot { endpoint, .. } = element else {
                 panic!("not a slot");
             };
@@ -168,8 +168,8 @@ mod tests {
         let mut fewer = all.clone();
         let gone = fewer.remove(50);
         let (before, after): (Vec<_>, Vec<_>) = (
-            fill(SlotsId(1), &all).collect(),
-            fill(SlotsId(1), &fewer).collect(),
+            fill(SlotsId::new(2), &all).collect(),
+            fill(SlotsId::new(2), &fewer).collect(),
         );
         assert_eq!(before.len(), after.len());
         let moved = before

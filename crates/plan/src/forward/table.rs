@@ -37,12 +37,8 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.claim {
             Claim::Front(front) => write!(f, "{front} is taken by {}", self.holder),
-            Claim::Slots(SlotsId(id)) => {
-                write!(
-                    f,
-                    "digest {id:016x} is that of {} too; rename one",
-                    self.holder
-                )
+            Claim::Slots(id) => {
+                write!(f, "digest {id} is that of {} too; rename one", self.holder)
             }
         }
     }
