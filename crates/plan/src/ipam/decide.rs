@@ -203,6 +203,9 @@ pub fn decide(
     };
     let mut decision = pass.run();
     decision.notes = pass.notes;
+    if let Some(recorded) = recorded {
+        decision.notes.extend(usurped(allocator, service, recorded));
+    }
     if decision.allocation.as_ref() != recorded && decision.needs_write(service) {
         decision
             .notes
@@ -212,6 +215,19 @@ pub fn decide(
             }));
     }
     decision
+}
+
+/// A deposed leader's last write may have landed after its successor gave the address to another
+/// Service: the status is put right, and that is told.
+fn usurped(allocator: &Allocator, service: &Service, recorded: &Allocation) -> Option<Note> {
+    let foreign = service
+        .assigned()
+        .filter(|ip| !recorded.ips.contains(ip))
+        .find_map(|ip| Some((ip, allocator.users(ip).find(|user| **user != service.key)?)));
+    foreign.map(|(ip, holder)| Note {
+        reason: Reason::ClearAssignment,
+        message: format!("\"{ip}\" in its status belongs to \"{holder}\": taken back"),
+    })
 }
 
 impl Allocator {

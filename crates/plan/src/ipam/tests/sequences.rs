@@ -241,6 +241,20 @@ fn a_duplicate_from_outside_is_cleared_and_the_holder_keeps_it() {
 }
 
 #[test]
+fn an_address_of_another_in_the_status_is_taken_back_and_told() {
+    let mut allocator = allocator([pool("a", "192.0.2.0/24")]);
+    let (mut first, mut second) = (lb("first"), lb("second"));
+    step(&mut allocator, &mut first);
+    step(&mut allocator, &mut second);
+    // The old leader's write for `second` lands after the new one gave that address to `first`.
+    let usurper = lb("second").status("192.0.2.0");
+    let decision = decide(&allocator, &usurper, None, &Options::default());
+    assert_eq!(decision.ingress, ips("192.0.2.1"));
+    assert_eq!(reasons(&decision), ["ClearAssignment"]);
+    assert!(decision.notes[0].message.contains("default/first"), "{:?}", decision.notes);
+}
+
+#[test]
 fn a_clearing_that_is_not_written_yet_is_told_once() {
     let mut allocator = allocator([pool("a", "192.0.2.0/32")]);
     step(&mut allocator, &mut lb("holder"));
