@@ -19,11 +19,7 @@ use plan::world::Policy;
 type Desired = BTreeMap<PortKey, ServicePort>;
 
 fn main() -> ExitCode {
-    let result = if in_sandbox() {
-        bench()
-    } else {
-        enter().map_err(Into::into)
-    };
+    let result = if in_sandbox() { bench() } else { enter() };
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -15,6 +15,9 @@
 //! After a failed batch nothing is assumed: the kernel is read again and compared
 //! ([`Nft::check`]). That also repairs a table that somebody flushed or changed.
 //!
+//! Where the kernel can (6.9), the table belongs to the socket and persists: nobody else can change
+//! or flush it while the agent runs, it outlives the process, and the next one claims it.
+//!
 //! Conntrack entries are not touched here.
 
 mod adopt;
@@ -67,6 +70,8 @@ pub struct Nft {
     sets: Sets,
     rules: Rules,
     table: Table,
+    /// What a new table is made with.
+    flags: u32,
     /// Ports whose elements the kernel refused, with its words.
     denied: BTreeMap<PortKey, String>,
     /// The kernel may hold something else than `table` says.
@@ -92,6 +97,7 @@ impl Nft {
             sets,
             rules,
             table: Table::default(),
+            flags: 0,
             denied: BTreeMap::new(),
             doubtful: true,
         };

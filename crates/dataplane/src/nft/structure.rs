@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use linux::nft::{self, Batch, Data, Element, Refused};
+use linux::nft::{self, Batch, Data, Element, Refused, TABLE_OWNER, TABLE_PERSIST};
 
 use super::error::{ENOENT, EPERM, errno, reading};
 use super::{Error, Nft, Report, TABLE};
@@ -16,6 +16,8 @@ pub(super) enum Found {
     Nothing,
     /// A table that has these of our sets.
     Table {
+        /// Its flags.
+        flags: u32,
         /// Names of all sets.
         sets: BTreeSet<String>,
         /// The rules are ours, all of them.
@@ -41,10 +43,17 @@ fn release(text: &str) -> Option<(u32, u32)> {
 }
 
 impl Nft {
-    /// Asks the kernel whether it could load everything, without loading it.
+    /// Asks the kernel whether it could load everything, without loading it, and whether a table
+    /// can be owned and stay: without both flags (kernel 6.9) it is made without owner, since an
+    /// owned table that does not stay would end with the process.
     pub(super) fn probe(&mut self) -> Result<(), Error> {
         let mut batch = Batch::new(PROBE);
-        let labels = self.build(&mut batch, true);
+        batch.add_table(TABLE_OWNER | TABLE_PERSIST);
+        if self.socket.check(batch).is_ok() {
+            self.flags = TABLE_OWNER | TABLE_PERSIST;
+        }
+        let mut batch = Batch::new(PROBE);
+        let labels = self.build(&mut batch, 0, &BTreeSet::new());
         let Err(error) = self.socket.check(batch) else {
             return Ok(());
         };
@@ -92,20 +101,42 @@ impl Nft {
         (what.cloned().unwrap_or_default(), needs)
     }
 
-    /// Reads what there is of the table.
-    pub(super) fn find(&mut self) -> Result<Found, Error> {
+    /// Looks for the table and makes it ours, if it is an owned one whose owner has ended; says
+    /// its flags. A table made without owner stays as it is.
+    fn claim(&mut self) -> Result<Option<u32>, Error> {
         let tables = self.socket.tables().map_err(reading)?;
         let Some(table) = tables.into_iter().find(|table| table.name == TABLE) else {
+            return Ok(None);
+        };
+        match table.owner {
+            Some(port) if port != self.socket.port().map_err(reading)? => {
+                return Err(Error::Owned {
+                    table: TABLE.to_owned(),
+                    port,
+                });
+            }
+            // The kernel takes the owner flag away with the owner.
+            None if table.flags & TABLE_PERSIST != 0 => {
+                let mut batch = Batch::new(TABLE);
+                batch.add_table(TABLE_OWNER | TABLE_PERSIST);
+                let claimed = self.socket.commit(batch);
+                claimed.map_err(|source| Error::Structure {
+                    action: "claim",
+                    table: TABLE.to_owned(),
+                    source,
+                })?;
+                return Ok(Some(TABLE_OWNER | TABLE_PERSIST));
+            }
+            _ => {}
+        }
+        Ok(Some(table.flags))
+    }
+
+    /// Reads what there is of the table.
+    fn find(&mut self) -> Result<Found, Error> {
+        let Some(flags) = self.claim()? else {
             return Ok(Found::Nothing);
         };
-        if let Some(port) = table.owner
-            && port != self.socket.port().map_err(reading)?
-        {
-            return Err(Error::Owned {
-                table: TABLE.to_owned(),
-                port,
-            });
-        }
         let sets: BTreeSet<_> = self
             .socket
             .sets(TABLE)
@@ -113,7 +144,11 @@ impl Nft {
             .into_iter()
             .collect();
         let rules_right = self.rules_right(&sets)?;
-        Ok(Found::Table { sets, rules_right })
+        Ok(Found::Table {
+            flags,
+            sets,
+            rules_right,
+        })
     }
 
     /// Chains, rules and constant maps are there as they should be.
@@ -186,9 +221,13 @@ impl Nft {
         &mut self,
         report: &mut Report,
     ) -> Result<BTreeSet<String>, Error> {
-        let (sets, rules_right) = match self.find()? {
-            Found::Nothing => (None, false),
-            Found::Table { sets, rules_right } => (Some(sets), rules_right),
+        let (flags, sets, rules_right) = match self.find()? {
+            Found::Nothing => (self.flags, None, false),
+            Found::Table {
+                flags,
+                sets,
+                rules_right,
+            } => (flags, Some(sets), rules_right),
         };
         let ours: BTreeSet<&str> = self.sets.iter().map(|set| set.name.as_str()).collect();
         if let Some(sets) = &sets
@@ -204,7 +243,7 @@ impl Nft {
             let (keep, gone): (BTreeSet<_>, BTreeSet<_>) = sets
                 .into_iter()
                 .partition(|name| ours.contains(name.as_str()));
-            batch.add_table(0);
+            batch.add_table(flags);
             batch.delete_rules();
             for name in &gone {
                 // Elements hold on to chains until they go.
@@ -216,7 +255,7 @@ impl Nft {
             }
             kept = keep;
         }
-        self.build_around(&mut batch, &kept);
+        self.build(&mut batch, flags, &kept);
         self.socket
             .commit(batch)
             .map_err(|source| match errno(&source) {
@@ -232,16 +271,10 @@ impl Nft {
         Ok(kept)
     }
 
-    fn build(&self, batch: &mut Batch, labelled: bool) -> Vec<String> {
-        let labels = self.build_around(batch, &BTreeSet::new());
-        debug_assert!(labelled && labels.len() == batch.next_number() as usize - 1);
-        labels
-    }
-
     /// Everything except the sets in `kept`; returns what each message is.
-    fn build_around(&self, batch: &mut Batch, kept: &BTreeSet<String>) -> Vec<String> {
+    fn build(&self, batch: &mut Batch, flags: u32, kept: &BTreeSet<String>) -> Vec<String> {
         let mut labels = vec!["table".to_owned()];
-        batch.add_table(0);
+        batch.add_table(flags);
         for set in self.sets.iter().filter(|set| !kept.contains(&set.name)) {
             batch.add_set(set);
             labels.push(format!("set {}", set.name));
@@ -270,6 +303,9 @@ impl Nft {
 
     /// Deletes the table; that it is absent is no error.
     pub(super) fn delete(&mut self) -> Result<(), Error> {
+        if self.claim()?.is_none() {
+            return Ok(());
+        }
         let mut batch = Batch::new(TABLE);
         batch.delete_table();
         match self.socket.commit(batch) {

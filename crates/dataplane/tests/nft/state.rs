@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use dataplane::nft::{Error, Nft, TABLE};
-use linux::nft::{Batch, Data, Element, Socket};
+use linux::nft::{Batch, Data, Element, Socket, TABLE_OWNER, TABLE_PERSIST};
 use plan::forward::FrontendKind::{ClusterIp, ExternalIp, LoadBalancer};
 use plan::net::{Family, Protocol};
 use plan::world::Policy::Cluster;
@@ -40,14 +40,67 @@ fn contents() -> BTreeSet<String> {
     found
 }
 
-/// Changes the table behind the executor's back.
-fn meddle(change: impl FnOnce(&mut Batch)) {
+/// Changes the table behind the executor's back, if nobody owns it.
+fn try_to_meddle(change: impl FnOnce(&mut Batch)) -> Result<(), linux::nft::Error> {
     let mut batch = Batch::new(TABLE);
     change(&mut batch);
-    Socket::open()
-        .expect("socket")
-        .commit(batch)
-        .expect("the change is accepted");
+    Socket::open().expect("socket").commit(batch)
+}
+
+fn meddle(change: impl FnOnce(&mut Batch)) {
+    try_to_meddle(change).expect("the change is accepted");
+}
+
+/// A table that anybody can change, as older kernels make all: it stays so when adopted.
+fn without_owner() {
+    meddle(|batch| {
+        batch.add_table(0);
+    });
+}
+
+/// Flags and owner of the table.
+fn table() -> Option<(u32, Option<u32>)> {
+    let tables = Socket::open().expect("socket").tables().expect("tables");
+    let table = tables.into_iter().find(|table| table.name == TABLE)?;
+    Some((table.flags, table.owner))
+}
+
+#[test]
+fn an_owned_table_is_safe_and_the_next_process_claims_it() {
+    sandboxed(
+        "state::an_owned_table_is_safe_and_the_next_process_claims_it",
+        || {
+            let desired = services(5);
+            let mut nft = Nft::open().expect("open");
+            nft.adopt(&desired).expect("adopt");
+            let Some((flags, Some(_))) = table() else {
+                return println!("skipped: this kernel has no owned tables that persist (6.9)");
+            };
+            assert_eq!(flags, TABLE_OWNER | TABLE_PERSIST);
+            let refused = try_to_meddle(|batch| {
+                batch.delete_table();
+            });
+            assert!(refused.is_err(), "somebody else deleted it");
+            if let Ok(flush) = Command::new("nft").args(["flush", "ruleset"]).status() {
+                println!("nft flush ruleset: {flush}");
+                assert!(nft.check().expect("check").is_zero(), "flushed");
+            }
+            let mut second = Nft::open().expect("open");
+            let error = second.adopt(&desired).expect_err("two owners");
+            assert!(matches!(error, Error::Owned { .. }), "{error}");
+            drop(nft);
+            assert_eq!(
+                table(),
+                Some((TABLE_PERSIST, None)),
+                "it outlives its owner"
+            );
+            assert!(second.adopt(&desired).expect("adopt").is_zero());
+            assert!(matches!(table(), Some((_, Some(_)))));
+            drop(second);
+            Nft::open().expect("open").remove().expect("remove");
+            assert_eq!(table(), None);
+        },
+    );
 }
 
 /// The name of the set that starts with `prefix`.
@@ -146,15 +199,13 @@ fn steps_equal_adoption() {
 #[test]
 fn what_others_break_is_mended() {
     sandboxed("state::what_others_break_is_mended", || {
+        without_owner();
         let desired = services(20);
         let mut nft = Nft::open().expect("open");
         nft.adopt(&desired).expect("adopt");
         let right = contents();
         type Break = (&'static str, fn(&mut Batch));
         let breaks: [Break; 6] = [
-            ("table deleted", |b| {
-                b.delete_table();
-            }),
             ("rules deleted", |b| {
                 b.delete_rules();
             }),
@@ -184,6 +235,9 @@ fn what_others_break_is_mended() {
                 b.delete_elements(&set("front4"), [element(Data::None)]);
                 b.add_elements(&set("front4"), [element(Data::Value(&[1; 16]))]);
             }),
+            ("table deleted", |b| {
+                b.delete_table();
+            }),
         ];
         for (name, change) in breaks {
             meddle(change);
@@ -199,6 +253,7 @@ fn what_others_break_is_mended() {
 #[test]
 fn a_change_after_a_flush_restores_all() {
     sandboxed("state::a_change_after_a_flush_restores_all", || {
+        without_owner();
         let mut desired = services(21);
         let (last, port) = desired.pop_last().expect("one");
         let mut nft = Nft::open().expect("open");
@@ -219,6 +274,7 @@ fn another_versions_rules_are_swapped_and_equal_sets_kept() {
     sandboxed(
         "state::another_versions_rules_are_swapped_and_equal_sets_kept",
         || {
+            without_owner();
             let desired = services(20);
             let mut nft = Nft::open().expect("open");
             nft.adopt(&desired).expect("adopt");

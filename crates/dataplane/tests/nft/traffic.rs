@@ -441,7 +441,7 @@ fn a_large_service_uses_a_table_of_slots() {
         let answers = lab
             .client
             .run(|| {
-                let seen = (0..30).map(|_| tcp(to, BRIEFLY));
+                let seen = (0..12).map(|_| tcp(to, BRIEFLY));
                 seen.filter(|seen| matches!(seen, Seen::Answer { .. }))
                     .inspect(|seen| agree(&tracer, Origin::Interface, Protocol::Tcp, to, seen))
                     .count()
