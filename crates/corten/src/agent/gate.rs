@@ -25,9 +25,22 @@ pub(super) struct Gate {
     /// Services with ports that are not programmed yet, and the last job that has them.
     pending: HashMap<ServiceKey, u64>,
     waiting: BTreeMap<IpAddr, Announcement>,
+    /// Nothing is announced yet: see [`Gate::hold`].
+    held: bool,
 }
 
 impl Gate {
+    /// Keeps every announcement back until [`Gate::release`].
+    pub(super) const fn hold(&mut self) {
+        self.held = true;
+    }
+
+    /// Ends [`Gate::hold`]: returns the announcements that nothing else keeps back.
+    pub(super) fn release(&mut self) -> Vec<(IpAddr, Announcement)> {
+        self.held = false;
+        self.ready()
+    }
+
     /// Takes port changes in.
     pub(super) fn program(
         &mut self,
@@ -60,6 +73,14 @@ impl Gate {
     pub(super) fn done(&mut self, number: u64) -> Vec<(IpAddr, Announcement)> {
         self.under_way = false;
         self.pending.retain(|_, last| *last > number);
+        self.ready()
+    }
+
+    /// Takes out the announcements that wait for nothing any more.
+    fn ready(&mut self) -> Vec<(IpAddr, Announcement)> {
+        if self.held {
+            return Vec::new();
+        }
         let pending = &self.pending;
         let ready = |announcement: &Announcement| {
             announcement
@@ -82,11 +103,11 @@ impl Gate {
         announcement: Announcement,
     ) -> Option<Announcement> {
         self.waiting.remove(&address);
-        if announcement
+        let unprogrammed = announcement
             .services
             .iter()
-            .any(|service| self.pending.contains_key(service))
-        {
+            .any(|service| self.pending.contains_key(service));
+        if self.held || unprogrammed {
             self.waiting.insert(address, announcement);
             return None;
         }
@@ -144,6 +165,28 @@ mod tests {
     fn an_address_whose_ports_are_programmed_does_not_wait() {
         let mut gate = Gate::default();
         gate.program([(key("other"), Some(ServicePort::default()))]);
+        assert_eq!(
+            gate.admit(ADDRESS, announcement("a")),
+            Some(announcement("a"))
+        );
+    }
+
+    #[test]
+    fn what_is_held_waits_for_its_release_and_its_ports() {
+        let mut gate = Gate::default();
+        gate.hold();
+        assert_eq!(gate.admit(ADDRESS, announcement("a")), None);
+        gate.program([(key("a"), Some(ServicePort::default()))]);
+        let (job, _) = gate.job().expect("work");
+        assert_eq!(gate.done(job), [], "its ports are there, but it is held");
+        gate.program([(key("a"), None)]);
+        assert_eq!(
+            gate.release(),
+            [],
+            "it is not held, but its ports are not there"
+        );
+        let (job, _) = gate.job().expect("work");
+        assert_eq!(gate.done(job), [(ADDRESS, announcement("a"))]);
         assert_eq!(
             gate.admit(ADDRESS, announcement("a")),
             Some(announcement("a"))

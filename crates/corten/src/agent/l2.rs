@@ -3,7 +3,7 @@
 //! The manager owns the announcements and the schedule of gratuitous frames; each interface is a
 //! port with a task of its own.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -14,6 +14,7 @@ use proto::ethernet::Mac;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::interfaces::{self, Snapshot};
+use super::member::Silence;
 use super::port;
 use crate::http::Metrics;
 
@@ -27,7 +28,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(super) struct Context {
     pub(super) node: Name,
     pub(super) interfaces: watch::Receiver<Snapshot>,
-    pub(super) silent: watch::Receiver<bool>,
+    pub(super) silence: Silence,
     pub(super) metrics: Metrics,
 }
 
@@ -36,6 +37,8 @@ enum Command {
     Announce(Vec<(IpAddr, Announcement)>, oneshot::Sender<Vec<IpAddr>>),
     /// Stop announcing these; answered once nobody answers for them any more.
     Withdraw(Vec<IpAddr>, oneshot::Sender<()>),
+    /// Answer for each address only until another node claims it; answered once all are claimed.
+    HandOver(oneshot::Sender<()>),
 }
 
 /// The planner's handle.
@@ -61,13 +64,24 @@ impl L2 {
         let _ = self.commands.send(Command::Withdraw(addresses, done)).await;
         let _ = withdrawn.await;
     }
+
+    /// From now on each address is answered for only until another node claims it; completes once
+    /// all are claimed.
+    pub(super) async fn hand_over(&self) -> oneshot::Receiver<()> {
+        let (done, claimed) = oneshot::channel();
+        let _ = self.commands.send(Command::HandOver(done)).await;
+        claimed
+    }
 }
 
 /// The handle, and the task to run.
 pub(super) fn start(context: Context) -> (L2, impl Future<Output = ()> + Send) {
     let (commands_in, commands) = mpsc::channel(QUEUE);
+    let (claims_in, claims) = mpsc::channel(QUEUE);
     let manager = Manager {
         context,
+        claims: claims_in,
+        leaving: None,
         ports: HashMap::new(),
         announced: BTreeMap::new(),
         announcer: Announcer::new(announcer::Config::default()),
@@ -78,7 +92,7 @@ pub(super) fn start(context: Context) -> (L2, impl Future<Output = ()> + Send) {
         L2 {
             commands: commands_in,
         },
-        manager.run(commands),
+        manager.run(commands, claims),
     )
 }
 
@@ -96,10 +110,34 @@ struct Manager {
     start: Instant,
     /// Some interface has no port although it should.
     retry: bool,
+    /// Where ports tell of addresses that another station claims.
+    claims: mpsc::Sender<IpAddr>,
+    leaving: Option<Leaving>,
+}
+
+/// A hand-over under way.
+struct Leaving {
+    /// Addresses that nobody else has claimed yet.
+    unclaimed: BTreeSet<IpAddr>,
+    done: Option<oneshot::Sender<()>>,
+}
+
+impl Leaving {
+    fn look(&mut self) {
+        if self.unclaimed.is_empty()
+            && let Some(done) = self.done.take()
+        {
+            let _ = done.send(());
+        }
+    }
 }
 
 impl Manager {
-    async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+    async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        mut claims: mpsc::Receiver<IpAddr>,
+    ) {
         self.reconcile().await;
         loop {
             let due = self.announcer.poll_timeout().map(|due| self.start + due);
@@ -115,7 +153,23 @@ impl Manager {
                         self.withdraw(&addresses).await;
                         let _ = done.send(());
                     }
+                    Some(Command::HandOver(done)) => {
+                        let mut leaving = Leaving {
+                            unclaimed: self.announced.keys().copied().collect(),
+                            done: Some(done),
+                        };
+                        leaving.look();
+                        self.leaving = Some(leaving);
+                    }
                 },
+                // Never closed: this task holds a sender itself.
+                Some(address) = claims.recv() => self.claimed(address).await,
+                changed = self.context.silence.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.end_silence();
+                }
                 changed = self.context.interfaces.changed() => {
                     if changed.is_err() {
                         return;
@@ -165,8 +219,34 @@ impl Manager {
         nowhere
     }
 
+    /// Another station says that it has `address`: when this node is leaving, its successor.
+    async fn claimed(&mut self, address: IpAddr) {
+        let Some(leaving) = &mut self.leaving else {
+            return;
+        };
+        if leaving.unclaimed.remove(&address) {
+            tracing::info!(%address, "handed over");
+            leaving.look();
+            self.withdraw(&[address]).await;
+        }
+    }
+
+    /// After a pause others had this node's addresses, and clients go there still.
+    fn end_silence(&mut self) {
+        if self.context.silence.holds() {
+            return;
+        }
+        for address in self.announced.keys() {
+            self.announcer.trigger(self.start.elapsed(), *address);
+        }
+    }
+
     async fn withdraw(&mut self, addresses: &[IpAddr]) {
         for address in addresses {
+            if let Some(leaving) = &mut self.leaving {
+                leaving.unclaimed.remove(address);
+                leaving.look();
+            }
             self.announcer.remove(*address);
             self.tell(*address, port::Command::Withdraw).await;
             let old = self.announced.remove(address);
@@ -224,8 +304,12 @@ impl Manager {
                 index,
                 mac,
             };
-            let silent = self.context.silent.clone();
-            match port::start(identity, silent, self.context.metrics.clone()) {
+            let context = port::Context {
+                silence: self.context.silence.clone(),
+                claims: self.claims.clone(),
+                metrics: self.context.metrics.clone(),
+            };
+            match port::start(identity, context) {
                 Ok(commands) => {
                     tracing::info!(interface = interface.name, %mac, "announcing here");
                     let port = Port {

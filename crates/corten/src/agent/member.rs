@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
 use api::corten::v1alpha1::NodeStateStatus;
 use plan::name::Name;
 use plan::world;
-use proto::member::{Event, Key, Member, NodeName};
+use proto::member::{Event, Key, Member, NodeName, State};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -28,8 +30,55 @@ pub(super) enum Command {
     Peers(BTreeMap<Name, IpAddr>),
     /// What this node says of itself.
     State(Box<NodeStateStatus>),
-    /// This node stops on purpose; answered once the others were told.
-    Leave(oneshot::Sender<()>),
+    /// This node stops on purpose; answered, once the others were told, with how many there are.
+    Leave(oneshot::Sender<usize>),
+}
+
+/// Whether this node may answer: not after a pause, until a peer was heard, as another may own its
+/// addresses by now.
+#[derive(Clone, Debug)]
+pub(super) struct Silence {
+    told: watch::Receiver<bool>,
+    pulse: Arc<Pulse>,
+}
+
+impl Silence {
+    /// Whether nothing may be said now. True from the pause's end on, whichever task runs first
+    /// then.
+    pub(super) fn holds(&self) -> bool {
+        *self.told.borrow() || self.pulse.is_late()
+    }
+
+    /// Waits until what it holds may have changed.
+    pub(super) async fn changed(&mut self) -> Result<(), watch::error::RecvError> {
+        self.told.changed().await
+    }
+}
+
+/// When the task ran last. It runs for every beat, so that a longer time is a pause.
+#[derive(Debug)]
+struct Pulse {
+    start: Instant,
+    /// Nanoseconds after `start`.
+    ran: AtomicU64,
+    limit: Duration,
+}
+
+impl Pulse {
+    fn beat(&self) {
+        let now = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.ran.store(now, Ordering::Relaxed);
+    }
+
+    /// No more beats will come, and that says nothing.
+    fn end(&self) {
+        self.ran.store(u64::MAX, Ordering::Relaxed);
+    }
+
+    fn is_late(&self) -> bool {
+        let ran = Duration::from_nanos(self.ran.load(Ordering::Relaxed));
+        self.start.elapsed().saturating_sub(ran) > self.limit
+    }
 }
 
 /// Why failure detection does not start.
@@ -60,10 +109,10 @@ pub enum MemberError {
 pub(super) fn start(
     config: &Config,
     events: mpsc::Sender<world::Event>,
-    silent: watch::Sender<bool>,
 ) -> Result<
     (
         mpsc::Sender<Command>,
+        Silence,
         impl Future<Output = Result<(), AgentError>> + Send + use<>,
     ),
     MemberError,
@@ -86,6 +135,16 @@ pub(super) fn start(
         ..proto::member::Config::default()
     };
     let start = Instant::now();
+    let pulse = Arc::new(Pulse {
+        start,
+        ran: AtomicU64::new(0),
+        limit: settings.timeout,
+    });
+    let (silent, told) = watch::channel(false);
+    let silence = Silence {
+        told,
+        pulse: pulse.clone(),
+    };
     let member = Member::new(me, settings, start.elapsed());
     let (commands_in, commands) = mpsc::channel(QUEUE);
     let task = Task {
@@ -96,8 +155,10 @@ pub(super) fn start(
         commands,
         events,
         silent,
+        pulse,
+        left: false,
     };
-    Ok((commands_in, task.run()))
+    Ok((commands_in, silence, task.run()))
 }
 
 /// One socket for both families where the host has both.
@@ -144,6 +205,8 @@ struct Task {
     commands: mpsc::Receiver<Command>,
     events: mpsc::Sender<world::Event>,
     silent: watch::Sender<bool>,
+    pulse: Arc<Pulse>,
+    left: bool,
 }
 
 impl Task {
@@ -175,12 +238,16 @@ impl Task {
                 }
             }
             self.flush().await;
+            // Events first: a pause is told before the pulse looks well again.
             while let Some(event) = self.member.poll_event() {
                 if let Some(event) = self.translate(event)
                     && self.events.send(event).await.is_err()
                 {
                     return Ok(());
                 }
+            }
+            if !self.left {
+                self.pulse.beat();
             }
         }
     }
@@ -214,9 +281,13 @@ impl Task {
                 }
             }
             Command::Leave(done) => {
+                let alive = |(_, state): &(_, State)| *state == State::Alive;
+                let others = self.member.peers().filter(alive).count();
+                self.left = true;
+                self.pulse.end();
                 self.member.leave(self.now());
                 self.flush().await;
-                let _ = done.send(());
+                let _ = done.send(others);
             }
         }
     }
@@ -276,7 +347,9 @@ impl Task {
                     ?late,
                     "this process was not run; silent until a peer is heard"
                 );
-                self.silent.send_replace(true);
+                // Where nobody else is, nobody has taken anything.
+                self.silent
+                    .send_replace(self.member.isolated(self.start.elapsed()));
                 None
             }
             Event::Resumed => {

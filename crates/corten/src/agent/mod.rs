@@ -20,6 +20,7 @@ mod port;
 mod publisher;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use plan::desired::Agent;
 use plan::world::Settings;
@@ -31,6 +32,10 @@ use crate::report::Reporter;
 use crate::sink::Sink;
 use crate::source::{self, Source};
 use crate::status::Health;
+
+/// How long an agent that stops answers for addresses that nobody takes over: longer than it takes
+/// the others to notice its silence, should they not have heard that it leaves.
+const HAND_OVER: Duration = Duration::from_millis(1500);
 
 /// What the agent is told at start.
 #[derive(Debug)]
@@ -74,16 +79,15 @@ pub async fn run<S: Source, K: Sink>(
     let (updates_in, updates) = mpsc::channel(source::QUEUE);
     let (events_in, events) = mpsc::channel(source::QUEUE);
     let (interfaces_in, interfaces) = watch::channel(interfaces::snapshot().await?);
-    let (silent_in, silent) = watch::channel(false);
     let (state_in, state) = watch::channel(None);
     let (reporter, reports) = Reporter::new(metrics.reports_dropped.clone());
 
-    let (member, member_task) = member::start(&config, events_in, silent_in)?;
+    let (member, silence, member_task) = member::start(&config, events_in)?;
     let (forward, done) = forward::start(config.agent.mode, metrics.clone())?;
     let l2 = l2::Context {
         node: config.agent.node.clone(),
         interfaces: interfaces.clone(),
-        silent,
+        silence,
         metrics: metrics.clone(),
     };
     let (l2, l2_task) = l2::start(l2);
@@ -113,7 +117,7 @@ pub async fn run<S: Source, K: Sink>(
         settings: config.settings,
         member: member.clone(),
         forward,
-        l2,
+        l2: l2.clone(),
         state: state_in,
         reporter,
         health,
@@ -130,12 +134,26 @@ pub async fn run<S: Source, K: Sink>(
             _ => AgentError::Task("it had nothing more to do".to_owned()),
         }),
         () = stop => {
-            // The others take over at once; this node goes on answering until it is gone.
-            let (left, done) = oneshot::channel();
-            if member.send(member::Command::Leave(left)).await.is_ok() {
-                let _ = done.await;
-            }
+            // An end without a successor must not wait for one.
+            let _ = tokio::time::timeout(HAND_OVER, leave(&member, &l2)).await;
             Ok(())
         }
+    }
+}
+
+/// Tells the others to take over, and goes on answering for each address until one of them does.
+async fn leave(member: &mpsc::Sender<member::Command>, l2: &l2::L2) {
+    // Before the others know: a claim must not be missed.
+    let claimed = l2.hand_over().await;
+    let (left, done) = oneshot::channel();
+    if member.send(member::Command::Leave(left)).await.is_err() {
+        return;
+    }
+    match done.await {
+        Ok(others) if others > 0 => {
+            let _ = claimed.await;
+        }
+        // Nobody is there to take over.
+        _ => {}
     }
 }

@@ -47,6 +47,9 @@ pub(super) struct Planner {
     dirty: Dirty,
     gate: Gate,
     synced: bool,
+    /// Every other node was heard of, or is dead. Before, this node would think itself alone and
+    /// take its neighbours' addresses.
+    met: bool,
     /// The forwarding of the whole node has been handed out once.
     adopted: bool,
     incarnation: u64,
@@ -61,13 +64,16 @@ impl Planner {
         let since_epoch = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
+        let mut gate = Gate::default();
+        gate.hold();
         Self {
             world: World::new(parts.settings.clone()),
             parts,
             desired: Desired::default(),
             dirty: Dirty::default(),
-            gate: Gate::default(),
+            gate,
             synced: false,
+            met: false,
             adopted: false,
             incarnation: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX),
             version: 0,
@@ -197,8 +203,18 @@ impl Planner {
                     .map(|announcement| (address, announcement)),
             );
         }
+        if !self.met && self.has_met_everybody() {
+            self.met = true;
+            ready.extend(self.gate.release());
+        }
         self.announce(ready).await;
         self.hand_out().await;
+    }
+
+    fn has_met_everybody(&self) -> bool {
+        self.peers
+            .keys()
+            .all(|peer| self.world.node_state(peer).is_some() || !self.world.presumed_alive(peer))
     }
 
     /// Tells failure detection who the other nodes are.

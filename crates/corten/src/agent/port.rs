@@ -8,8 +8,9 @@ use proto::arp;
 use proto::ethernet::Mac;
 use proto::ndp::{self, Change, Groups};
 use proto::responder::Outcome;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 
+use super::member::Silence;
 use crate::http::Metrics;
 
 /// Commands that may wait.
@@ -56,11 +57,19 @@ impl PortError {
     }
 }
 
+/// What all ports share.
+#[derive(Clone, Debug)]
+pub(super) struct Context {
+    pub(super) silence: Silence,
+    /// Told of announced addresses that another station claims.
+    pub(super) claims: mpsc::Sender<IpAddr>,
+    pub(super) metrics: Metrics,
+}
+
 /// Opens the sockets and starts the port.
 pub(super) fn start(
     identity: Identity,
-    silent: watch::Receiver<bool>,
-    metrics: Metrics,
+    context: Context,
 ) -> Result<mpsc::Sender<Command>, PortError> {
     let arp = PacketSocket::open(identity.index, Traffic::Arp)?;
     let ndp = PacketSocket::open(identity.index, Traffic::Ndp)?;
@@ -70,8 +79,7 @@ pub(super) fn start(
         ndp_responder: ndp::Responder::new(identity.mac),
         groups: Groups::default(),
         memberships: MulticastGroups::new(identity.index),
-        silent,
-        metrics,
+        context,
         conflict: None,
         identity,
     };
@@ -87,9 +95,7 @@ struct Port {
     ndp_responder: ndp::Responder,
     groups: Groups,
     memberships: MulticastGroups,
-    /// True after a pause, until a peer was heard: another may own our addresses by now.
-    silent: watch::Receiver<bool>,
-    metrics: Metrics,
+    context: Context,
     conflict: Option<(IpAddr, Instant)>,
 }
 
@@ -177,7 +183,7 @@ impl Port {
     }
 
     fn gratuitous(&self, ip: IpAddr, arp: &AsyncPacketSocket, ndp: &AsyncPacketSocket) {
-        if *self.silent.borrow() {
+        if self.context.silence.holds() {
             return;
         }
         let sent = match ip {
@@ -188,7 +194,8 @@ impl Port {
         };
         match sent {
             Ok(()) => {
-                self.metrics
+                self.context
+                    .metrics
                     .gratuitous
                     .with_label_values(&[&ip.to_string()])
                     .inc();
@@ -210,25 +217,37 @@ impl Port {
                 let ip = address(reply.as_ref())
                     .map(|ip| ip.to_string())
                     .unwrap_or_default();
-                self.metrics.requests.with_label_values(&[&ip]).inc();
-                if *self.silent.borrow() {
+                self.context
+                    .metrics
+                    .requests
+                    .with_label_values(&[&ip])
+                    .inc();
+                if self.context.silence.holds() {
                     return;
                 }
                 match socket.send(reply.as_ref()) {
-                    Ok(()) => self.metrics.responses.with_label_values(&[&ip]).inc(),
+                    Ok(()) => self
+                        .context
+                        .metrics
+                        .responses
+                        .with_label_values(&[&ip])
+                        .inc(),
                     Err(error) => {
                         tracing::debug!(interface = self.identity.name, ip, %error, "not answered");
                     }
                 }
             }
             Outcome::Ignored(reason) => {
-                self.metrics
+                self.context
+                    .metrics
                     .frames_dropped
                     .with_label_values(&[reason.as_str()])
                     .inc();
             }
             Outcome::Conflict { ip, mac } => {
                 let ip = ip.into();
+                // A claim that does not fit is told again: gratuitous frames are repeated.
+                let _ = self.context.claims.try_send(ip);
                 let now = Instant::now();
                 let told = self
                     .conflict

@@ -85,7 +85,8 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
             Some(dir) => {
                 // A damaged state file is refused here, before anything is announced.
                 let sink = DirSink::open(dir)?;
-                serve(&options.common, config, DirSource::new(dir), sink).await
+                let source = DirSource::new(dir, &options.common.namespace);
+                serve(&options.common, config, source, sink).await
             }
             None => {
                 let client = cluster::connect(&options.cluster).await?;

@@ -1,12 +1,8 @@
 //! `corten check`: the verdict of every object, offline.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-
-use plan::config::{self, Objects, Verdict};
 
 use crate::manifest::{self, Manifest, ObjectRef, Problem};
 use crate::source::dir::is_manifest;
@@ -27,36 +23,36 @@ pub(super) struct Options {
 
 /// Exit code 0 when every object is good, 1 when not.
 pub(super) fn main(options: &Options) -> ExitCode {
-    let mut judged = Judged::default();
+    let mut read = Read::default();
     for path in &options.files {
-        judged.read(path);
+        read.path(path);
     }
-    judged.judge(&options.namespace);
-    judged
-        .problems
-        .sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
-    for problem in &judged.problems {
+    let judged = manifest::together(&read.manifests, &options.namespace);
+    let mut problems = read.problems;
+    problems.extend(judged.problems);
+    problems.sort_by(|a, b| (&a.file, a.line).cmp(&(&b.file, b.line)));
+    for problem in &problems {
         println!("{problem}");
     }
     for warning in &judged.warnings {
-        println!("{warning}");
+        println!("warning: {warning}");
     }
     if !options.quiet {
         for good in &judged.good {
-            println!("{good}");
+            println!("{}: good", label(good));
         }
     }
     println!(
         "{} good, {} with problems{}",
         judged.good.len(),
-        judged.problems.len(),
+        problems.len(),
         if judged.warnings.is_empty() {
             String::new()
         } else {
             format!(", {} warnings", judged.warnings.len())
         }
     );
-    if judged.problems.is_empty() {
+    if problems.is_empty() {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
@@ -64,15 +60,13 @@ pub(super) fn main(options: &Options) -> ExitCode {
 }
 
 #[derive(Default)]
-struct Judged {
+struct Read {
     manifests: Vec<Manifest>,
     problems: Vec<Problem>,
-    warnings: Vec<String>,
-    good: Vec<String>,
 }
 
-impl Judged {
-    fn read(&mut self, path: &Path) {
+impl Read {
+    fn path(&mut self, path: &Path) {
         let unreadable = |error: std::io::Error| Problem {
             file: path.display().to_string(),
             line: 0,
@@ -97,57 +91,16 @@ impl Judged {
                 self.problems.push(unreadable(error));
             }
             for file in files {
-                self.read(&file);
+                self.path(&file);
             }
             return;
         }
-        match fs::read(path) {
-            Ok(bytes) => {
-                let parsed = manifest::parse(&path.display().to_string(), &bytes);
+        match manifest::read(path) {
+            Ok(parsed) => {
                 self.manifests.extend(parsed.manifests);
                 self.problems.extend(parsed.problems);
             }
             Err(error) => self.problems.push(unreadable(error)),
-        }
-    }
-
-    /// Judges the configuration objects together; every other object was judged when it was read.
-    fn judge(&mut self, namespace: &str) {
-        let mut objects = Objects::new();
-        let mut places = BTreeMap::new();
-        for manifest in &self.manifests {
-            let Ok(object) = config::Object::try_from(manifest.object.clone()) else {
-                self.good.push(format!("{}: good", label(manifest)));
-                continue;
-            };
-            let reference = object.reference();
-            if places.insert(reference.clone(), manifest).is_some() {
-                self.problems.push(problem(
-                    manifest,
-                    "metadata.name",
-                    "the object is defined twice",
-                    "leave out one of the two",
-                ));
-            }
-            objects.insert(reference, Arc::new(object));
-        }
-        let compiled = config::compile(&objects, &Objects::new(), namespace);
-        for (reference, verdict) in &compiled.verdicts {
-            let Some(manifest) = places.get(reference) else {
-                continue;
-            };
-            let problems = verdict.findings().iter().map(|finding| {
-                problem(manifest, &finding.field, &finding.message, &finding.remedy)
-            });
-            match verdict {
-                Verdict::Good => self.good.push(format!("{}: good", label(manifest))),
-                Verdict::Warned(_) => {
-                    self.warnings
-                        .extend(problems.map(|problem| format!("warning: {problem}")));
-                    self.good.push(format!("{}: good", label(manifest)));
-                }
-                Verdict::Bad { .. } => self.problems.extend(problems),
-            }
         }
     }
 }
@@ -158,30 +111,6 @@ fn label(manifest: &Manifest) -> String {
         "{}:{}: {}",
         manifest.file,
         manifest.at.line,
-        reference(manifest)
+        ObjectRef::of(&manifest.object)
     )
-}
-
-fn reference(manifest: &Manifest) -> ObjectRef {
-    let object = &manifest.object;
-    ObjectRef {
-        kind: object.kind().to_owned(),
-        namespace: object.namespace().to_owned(),
-        name: object.name().to_owned(),
-        ..ObjectRef::default()
-    }
-}
-
-/// A finding at the line of its field.
-fn problem(manifest: &Manifest, field: &str, message: &str, remedy: &str) -> Problem {
-    let at = manifest.position(field);
-    Problem {
-        file: manifest.file.clone(),
-        line: at.line,
-        column: Some(at.column),
-        object: Some(reference(manifest)),
-        field: Some(field.to_owned()),
-        message: message.to_owned(),
-        remedy: remedy.to_owned(),
-    }
 }

@@ -47,7 +47,7 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
         let metrics = Metrics::new()?;
         let (_leads, leads_until) = watch::channel(Deadline::Never);
         let controller = controller::term(
-            DirSource::new(&options.dir),
+            DirSource::new(&options.dir, &options.common.namespace).quiet(),
             sink.clone(),
             options.common.settings(),
             leads_until,
@@ -60,7 +60,7 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
                 Err(error) => tracing::error!(%error, "signals cannot be awaited"),
             }
         };
-        let source = DirSource::new(&options.dir);
+        let source = DirSource::new(&options.dir, &options.common.namespace);
         let agent = agent::run(config, source, sink, health.clone(), metrics.clone(), stop);
         tokio::select! {
             ended = agent => Ok(ended?),

@@ -12,9 +12,6 @@ use super::elector::Deadline;
 use crate::backoff::Backoff;
 use crate::sink::{ServiceWrite, Sink, WriteError};
 
-/// Writes on their way at the same time.
-const IN_FLIGHT: usize = 16;
-
 /// What the planner asks for.
 #[derive(Debug)]
 pub(super) enum Write {
@@ -47,7 +44,7 @@ pub(super) async fn run<K: Sink>(
     let mut flying: JoinSet<ServiceKey> = JoinSet::new();
     let mut next = 0u64;
     loop {
-        while flying.len() < IN_FLIGHT {
+        while flying.len() < K::IN_FLIGHT {
             let ready = waiting
                 .iter()
                 .find(|(_, write)| !busy.contains(write.service()))

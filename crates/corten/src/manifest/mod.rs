@@ -21,11 +21,13 @@ mod document;
 mod judge;
 mod node;
 mod scalar;
+mod together;
 
 #[cfg(test)]
 mod tests;
 
 use node::Node;
+pub use together::{Judged, together};
 
 /// The most bytes of a file.
 pub const MAX_FILE_BYTES: usize = 8 << 20;
@@ -89,6 +91,18 @@ pub struct ObjectRef {
     pub namespace: String,
     /// Name.
     pub name: String,
+}
+
+impl ObjectRef {
+    /// Names an object that was understood, without its version.
+    pub fn of(object: &Object) -> Self {
+        Self {
+            api_version: String::new(),
+            kind: object.kind().to_owned(),
+            namespace: object.namespace().to_owned(),
+            name: object.name().to_owned(),
+        }
+    }
 }
 
 impl fmt::Display for ObjectRef {

@@ -1,73 +1,116 @@
 //! A directory as sink: status goes into the state file, events into the log.
+//!
+//! The state file is written whole and synced, so changes share stores: while one store is under
+//! way, all changes that come gather, and the next store carries them together. A call returns only
+//! after a store that carries its change.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api::corten::v1alpha1::NodeStateStatus;
 use plan::name::ServiceKey;
-use tokio::sync::Mutex;
 
 use super::{Report, ServiceWrite, Sink, WriteError};
 use crate::state::{self, Holding, Holdings, StateError};
 
 /// The state file of a directory, held by the one process that writes it.
 #[derive(Clone, Debug)]
-pub struct DirSink {
+pub struct DirSink(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
     dir: PathBuf,
-    holdings: Arc<Mutex<Holdings>>,
+    wanted: Mutex<Wanted>,
+    /// The version of the holdings that is on disk; locked while a store is under way.
+    stored: tokio::sync::Mutex<u64>,
+    #[cfg(test)]
+    stores: std::sync::atomic::AtomicU64,
+}
+
+/// The holdings with all changes so far.
+#[derive(Debug)]
+struct Wanted {
+    holdings: Holdings,
+    /// Counts the changes.
+    version: u64,
 }
 
 impl DirSink {
     /// Loads what is held; a damaged state file is refused.
     pub fn open(dir: &Path) -> Result<Self, StateError> {
         let holdings = state::load(dir)?;
-        Ok(Self {
+        Ok(Self(Arc::new(Inner {
             dir: dir.to_owned(),
-            holdings: Arc::new(Mutex::new(holdings)),
-        })
+            wanted: Mutex::new(Wanted {
+                holdings,
+                version: 0,
+            }),
+            stored: tokio::sync::Mutex::new(0),
+            #[cfg(test)]
+            stores: std::sync::atomic::AtomicU64::new(0),
+        })))
     }
 
-    /// Changes the holdings and stores them; what cannot be stored is not changed either.
-    async fn change(&self, change: impl FnOnce(&mut Holdings) + Send) -> Result<(), WriteError> {
-        let mut held = self.holdings.lock().await;
-        let mut new = held.clone();
-        change(&mut new);
-        if new == *held {
-            return Ok(());
-        }
-        let dir = self.dir.clone();
-        let stored = tokio::task::spawn_blocking(move || state::store(&dir, &new).map(|()| new));
-        *held = stored
+    fn wanted(&self) -> MutexGuard<'_, Wanted> {
+        self.0.wanted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts `holding` under `key`, or takes it out, and returns once that is on disk. What could
+    /// not be stored is tried again with the next change, or by the caller's repetition.
+    async fn put(&self, key: String, holding: Option<Holding>) -> Result<(), WriteError> {
+        let version = {
+            let mut wanted = self.wanted();
+            let changed = match holding {
+                Some(holding) => {
+                    wanted.holdings.get(&key) != Some(&holding) && {
+                        wanted.holdings.insert(key, holding);
+                        true
+                    }
+                }
+                None => wanted.holdings.remove(&key).is_some(),
+            };
+            wanted.version += u64::from(changed);
+            wanted.version
+        };
+        let mut stored = self.0.stored.lock().await;
+        let (newest, newest_version) = {
+            let wanted = self.wanted();
+            // Another caller's store has carried this change; unless somebody removed the file.
+            let there = || wanted.holdings.is_empty() || state::path(&self.0.dir).exists();
+            if *stored >= version && there() {
+                return Ok(());
+            }
+            (wanted.holdings.clone(), wanted.version)
+        };
+        #[cfg(test)]
+        self.0
+            .stores
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let inner = self.0.clone();
+        tokio::task::spawn_blocking(move || state::store(&inner.dir, &newest))
             .await
             .map_err(|error| WriteError::Failed(Box::new(error)))?
             .map_err(|error| WriteError::Failed(Box::new(error)))?;
+        *stored = newest_version;
         Ok(())
     }
 }
 
 impl Sink for DirSink {
+    /// All that wait at one time go into one store.
+    const IN_FLIGHT: usize = 4096;
+
     async fn write_service(&self, write: &ServiceWrite) -> Result<(), WriteError> {
-        let key = write.service.to_string();
         let holding = Holding {
             addresses: write.ingress.clone(),
             pool: write.pool.as_ref().map(ToString::to_string),
         };
-        self.change(|holdings| {
-            if holding == Holding::default() {
-                holdings.remove(&key);
-            } else {
-                holdings.insert(key, holding);
-            }
-        })
-        .await
+        let holding = (holding != Holding::default()).then_some(holding);
+        self.put(write.service.to_string(), holding).await
     }
 
     async fn forget_service(&self, service: &ServiceKey) -> Result<(), WriteError> {
-        let key = service.to_string();
-        self.change(|holdings| {
-            holdings.remove(&key);
-        })
-        .await
+        self.put(service.to_string(), None).await
     }
 
     async fn report(&self, _: &Report) -> Result<(), WriteError> {
@@ -80,3 +123,6 @@ impl Sink for DirSink {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -70,6 +70,9 @@ pub enum WriteError {
 
 /// Takes decisions where they belong. Calls may run at the same time.
 pub trait Sink: Clone + Send + Sync + 'static {
+    /// How many status writes may be on their way at the same time.
+    const IN_FLIGHT: usize = 16;
+
     /// Writes a Service's status and annotation.
     fn write_service(
         &self,

@@ -1,145 +1,116 @@
 //! What a directory says, and how that differs from what was told.
 
-use std::collections::BTreeMap;
-use std::fs;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
-use api::core::{LoadBalancerIngress, Service};
+use api::core::{IpFamily, IpFamilyPolicy, LoadBalancerIngress, Service};
 use api::object::Object;
+use plan::name::ServiceKey;
 use plan::world::Event;
 
+use super::files::{Files, Id};
 use crate::manifest::{self, Problem};
 use crate::source::kinds;
 use crate::state::{self, Holdings};
 
-/// Which object: kind, namespace, name.
-type Id = (String, String, String);
-
-fn id(object: &Object) -> Id {
-    (
-        object.kind().to_owned(),
-        object.namespace().to_owned(),
-        object.name().to_owned(),
-    )
-}
-
-/// When a file was last changed, and its size: enough to see an edit.
-type Stamp = (Option<SystemTime>, u64);
-
-struct FileState {
-    stamp: Stamp,
-    objects: BTreeMap<Id, Object>,
-}
-
 /// The directory, as last read.
 pub(super) struct Directory {
     dir: PathBuf,
-    files: BTreeMap<PathBuf, FileState>,
+    namespace: String,
+    files: Files,
     told: BTreeMap<Id, Object>,
     holdings: Holdings,
     /// The last error of the directory or the state file, so that it is logged once.
     trouble: Option<String>,
+    /// Objects that are in more than one file, with the file that does not count.
+    doubles: BTreeSet<(PathBuf, Id)>,
+    /// What was last wrong between objects.
+    faults: Vec<Problem>,
+    /// Holdings without a Service that the planner was told of.
+    orphans: BTreeSet<ServiceKey>,
 }
 
 impl Directory {
-    pub(super) fn new(dir: &Path) -> Self {
+    pub(super) fn new(dir: &Path, namespace: &str, tells: bool) -> Self {
         Self {
             dir: dir.to_owned(),
-            files: BTreeMap::new(),
+            namespace: namespace.to_owned(),
+            files: Files::new(dir, tells),
             told: BTreeMap::new(),
             holdings: Holdings::new(),
             trouble: None,
+            doubles: BTreeSet::new(),
+            faults: Vec::new(),
+            orphans: BTreeSet::new(),
         }
     }
 
     /// Reads what has changed and says how the objects differ from what was told before. Where the
     /// directory or the state file cannot be read, what was told stays.
     pub(super) fn read(&mut self) -> Vec<Event> {
-        let result = self.read_files().and_then(|()| {
-            self.holdings = state::load(&self.dir).map_err(|error| crate::cli::chain(&error))?;
-            Ok(())
+        let files = self
+            .files
+            .read()
+            .map_err(|error| format!("directory {}: {error}", self.dir.display()));
+        let result = files.and_then(|changed| {
+            let holdings = state::load(&self.dir).map_err(|error| crate::cli::chain(&error))?;
+            Ok((changed, holdings))
         });
         match result {
-            Ok(()) => self.trouble = None,
+            Ok((changed, holdings)) => {
+                self.trouble = None;
+                self.holdings = holdings;
+                if changed {
+                    self.judge();
+                }
+                self.differences()
+            }
             Err(trouble) => {
                 if self.trouble.as_ref() != Some(&trouble) {
                     tracing::error!("{trouble}; what was read before stays in force");
                 }
                 self.trouble = Some(trouble);
-                return Vec::new();
+                Vec::new()
             }
         }
-        self.differences()
     }
 
-    fn read_files(&mut self) -> Result<(), String> {
-        let unreadable =
-            |error: std::io::Error| format!("directory {}: {error}", self.dir.display());
-        let mut found = BTreeMap::new();
-        for entry in fs::read_dir(&self.dir).map_err(unreadable)? {
-            let path = entry.map_err(unreadable)?.path();
-            if !super::is_manifest(&path) {
-                continue;
-            }
-            // Gone between listing and looking: it is gone.
-            let Ok(metadata) = fs::metadata(&path) else {
-                continue;
-            };
-            if metadata.is_file() {
-                found.insert(path, (metadata.modified().ok(), metadata.len()));
-            }
+    /// Tells what is wrong between objects, where it is; the planner knows no files.
+    fn judge(&mut self) {
+        let manifests = self
+            .files
+            .iter()
+            .flat_map(|(_, file)| file.manifests.values());
+        let faults = manifest::together(manifests, &self.namespace).problems;
+        for fault in faults.iter().filter(|fault| !self.faults.contains(fault)) {
+            self.files.tell(fault);
         }
-        self.files.retain(|path, _| found.contains_key(path));
-        for (path, stamp) in found {
-            if self
-                .files
-                .get(&path)
-                .is_some_and(|known| known.stamp == stamp)
-            {
-                continue;
-            }
-            // Gone between looking and reading: it is gone.
-            let Ok(bytes) = fs::read(&path) else { continue };
-            let read = manifest::parse(&path.display().to_string(), &bytes);
-            for problem in &read.problems {
-                log(problem);
-            }
-            let mut objects: BTreeMap<Id, Object> = BTreeMap::new();
-            for manifest in read.manifests {
-                objects.insert(id(&manifest.object), manifest.object);
-            }
-            if !read.problems.is_empty() {
-                // What a broken document meant to replace stays in force.
-                let before = self.files.remove(&path).map(|known| known.objects);
-                for (id, object) in before.unwrap_or_default() {
-                    objects.entry(id).or_insert(object);
-                }
-            }
-            self.files.insert(path, FileState { stamp, objects });
-        }
-        Ok(())
+        self.faults = faults;
     }
 
     fn differences(&mut self) -> Vec<Event> {
         let mut now: BTreeMap<Id, Object> = BTreeMap::new();
-        for (path, file) in &self.files {
-            for (id, object) in &file.objects {
+        let mut doubles = BTreeSet::new();
+        for (path, file) in self.files.iter() {
+            for (id, manifest) in &file.manifests {
                 if now.contains_key(id) {
-                    tracing::warn!(
-                        file = %path.display(),
-                        kind = id.0, namespace = id.1, name = id.2,
-                        "defined in another file as well; that one holds"
-                    );
+                    doubles.insert((path.clone(), id.clone()));
                     continue;
                 }
-                let mut object = object.clone();
+                let mut object = manifest.object.clone();
                 if let Object::Service(service) = &mut object {
                     complete(service, &self.holdings);
                 }
                 now.insert(id.clone(), object);
             }
         }
+        for (path, (kind, namespace, name)) in doubles.difference(&self.doubles) {
+            tracing::warn!(
+                file = %path.display(), kind, namespace, name,
+                "defined in another file as well; that one holds"
+            );
+        }
+        self.doubles = doubles;
         let mut events = Vec::new();
         for (id, object) in &self.told {
             if !now.contains_key(id) {
@@ -152,6 +123,29 @@ impl Directory {
             }
         }
         self.told = now;
+        events.extend(self.orphaned());
+        events
+    }
+
+    /// Services that were deleted while nobody looked hold addresses still: tells that they are
+    /// gone. Not while a file is broken, as they may be in it.
+    fn orphaned(&mut self) -> Vec<Event> {
+        if self.files.any_broken() {
+            return Vec::new();
+        }
+        let mut orphans = BTreeSet::new();
+        for key in self.holdings.keys() {
+            let Some((namespace, name)) = key.split_once('/') else {
+                continue;
+            };
+            let id = ("Service".to_owned(), namespace.to_owned(), name.to_owned());
+            if !self.told.contains_key(&id) {
+                orphans.insert(ServiceKey::new(namespace, name));
+            }
+        }
+        let new = orphans.difference(&self.orphans).cloned();
+        let events = new.map(|key| Event::Service { key, form: None }).collect();
+        self.orphans = orphans;
         events
     }
 }
@@ -160,12 +154,18 @@ impl Directory {
 fn complete(service: &mut Service, holdings: &Holdings) {
     let spec = &mut service.spec;
     if spec.ip_families.is_empty() && spec.cluster_ips.is_empty() && spec.cluster_ip.is_empty() {
-        spec.ip_families.push(api::core::IpFamily::IPv4);
-        let dual = spec.ip_family_policy == Some(api::core::IpFamilyPolicy::RequireDualStack)
-            || spec.ip_family_policy == Some(api::core::IpFamilyPolicy::PreferDualStack);
-        if dual {
-            spec.ip_families.push(api::core::IpFamily::IPv6);
-        }
+        spec.ip_families.push(IpFamily::IPv4);
+    }
+    let dual = matches!(
+        spec.ip_family_policy,
+        Some(IpFamilyPolicy::RequireDualStack | IpFamilyPolicy::PreferDualStack)
+    );
+    if let (true, [first]) = (dual, spec.ip_families.as_slice()) {
+        let second = match first {
+            IpFamily::IPv4 => IpFamily::IPv6,
+            _ => IpFamily::IPv4,
+        };
+        spec.ip_families.push(second);
     }
     let key = format!("{}/{}", service.metadata.namespace, service.metadata.name);
     let holding = holdings.get(&key);
@@ -188,6 +188,5 @@ fn complete(service: &mut Service, holdings: &Holdings) {
     }
 }
 
-fn log(problem: &Problem) {
-    tracing::error!("{problem}");
-}
+#[cfg(test)]
+mod tests;

@@ -6,6 +6,7 @@
 //! in force.
 
 mod directory;
+mod files;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,9 +22,10 @@ pub use lock::DirLock;
 
 mod lock;
 
-/// After a change is noticed, how long further changes are waited for: an editor writes more than
-/// once.
+/// After a change is noticed, how long nothing more must happen: an editor writes more than once.
 const SETTLE: Duration = Duration::from_millis(30);
+/// How long further changes are waited for at most.
+const PATIENCE: Duration = Duration::from_millis(300);
 /// How often the directory is read although no change was noticed: network file systems do not
 /// tell of changes made elsewhere.
 const FALLBACK: Duration = Duration::from_secs(5);
@@ -32,14 +34,25 @@ const FALLBACK: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct DirSource {
     dir: PathBuf,
+    namespace: String,
+    tells: bool,
 }
 
 impl DirSource {
-    /// A source that reads `dir`.
-    pub fn new(dir: &Path) -> Self {
+    /// A source that reads `dir`; configuration objects count in `namespace`.
+    pub fn new(dir: &Path, namespace: &str) -> Self {
         Self {
             dir: dir.to_owned(),
+            namespace: namespace.to_owned(),
+            tells: true,
         }
+    }
+
+    /// Logs no problems, since another source of the same directory does.
+    #[must_use]
+    pub fn quiet(mut self) -> Self {
+        self.tells = false;
+        self
     }
 }
 
@@ -97,11 +110,19 @@ impl Watch {
     }
 }
 
+/// Waits until changes come no more.
+async fn settled(changed: &mut mpsc::Receiver<()>) {
+    let quiet =
+        async { while let Ok(Some(())) = tokio::time::timeout(SETTLE, changed.recv()).await {} };
+    // However busy somebody is in the directory, what is there takes effect.
+    let _ = tokio::time::timeout(PATIENCE, quiet).await;
+}
+
 impl Source for DirSource {
     async fn run(self, out: mpsc::Sender<Event>) -> Stopped {
         let (changed_in, mut changed) = mpsc::channel(1);
         let mut watch = Watch::new(&self.dir, changed_in);
-        let mut directory = Directory::new(&self.dir);
+        let mut directory = Directory::new(&self.dir, &self.namespace, self.tells);
         let mut first = true;
         loop {
             watch.watch_state();
@@ -121,10 +142,7 @@ impl Source for DirSource {
             }
             tokio::select! {
                 () = out.closed() => return Stopped,
-                _ = changed.recv() => {
-                    tokio::time::sleep(SETTLE).await;
-                    while changed.try_recv().is_ok() {}
-                }
+                _ = changed.recv() => settled(&mut changed).await,
                 () = tokio::time::sleep(FALLBACK) => {}
             }
         }
