@@ -27,6 +27,8 @@ pub struct Node {
     pub pod: Host,
     /// The pod's address.
     pub pod_ip: IpAddr,
+    /// Its IPv6 address.
+    pub pod_ip6: IpAddr,
     /// The pod's HTTP server, on port 80.
     pub backend: Backend,
 }
@@ -62,13 +64,17 @@ impl Scene {
         let mut nodes = Vec::new();
         for (n, host) in hosts {
             let pod_ip = IpAddr::from([10, 244, n, 2]);
-            let pod = lab.pod(&host, &[pod_ip], &format!("pod-{n}")).await?;
+            let pod_ip6 = IpAddr::from([0xfd01, n.into(), 0, 0, 0, 0, 0, 2]);
+            let pod = lab
+                .pod(&host, &[pod_ip, pod_ip6], &format!("pod-{n}"))
+                .await?;
             let backend = pod.serve_http(80)?;
             nodes.push(Node {
                 host,
                 ip: IpAddr::from([10, 0, 0, 10 + n]),
                 pod,
                 pod_ip,
+                pod_ip6,
                 backend,
             });
         }

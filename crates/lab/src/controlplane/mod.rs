@@ -210,6 +210,30 @@ impl ControlPlane {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
+    /// Kills the API server, as if its host had crashed; its clients go on without it.
+    pub fn stop_api_server(&mut self) {
+        for (part, process) in &mut self.processes {
+            if *part == parts::API_SERVER {
+                process.kill();
+            }
+        }
+        self.processes.retain(|(part, _)| *part != parts::API_SERVER);
+    }
+
+    /// Starts the API server again after [`ControlPlane::stop_api_server`], with the same data and
+    /// certificate, on the host that it was on; returns when it is ready.
+    ///
+    /// # Errors
+    /// As [`ControlPlane::start`].
+    pub async fn start_api_server(&mut self, host: &Host) -> Result<(), ControlPlaneError> {
+        let api_server = parts::api_server(&self.files, self.server);
+        self.spawn(host, api_server)?;
+        self.wait("a ready API server", async |api| {
+            api.ready().await.map_err(chain)
+        })
+        .await
+    }
+
     /// Ends all processes and waits for them. The kubeconfigs and logs stay.
     pub fn stop(mut self) {
         self.kill();

@@ -15,6 +15,9 @@ const CONTROLLERS: &str = "endpoints-controller,endpointslice-controller,\
     endpointslice-mirroring-controller,namespace-controller,\
     garbage-collector-controller,serviceaccount-controller";
 
+/// The name of the API server's part.
+pub(super) const API_SERVER: &str = "kube-apiserver";
+
 /// A process: the binary's part and its arguments.
 pub(super) type Part = (&'static str, Vec<String>);
 
@@ -55,7 +58,7 @@ pub(super) fn api_server(files: &Files, server: SocketAddr) -> Part {
         "--endpoint-reconciler-type=none".to_owned(),
         "--allow-privileged=true".to_owned(),
     ];
-    ("kube-apiserver", args)
+    (API_SERVER, args)
 }
 
 pub(super) fn controller_manager(files: &Files) -> Part {
