@@ -18,7 +18,8 @@
 //! Where the kernel can (6.9), the table belongs to the socket and persists: nobody else can change
 //! or flush it while the agent runs, it outlives the process, and the next one claims it.
 //!
-//! Conntrack entries are not touched here.
+//! Not here yet: session affinity (`affinity_seconds` is not read), node ports, local Pods' short
+//! cut. Conntrack entries are not touched here.
 
 mod adopt;
 mod error;

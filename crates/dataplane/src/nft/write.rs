@@ -142,3 +142,102 @@ pub(super) struct Failure {
     culprits: BTreeMap<usize, String>,
     error: Error,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::time::Duration;
+
+    use linux::namespace::{Sandbox, in_sandbox};
+    use plan::forward::{Element, FrontendKind, ServicePort};
+    use plan::name::ServiceKey;
+    use plan::net::{Family, Protocol};
+
+    use super::super::layout::{Bytes, Kind, SetId};
+    use super::*;
+
+    fn work(name: &str, element: Encoded) -> Work {
+        let key = PortKey {
+            service: ServiceKey::new("default", name),
+            port: "p".into(),
+            protocol: Protocol::Tcp,
+            family: Family::V4,
+        };
+        Work {
+            group: 0,
+            owner: Some(Arc::new(key)),
+            delete: Vec::new(),
+            add: vec![element],
+        }
+    }
+
+    /// What the kernel refuses is named and left out; the rest of the batch is applied.
+    #[test]
+    fn a_culprit_is_named_and_the_others_are_written() {
+        if !in_sandbox() {
+            let test = "nft::write::tests::a_culprit_is_named_and_the_others_are_written";
+            let sandbox = Sandbox::current_exe()
+                .expect("path")
+                .arg(test)
+                .arg("--exact");
+            match sandbox.spawn() {
+                Ok(mut child) => {
+                    let status = child.wait_timeout(Duration::from_secs(60)).expect("wait");
+                    assert!(status.is_some_and(|s| s.success()), "{status:?}");
+                }
+                Err(e) if e.is_denied() && std::env::var_os("CI").is_none() => {
+                    println!("skipped: {e}");
+                }
+                Err(e) => panic!("{e}"),
+            }
+            return;
+        }
+        let mut nft = Nft::open().expect("open");
+        nft.adopt(&BTreeMap::new()).expect("adopt");
+        let good = |host| Encoded::new(&Element::ClusterIp([10, 0, 0, host].into()));
+        let bad = Encoded {
+            set: SetId(Kind::ClusterIp, Family::V4),
+            key: Bytes::read(&[1, 2, 3, 4, 5, 6, 7, 8]).expect("short"),
+            key_end: None,
+            data: Bytes::EMPTY,
+        };
+        let mut works = vec![
+            work("a", good(1)),
+            work("b", bad),
+            work("c", good(3)),
+            work("d", bad),
+        ];
+        let mut report = Report::default();
+        nft.write_without_culprits(&mut works, &mut report)
+            .expect("the others");
+        assert_eq!((report.batches, report.added), (1, 2));
+        let denied: Vec<_> = nft
+            .denied
+            .iter()
+            .map(|(k, v)| format!("{k}: {v}"))
+            .collect();
+        assert_eq!(denied.len(), 2, "{denied:?}");
+        assert!(
+            denied[0].starts_with("default/b:p/TCP/IPv4: Invalid argument"),
+            "{denied:?}"
+        );
+        // Whoever was refused is read and compared again with the next change, of whatever port.
+        let front = plan::forward::Frontend {
+            address: [10, 0, 0, 101].into(),
+            port: 80,
+            kind: FrontendKind::LoadBalancer,
+            policy: plan::world::Policy::Cluster,
+        };
+        let port = ServicePort {
+            frontends: vec![front],
+            cluster: vec![SocketAddr::from(([10, 1, 0, 2], 8080))],
+            usable_anywhere: true,
+            ..ServicePort::default()
+        };
+        let key = PortKey::clone(work("e", good(1)).owner.as_ref().expect("owner"));
+        let report = nft.apply(&[(key, Some(port))]).expect("apply");
+        assert!(report.refused.is_empty(), "{report:?}");
+        assert_eq!(report.removed, 2, "what nobody wants is gone");
+        assert_eq!(report.added, 3);
+    }
+}

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use dataplane::nft::Nft;
+use linux::nft::{Base, Batch, ChainSpec, Expr, Flow, Hook, NfProto, Op, Reg, Socket};
 use plan::forward::{Fate, Frontend, FrontendKind, Origin, Packet, Tracer};
 use plan::net::{Family, Protocol};
 use plan::world::Policy::{self, Cluster, Local};
@@ -448,5 +449,67 @@ fn a_large_service_uses_a_table_of_slots() {
             })
             .expect("enter");
         assert!(answers > 0);
+    });
+}
+
+/// Mode `vips` stands beside kube-proxy, whose nat chain is at dstnat: ours comes first.
+#[test]
+fn another_proxys_nat_chain_comes_second() {
+    sandboxed("traffic::another_proxys_nat_chain_comes_second", || {
+        let lab = Lab::new();
+        lab.serve(8080);
+        let mut rival = Batch::new("rival");
+        rival.add_table(0);
+        rival.add_chain(&ChainSpec {
+            name: "nat-prerouting".to_owned(),
+            base: Some((Flow::Nat, Hook::Prerouting, -100)),
+        });
+        let [address, port] = [[10, 1, 0, 9], [0x1f, 0x90, 0, 0]].map(u32::from_ne_bytes);
+        let (at, number) = (Reg(4), Reg(5));
+        let exprs = [
+            Expr::Payload {
+                base: Base::Network,
+                offset: 16,
+                length: 4,
+                to: at,
+            },
+            Expr::Cmp {
+                reg: at,
+                op: Op::Eq,
+                with: vec![10, 0, 0, 101],
+            },
+            Expr::Word {
+                to: at,
+                value: address,
+            },
+            Expr::Word {
+                to: number,
+                value: port,
+            },
+            Expr::Dnat {
+                family: NfProto::V4,
+                address: at,
+                port: number,
+            },
+        ];
+        rival.add_rule("nat-prerouting", &exprs, &[]);
+        Socket::open()
+            .expect("socket")
+            .commit(rival)
+            .expect("rival");
+
+        let front = frontend("10.0.0.101:80", LoadBalancer, Cluster);
+        let web = key("web", Protocol::Tcp, Family::V4);
+        let desired = Desired::from([(web, service(vec![front], 2..3, false))]);
+        let mut nft = Nft::open().expect("open");
+        nft.adopt(&desired).expect("adopt");
+        let to = "10.0.0.101:80".parse().expect("socket");
+        let who = || match lab.client.run(|| tcp(to, DEADLINE)).expect("enter") {
+            Seen::Answer { by, .. } => by.ip().to_string(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(who(), "10.1.0.2");
+        nft.remove().expect("remove");
+        assert_eq!(who(), "10.1.0.9", "the rival works when we are gone");
     });
 }
