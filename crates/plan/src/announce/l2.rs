@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::election::{Rank, Score};
 use crate::config::L2Advertisement;
 use crate::name::{Name, ServiceKey};
-use crate::world::{Policy, Service, Standing, Usable, World};
+use crate::world::{Fit, Policy, Service, Standing, Usable, World};
 
 /// The interfaces an address is announced on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,14 +113,9 @@ impl<'w> Claim<'w> {
         })
     }
 
-    /// How `node` stands for this claim: its rank and whether a subnet of its holds `address`;
-    /// `None` when it does not stand at all (steps 4 to 6, and design.md §4.4).
-    pub(crate) fn stand(
-        &self,
-        world: &World,
-        name: &Name,
-        address: IpAddr,
-    ) -> Option<(Rank, bool)> {
+    /// How `node` stands for this claim: its rank and how its subnets suit `address`; `None` when
+    /// it does not stand at all (steps 4 to 6, and design.md §4.4).
+    pub(crate) fn stand(&self, world: &World, name: &Name, address: IpAddr) -> Option<(Rank, Fit)> {
         let (node, state) = (world.node(name)?, world.node_state(name)?);
         if !may_stand(world, name) {
             return None;
@@ -129,20 +124,24 @@ impl<'w> Claim<'w> {
             return None;
         }
         let interfaces = self.interfaces(world, name)?;
-        let mut up = state
-            .interfaces
-            .iter()
-            .filter(|(interface, state)| state.up && interfaces.contains(interface))
-            .map(|(_, state)| state)
-            .peekable();
-        up.peek()?;
-        let on_subnet = up.any(|state| state.subnets.iter().any(|net| net.contains(&address)));
+        let up = || {
+            let fit = state.interfaces.iter();
+            fit.filter(|(interface, state)| state.up && interfaces.contains(interface))
+        };
+        up().next()?;
+        let holds = |address: IpAddr| {
+            up().any(|(_, state)| state.subnets.iter().any(|net| net.contains(&address)))
+        };
+        let fit = Fit {
+            address: holds(address),
+            of_service: self.service.assigned().filter(|ip| holds(*ip)).count(),
+        };
         let score: Score = self
             .ads
             .iter()
             .map(|ad| Score::from(ad.score(&node.labels)))
             .sum();
-        Some((Rank::of(name, self.anchor, score), on_subnet))
+        Some((Rank::of(name, self.anchor, score), fit))
     }
 
     /// The interfaces that `name`'s matching advertisements allow: their union; `None` when no
@@ -173,23 +172,25 @@ fn claims(world: &World, address: IpAddr) -> impl Iterator<Item = Claim<'_>> {
 /// all Services that share the address, so that it has one owner.
 pub(crate) fn elect(world: &World, address: IpAddr) -> Option<Standing> {
     claims(world, address).find_map(|claim| {
-        let mut stands: Vec<(Rank, bool, &Name)> = world
+        let mut stands: Vec<(Rank, Fit, &Name)> = world
             .node_names()
             .filter_map(|name| {
-                claim
-                    .stand(world, name, address)
-                    .map(|(rank, on_subnet)| (rank, on_subnet, name))
+                let (rank, fit) = claim.stand(world, name, address)?;
+                Some((rank, fit, name))
             })
             .collect();
-        let on_subnet = stands.iter().any(|(_, on_subnet, _)| *on_subnet);
-        stands.retain(|(_, stands_on_subnet, _)| *stands_on_subnet || !on_subnet);
+        let best_fit = stands.iter().map(|(_, fit, _)| *fit).max()?;
+        stands.retain(|(_, fit, _)| *fit == best_fit);
         stands.sort();
         stands.truncate(crate::world::DEPTH);
-        let best: Vec<_> = stands
-            .into_iter()
-            .map(|(rank, _, name)| (rank, name.clone()))
-            .collect();
-        (!best.is_empty()).then_some(Standing { best, on_subnet })
+        Some(Standing {
+            best: stands
+                .into_iter()
+                .map(|(rank, _, name)| (rank, name.clone()))
+                .collect(),
+            fit: best_fit,
+            claimant: claim.service.key.clone(),
+        })
     })
 }
 
@@ -204,21 +205,26 @@ pub(crate) fn may_stand(world: &World, name: &str) -> bool {
         && !world.excluded(node)
 }
 
-/// Whether `node`, as it is now, would be among the best for `address`.
+/// Whether `node`, as it is now, would change the standing of `address`, which does not rank it.
 pub(crate) fn would_enter(
     world: &World,
     node: &Name,
     address: IpAddr,
-    standing: &Standing,
+    standing: Option<&Standing>,
 ) -> bool {
-    claims(world, address).any(|claim| {
-        claim
-            .stand(world, node, address)
-            .is_some_and(|(rank, on_subnet)| {
-                (on_subnet && !standing.on_subnet)
-                    || (on_subnet == standing.on_subnet && standing.admits(&rank))
-            })
-    })
+    for claim in claims(world, address) {
+        let decided = standing.filter(|standing| standing.claimant == claim.service.key);
+        match (claim.stand(world, node, address), decided) {
+            // An earlier claim than the one that decided gets its first candidate.
+            (Some(_), None) => return true,
+            (Some((rank, fit)), Some(standing)) => {
+                return fit > standing.fit || (fit == standing.fit && standing.admits(&rank));
+            }
+            (None, Some(_)) => return false,
+            (None, None) => {}
+        }
+    }
+    false
 }
 
 /// What `me` announces for `address`: something when it is the owner, else nothing.
@@ -229,7 +235,12 @@ pub fn plan(world: &World, me: &str, address: IpAddr) -> Option<Announcement> {
     }
     let mut services = Vec::new();
     let mut interfaces: Option<Interfaces> = None;
+    let me = standing.owner()?;
     for claim in claims(world, address) {
+        // Not for a Service that this node may not announce, though it shares the address.
+        if claim.stand(world, me, address).is_none() {
+            continue;
+        }
         let Some(own) = claim.interfaces(world, me) else {
             continue;
         };

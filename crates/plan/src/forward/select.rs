@@ -46,7 +46,7 @@ pub fn plan(
         if frontends.is_empty() {
             continue;
         }
-        let sockets = world.endpoints().sockets(&service.key, family);
+        let sockets = world.endpoints().sockets(&service.key, family, me);
         let source_ranges: Vec<ipnet::IpNet> = service
             .source_ranges
             .iter()

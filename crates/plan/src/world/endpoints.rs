@@ -74,36 +74,57 @@ pub struct Usable {
     pub nodes: BTreeSet<Name>,
 }
 
+/// A Service whose slices changed, with what was usable and what is.
+#[derive(Debug)]
+pub(super) struct Touched {
+    pub(super) service: ServiceKey,
+    pub(super) before: Usable,
+    pub(super) after: Usable,
+}
+
 impl Endpoints {
     /// Takes a slice's new form, `None` when it is gone; returns the Services it touches, none when
     /// nothing changed.
-    pub(super) fn apply(&mut self, key: SliceKey, form: Option<Slice>) -> Vec<ServiceKey> {
-        let old = match &form {
-            Some(slice) if self.slices.get(&key) == Some(slice) => return Vec::new(),
-            Some(slice) => {
-                self.by_service
-                    .entry(slice.service.clone())
-                    .or_default()
-                    .insert(key.clone());
-                self.slices.insert(key.clone(), slice.clone())
-            }
-            None => self.slices.remove(&key),
-        };
-        let new = form.map(|slice| slice.service);
-        let mut touched: Vec<ServiceKey> = new.iter().cloned().collect();
-        if let Some(old) = old
-            .map(|slice| slice.service)
-            .filter(|old| Some(old) != new.as_ref())
-        {
-            if let Some(keys) = self.by_service.get_mut(&old) {
-                keys.remove(&key);
-                if keys.is_empty() {
-                    self.by_service.remove(&old);
-                }
-            }
-            touched.push(old);
+    pub(super) fn apply(&mut self, key: SliceKey, form: Option<Slice>) -> Vec<Touched> {
+        let old = self.slices.get(&key);
+        if old == form.as_ref() {
+            return Vec::new();
         }
-        touched
+        let services: BTreeSet<ServiceKey> = old
+            .into_iter()
+            .chain(&form)
+            .map(|slice| slice.service.clone())
+            .collect();
+        let before: Vec<Usable> = services
+            .iter()
+            .map(|service| self.usable(service))
+            .collect();
+        self.put(key, form);
+        services
+            .into_iter()
+            .zip(before)
+            .map(|(service, before)| Touched {
+                after: self.usable(&service),
+                service,
+                before,
+            })
+            .collect()
+    }
+
+    fn put(&mut self, key: SliceKey, form: Option<Slice>) {
+        if let Some(old) = self.slices.remove(&key)
+            && let Some(keys) = self.by_service.get_mut(&old.service)
+        {
+            keys.remove(&key);
+            if keys.is_empty() {
+                self.by_service.remove(&old.service);
+            }
+        }
+        if let Some(slice) = form {
+            let keys = self.by_service.entry(slice.service.clone()).or_default();
+            keys.insert(key.clone());
+            self.slices.insert(key, slice);
+        }
     }
 
     /// The slices of `service`, in the order of their names.
@@ -127,13 +148,25 @@ impl Endpoints {
         usable
     }
 
-    /// For each port name and protocol of one family: its endpoints with their sockets, each
-    /// address once; a copy on `node` wins over one that names no node.
+    /// For each port name and protocol of one family: its endpoints with their sockets, each once.
+    /// Of several copies (an endpoint moves between slices, or two slices disagree) the one on node
+    /// `me` counts, then one that is ready, then one that serves: the order of slices decides
+    /// nothing.
     pub fn sockets(
         &self,
         service: &ServiceKey,
         family: Family,
+        me: &str,
     ) -> BTreeMap<(Name, Protocol), BTreeMap<(IpAddr, u16), Endpoint>> {
+        let worth = |endpoint: &Endpoint| {
+            let here = endpoint.node.as_deref() == Some(me);
+            (
+                here,
+                endpoint.ready,
+                endpoint.serving != Some(false),
+                endpoint.clone(),
+            )
+        };
         let mut ports: BTreeMap<(Name, Protocol), BTreeMap<(IpAddr, u16), Endpoint>> =
             BTreeMap::new();
         for slice in self.slices(service).filter(|slice| slice.family == family) {
@@ -142,7 +175,7 @@ impl Endpoints {
                 for endpoint in &slice.endpoints {
                     let socket = (endpoint.address, port.port);
                     match sockets.get(&socket) {
-                        Some(known) if known.node.is_some() || endpoint.node.is_none() => {}
+                        Some(known) if worth(known) >= worth(endpoint) => {}
                         _ => {
                             sockets.insert(socket, endpoint.clone());
                         }

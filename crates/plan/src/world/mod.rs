@@ -11,16 +11,19 @@ mod event;
 mod node;
 mod ranking;
 mod service;
+#[cfg(test)]
+pub(crate) mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 pub use dirty::Dirty;
+use endpoints::Touched;
 pub use endpoints::{Endpoint, Endpoints, Slice, SliceKey, SlicePort, Usable};
 pub use event::Event;
 pub use node::{EXCLUDE_LABEL, Interface, Node, NodeState};
-pub use ranking::{DEPTH, Standing};
+pub use ranking::{DEPTH, Fit, Standing};
 pub use service::{FamilyPolicy, Ingress, Labels, Policy, Port, Service, ServiceType};
 
 use crate::announce::l2;
@@ -185,22 +188,23 @@ impl World {
             Event::Service { key, form } => self.apply_service(key, form.map(|form| *form)),
             Event::Slice { key, form } => self.apply_slice(key, form),
             Event::Node { name, form } => {
-                let members = self.nodes.get(&name) != form.as_ref();
+                let addresses = |node: &Node| node.addresses.clone();
+                let members = self.nodes.get(&name).map(addresses) != form.as_ref().map(addresses);
                 let dirty = self.change_node(name, |world, name| put(&mut world.nodes, name, form));
                 Dirty { members, ..dirty }
             }
             Event::State { node, form } => self.change_node(node, |world, name| {
-                let stale = form.as_ref().is_some_and(|new: &NodeState| {
-                    world
-                        .states
-                        .get(&name)
-                        .is_some_and(|known| known.newer_than(new))
-                });
-                !stale && put(&mut world.states, name, form)
+                let known = world.states.get(&name);
+                let (stale, same) = match (known, &form) {
+                    (Some(known), Some(new)) => (known.newer_than(new), known.says_as(new)),
+                    _ => (false, false),
+                };
+                !stale && put(&mut world.states, name, form) && !same
             }),
-            Event::Member { node, alive } => {
-                self.change_node(node, |world, name| put(&mut world.alive, name, alive))
-            }
+            Event::Member { node, alive } => self.change_node(node, |world, name| {
+                let before = world.presumed_alive(&name);
+                put(&mut world.alive, name.clone(), alive) && world.presumed_alive(&name) != before
+            }),
             Event::Decided { service, decision } => self.apply_decision(&service, &decision),
             Event::Synced => self.apply_synced(),
         }
@@ -239,6 +243,11 @@ impl World {
         dirty
             .objects
             .extend(judged_anew.map(|(object, _)| object.clone()));
+        let gone = old
+            .verdicts
+            .into_keys()
+            .filter(|object| !new.verdicts.contains_key(object));
+        dirty.objects.extend(gone);
         if old.config.pools != new.config.pools {
             dirty
                 .services
@@ -323,40 +332,62 @@ impl World {
 
     fn apply_slice(&mut self, key: SliceKey, form: Option<Slice>) -> Dirty {
         let mut dirty = Dirty::default();
-        for service in self.endpoints.apply(key, form) {
+        for Touched {
+            service,
+            before,
+            after,
+        } in self.endpoints.apply(key, form)
+        {
             let addresses: Vec<IpAddr> = self
                 .services
                 .get(&service)
                 .filter(|service| self.is_ours(service))
+                .filter(|service| {
+                    before.anywhere != after.anywhere
+                        || (service.external_policy == Policy::Local && before != after)
+                })
                 .into_iter()
                 .flat_map(Service::assigned)
                 .collect();
-            self.reelect(addresses, &mut dirty);
+            self.reelect(addresses.iter().copied(), &mut dirty);
+            // The same owner may announce for another set of Services.
+            dirty.addresses.extend(addresses);
             dirty.forward.insert(service);
         }
         dirty
     }
 
     /// Changes what is known of one node, then looks again at the addresses that rank it and at
-    /// those that would: one hash for each other address.
+    /// those that would: one hash for each other address. `change` says whether it matters.
     fn change_node(&mut self, node: Name, change: impl FnOnce(&mut Self, Name) -> bool) -> Dirty {
         let mut dirty = Dirty::default();
-        if !change(self, node.clone()) {
+        if !change(self, node.clone()) || !self.synced {
             return dirty;
         }
         let mut touched: BTreeSet<IpAddr> = self.ranking.ranking(&node).collect();
         if l2::may_stand(self, &node) {
-            let nobody = Standing::default();
             touched.extend(self.addresses().filter(|address| {
-                let standing = self.ranking.get(*address).unwrap_or(&nobody);
+                let standing = self.ranking.get(*address);
                 l2::would_enter(self, &node, *address, standing)
             }));
         }
         self.reelect(touched, &mut dirty);
+        // An owner that stays may announce on other interfaces or for other Services.
+        let owns = |address: &IpAddr| {
+            let owner = self.ranking.get(*address).and_then(Standing::owner);
+            owner == Some(&node)
+        };
+        dirty
+            .addresses
+            .extend(self.ranking.ranking(&node).filter(owns));
         dirty
     }
 
     fn apply_decision(&mut self, service: &ServiceKey, decision: &Decision) -> Dirty {
+        // It went while its decision was under way: nothing may be kept for it.
+        if !self.services.contains_key(service) {
+            return Dirty::default();
+        }
         match self.allocator.commit(service, decision) {
             Ok(helped) => Dirty {
                 services: helped.into_iter().collect(),
@@ -371,7 +402,11 @@ impl World {
     }
 
     /// Elects anew for these addresses; those whose standing changed are dirty.
+    /// Before all is known nobody stands; the configuration's coming into force elects for all.
     fn reelect(&mut self, addresses: impl IntoIterator<Item = IpAddr>, dirty: &mut Dirty) {
+        if !self.synced {
+            return;
+        }
         for address in addresses {
             let standing = l2::elect(self, address);
             if self.ranking.set(address, standing) {

@@ -51,4 +51,9 @@ impl NodeState {
         self.incarnation > other.incarnation
             || (self.incarnation == other.incarnation && self.version > other.version)
     }
+
+    /// Whether both say the same of the node, though perhaps not at the same time.
+    pub fn says_as(&self, other: &Self) -> bool {
+        self.interfaces == other.interfaces && self.draining == other.draining
+    }
 }

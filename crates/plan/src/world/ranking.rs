@@ -5,18 +5,31 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use crate::announce::election::Rank;
-use crate::name::Name;
+use crate::name::{Name, ServiceKey};
 
 /// How many nodes an address remembers: the owner and two that follow it.
 pub const DEPTH: usize = 3;
 
+/// How well a node's subnets suit an address; the greatest counts. Those that hold the address
+/// itself come first, then those that hold more of the Service's addresses: so both addresses of a
+/// dual-stack Service go to one node wherever one node can reach both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fit {
+    /// A subnet of the node holds the address.
+    pub address: bool,
+    /// How many of the Service's addresses some subnet of the node holds.
+    pub of_service: usize,
+}
+
 /// The candidates of an address, best first, cut to [`DEPTH`].
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Standing {
-    /// The best candidates with their ranks.
+    /// The best candidates with their ranks; never empty.
     pub best: Vec<(Rank, Name)>,
-    /// Only nodes whose subnets hold the address stand, because some candidate's do.
-    pub on_subnet: bool,
+    /// Only nodes whose subnets suit this well stand: none suits better.
+    pub fit: Fit,
+    /// The Service whose claim decided: the first, by name, that has a candidate.
+    pub claimant: ServiceKey,
 }
 
 impl Standing {
