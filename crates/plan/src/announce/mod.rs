@@ -2,3 +2,6 @@
 
 pub mod election;
 pub mod l2;
+
+#[cfg(test)]
+mod tests;
