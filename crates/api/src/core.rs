@@ -1,8 +1,9 @@
-//! The core kinds, slim: `Service`, `EndpointSlice`, `Node`, `Namespace`.
+//! The core kinds, slim: `Service`, `EndpointSlice`, `Node`, `Namespace`, `ServiceCIDR`.
 
 mod endpoints;
 mod node;
 mod service;
+mod service_cidr;
 
 pub use endpoints::{
     AddressType, Endpoint, EndpointConditions, EndpointHints, EndpointPort, EndpointSlice, ForNode,
@@ -14,3 +15,4 @@ pub use service::{
     Protocol, Service, ServicePort, ServiceSpec, ServiceStatus, ServiceType, SessionAffinity,
     SessionAffinityConfig, TrafficPolicy,
 };
+pub use service_cidr::{ServiceCIDR, ServiceCIDRSpec};

@@ -1,91 +1,45 @@
 //! Corten's own kinds, group `corten.dev`.
+//!
+//! `AddressPool`, `Advertisement` and `Peer` say what MetalLB's kinds say and what those cannot;
+//! both may stand side by side. `NodeState` and `AcceptedConfig` are written by Corten itself.
+
+mod accepted;
+mod advertisement;
+mod node_state;
+mod peer;
+mod pool;
 
 /// Version v1alpha1.
 pub mod v1alpha1 {
+    pub use super::accepted::{AcceptedConfig, AcceptedConfigSpec, AcceptedForm};
+    pub use super::advertisement::{
+        Advertisement, AdvertisementSpec, BgpAnnouncement, Layer2, LinuxDevice, LinuxNative,
+        MacMode,
+    };
+    pub use super::node_state::{ForwardMode, Interface, NodeState, NodeStateStatus};
+    pub use super::peer::{
+        LinkBandwidth, Listen, NextHop, Peer, PeerSpec, ReceivePolicy, SecretName,
+    };
+    pub use super::pool::{AddressPool, AddressPoolStatus};
+
     use serde::{Deserialize, Serialize};
 
-    use crate::kind::kind;
-    use crate::meta::ObjectMeta;
+    use crate::meta::Condition;
 
-    /// What a node can do just now, written by its agent on every change. Named as the node;
-    /// cluster-scoped. It has no spec.
-    #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-    #[serde(default)]
-    pub struct NodeState {
-        /// Metadata.
-        pub metadata: ObjectMeta,
-        /// What the agent says.
-        pub status: NodeStateStatus,
-    }
-    kind!(
-        NodeState,
-        "corten.dev",
-        "v1alpha1",
-        "nodestates",
-        false,
-        [status]
-    );
-
-    /// What an agent says about its node.
+    /// Status of an object that a user writes.
     #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
     #[cfg_attr(feature = "crds", derive(schemars::JsonSchema))]
-    #[serde(rename_all = "camelCase", default)]
-    pub struct NodeStateStatus {
-        /// Interfaces that can carry addresses, by name.
+    #[serde(default)]
+    pub struct ObjectStatus {
+        /// Whether the newest form is in force (type Accepted), and if not, why.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         #[cfg_attr(
             feature = "crds",
             schemars(extend(
                 "x-kubernetes-list-type" = "map",
-                "x-kubernetes-list-map-keys" = ["name"]
+                "x-kubernetes-list-map-keys" = ["type"]
             ))
         )]
-        pub interfaces: Vec<Interface>,
-        /// What the agent forwards.
-        pub forward: ForwardMode,
-        /// True while the node gives its addresses away.
-        pub draining: bool,
-        /// Grows with every start of the agent on this node.
-        pub incarnation: u64,
-        /// Grows with every change within one incarnation: of two forms, one from the API and one
-        /// from the node's beats, the later holds.
-        pub version: u64,
-        /// Version of the agent.
-        #[serde(skip_serializing_if = "String::is_empty")]
-        pub agent_version: String,
-    }
-
-    /// One interface of a node.
-    #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-    #[cfg_attr(feature = "crds", derive(schemars::JsonSchema))]
-    #[cfg_attr(feature = "crds", schemars(extend("required" = ["name"])))]
-    #[serde(rename_all = "camelCase", default)]
-    pub struct Interface {
-        /// Name, like eth0.
-        pub name: String,
-        /// Whether it has carrier and is up.
-        pub up: bool,
-        /// Link-layer address, if it has one.
-        #[serde(skip_serializing_if = "Option::is_none")]
-        pub mac: Option<String>,
-        /// Subnets that are on the link, in CIDR form with host bits zero.
-        #[serde(skip_serializing_if = "Vec::is_empty")]
-        pub subnets: Vec<String>,
-    }
-
-    /// What an agent forwards (design.md §4.5).
-    #[derive(
-        Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-    )]
-    #[cfg_attr(feature = "crds", derive(schemars::JsonSchema))]
-    #[serde(rename_all = "lowercase")]
-    pub enum ForwardMode {
-        /// Nothing: kube-proxy does.
-        #[default]
-        Off,
-        /// External addresses only.
-        Vips,
-        /// All Services: kube-proxy is replaced.
-        All,
+        pub conditions: Vec<Condition>,
     }
 }

@@ -16,9 +16,9 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use crate::Kind;
-use crate::corten::v1alpha1::{NodeState, NodeStateStatus};
 use crate::metallb::{v1beta1, v1beta2};
 
+mod native;
 mod rules;
 mod structural;
 pub mod yaml;
@@ -41,19 +41,8 @@ struct Version {
 
 /// Every definition, by group and name.
 pub fn all() -> Vec<Value> {
-    vec![
-        one::<NodeState>(Version {
-            status: Some(schema_of::<NodeStateStatus>()),
-            columns: columns(&[
-                ("Forward", ".status.forward", 0),
-                ("Draining", ".status.draining", 0),
-                ("Agent", ".status.agentVersion", 0),
-            ]),
-            ..version(
-                "v1alpha1",
-                "What a node can do just now, as its agent says.",
-            )
-        }),
+    let mut all = native::all();
+    all.extend([
         one::<v1beta1::BFDProfile>(Version {
             spec: Some(schema_of::<v1beta1::BFDProfileSpec>()),
             status: empty(),
@@ -161,7 +150,8 @@ pub fn all() -> Vec<Value> {
             ]),
             ..version("v1beta1", "Which node announces a Service in layer 2.")
         }),
-    ]
+    ]);
+    all
 }
 
 /// File name and block YAML of every definition; the bytes depend on nothing but the types.

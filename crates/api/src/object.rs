@@ -7,8 +7,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::Kind;
-use crate::core::{EndpointSlice, Namespace, Node, Service};
-use crate::corten::v1alpha1::NodeState;
+use crate::core::{EndpointSlice, Namespace, Node, Service, ServiceCIDR};
+use crate::corten::v1alpha1::{AcceptedConfig, AddressPool, Advertisement, NodeState, Peer};
 use crate::meta::ObjectMeta;
 use crate::metallb::{
     BFDProfile, BGPAdvertisement, BGPPeer, Community, ConfigurationState, IPAddressPool,
@@ -108,6 +108,7 @@ objects!(
     EndpointSlice,
     Node,
     Namespace,
+    ServiceCIDR,
     IPAddressPool,
     L2Advertisement,
     BGPAdvertisement,
@@ -117,6 +118,10 @@ objects!(
     ServiceL2Status,
     ServiceBGPStatus,
     ConfigurationState,
+    AddressPool,
+    Advertisement,
+    Peer,
+    AcceptedConfig,
     NodeState,
 );
 

@@ -7,6 +7,8 @@
 
 use serde_json::{Value, json};
 
+pub(super) mod native;
+
 /// The most entries of a pool. The cost of a rule is counted for a list of this length.
 const MAX_ADDRESSES: u64 = 4096;
 /// The most selectors in a list, and the most expressions in a selector.
@@ -237,44 +239,13 @@ pub(super) fn bgp_peer(mut schema: Value) -> Value {
     selectors(&mut schema, &["nodeSelectors"]);
     peer_addresses(&mut schema);
     timers(&mut schema);
-    set(&mut schema, "connectTime", "maxLength", json!(64));
-    add(
-        &mut schema,
-        "connectTime",
-        vec![
-            rule(
-                "duration(self).getSeconds() >= 1 && duration(self).getSeconds() <= 65535",
-                "connect time should be between 1 seconds to 65535",
-            ),
-            rule(
-                "duration(self).getMilliseconds() % 1000 == 0",
-                "connect time should contain a whole number of seconds",
-            ),
-        ],
-    );
+    connect_time(&mut schema);
+    peer_ends(&mut schema);
     let asn = "has(self.peerASN) && self.peerASN != 0";
-    let address = "has(self.peerAddress) && self.peerAddress != ''";
-    let interface = "has(self.interface) && self.interface != ''";
     add(
         &mut schema,
         "",
         vec![
-            rule(
-                &format!("({asn}) || has(self.dynamicASN)"),
-                "missing peer ASN and dynamicASN",
-            ),
-            rule(
-                &format!("!({asn} && has(self.dynamicASN))"),
-                "both peer ASN and dynamicASN specified",
-            ),
-            rule(
-                &format!("({address}) || ({interface})"),
-                "peer has no Address or Interface specified",
-            ),
-            rule(
-                &format!("!({address} && {interface})"),
-                "peer has both Address and Interface specified",
-            ),
             rule(
                 "!has(self.password) || self.password == '' || !has(self.passwordSecret) || \
                  !has(self.passwordSecret.name) || self.passwordSecret.name == ''",
@@ -300,7 +271,60 @@ pub(super) fn bgp_peer(mut schema: Value) -> Value {
     schema
 }
 
+fn connect_time(schema: &mut Value) {
+    set(schema, "connectTime", "maxLength", json!(64));
+    add(
+        schema,
+        "connectTime",
+        vec![
+            rule(
+                "duration(self).getSeconds() >= 1 && duration(self).getSeconds() <= 65535",
+                "connect time should be between 1 seconds to 65535",
+            ),
+            rule(
+                "duration(self).getMilliseconds() % 1000 == 0",
+                "connect time should contain a whole number of seconds",
+            ),
+        ],
+    );
+}
+
+/// The neighbour's AS and where it is, each said in one way.
+fn peer_ends(schema: &mut Value) {
+    let asn = "has(self.peerASN) && self.peerASN != 0";
+    let address = "has(self.peerAddress) && self.peerAddress != ''";
+    let interface = "has(self.interface) && self.interface != ''";
+    add(
+        schema,
+        "",
+        vec![
+            rule(
+                &format!("({asn}) || has(self.dynamicASN)"),
+                "missing peer ASN and dynamicASN",
+            ),
+            rule(
+                &format!("!({asn} && has(self.dynamicASN))"),
+                "both peer ASN and dynamicASN specified",
+            ),
+            rule(
+                &format!("({address}) || ({interface})"),
+                "peer has no Address or Interface specified",
+            ),
+            rule(
+                &format!("!({address} && {interface})"),
+                "peer has both Address and Interface specified",
+            ),
+        ],
+    );
+}
+
 fn peer_addresses(schema: &mut Value) {
+    session(schema);
+    one_line(schema, "password");
+}
+
+/// Addresses and AS number of a session.
+fn session(schema: &mut Value) {
     for (field, message) in [
         ("peerAddress", "invalid BGPPeer address"),
         ("sourceAddress", "invalid source IP"),
@@ -318,7 +342,6 @@ fn peer_addresses(schema: &mut Value) {
         "myASN",
         vec![rule("self != 0", "missing local ASN")],
     );
-    one_line(schema, "password");
 }
 
 /// What goes into a router's configuration stays on its line.

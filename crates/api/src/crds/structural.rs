@@ -19,6 +19,9 @@ fn rework(schema: &mut Value) {
     if let Some(default) = map.remove("x-default") {
         map.insert("default".to_owned(), default);
     }
+    if map.contains_key("x-kubernetes-preserve-unknown-fields") {
+        map.remove("additionalProperties");
+    }
     collapse_union(map);
     drop_null_type(map);
     rework_number(map);

@@ -112,6 +112,15 @@ fn defaults_are_those_of_the_types() {
     assert_eq!(
         found,
         [
+            "AddressPool.spec.autoAssign=true",
+            "AddressPool.spec.avoidBuggyIPs=false",
+            "Advertisement.spec.bgp.aggregationLength=32",
+            "Advertisement.spec.bgp.aggregationLengthV6=128",
+            "Advertisement.spec.layer2.handBack=true",
+            "Advertisement.spec.layer2.mac=\"Node\"",
+            "Advertisement.spec.linux.aggregationLength=32",
+            "Advertisement.spec.linux.aggregationLengthV6=128",
+            "Peer.spec.peerPort=179",
             "BGPAdvertisement.spec.aggregationLength=32",
             "BGPAdvertisement.spec.aggregationLengthV6=128",
             "BGPPeer.spec.disableMP=false",

@@ -1,0 +1,88 @@
+//! `NodeState`: what a node can do just now.
+
+use serde::{Deserialize, Serialize};
+
+use crate::kind::kind;
+use crate::meta::ObjectMeta;
+
+/// What a node can do just now, written by its agent on every change. Named as the node;
+/// cluster-scoped. It has no spec.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct NodeState {
+    /// Metadata.
+    pub metadata: ObjectMeta,
+    /// What the agent says.
+    pub status: NodeStateStatus,
+}
+kind!(
+    NodeState,
+    "corten.dev",
+    "v1alpha1",
+    "nodestates",
+    false,
+    [status]
+);
+
+/// What an agent says about its node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(schemars::JsonSchema))]
+#[serde(rename_all = "camelCase", default)]
+pub struct NodeStateStatus {
+    /// Interfaces that can carry addresses, by name.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(
+        feature = "crds",
+        schemars(extend(
+            "x-kubernetes-list-type" = "map",
+            "x-kubernetes-list-map-keys" = ["name"]
+        ))
+    )]
+    pub interfaces: Vec<Interface>,
+    /// What the agent forwards.
+    pub forward: ForwardMode,
+    /// True while the node gives its addresses away.
+    pub draining: bool,
+    /// Grows with every start of the agent on this node.
+    pub incarnation: u64,
+    /// Grows with every change within one incarnation: of two forms, one from the API and one
+    /// from the node's beats, the later holds.
+    pub version: u64,
+    /// Version of the agent.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub agent_version: String,
+}
+
+/// One interface of a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "crds", schemars(extend("required" = ["name"])))]
+#[serde(rename_all = "camelCase", default)]
+pub struct Interface {
+    /// Name, like eth0.
+    pub name: String,
+    /// Whether it has carrier and is up.
+    pub up: bool,
+    /// Link-layer address, if it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mac: Option<String>,
+    /// Subnets that are on the link, in CIDR form with host bits zero.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub subnets: Vec<String>,
+}
+
+/// What an agent forwards (design.md §4.5).
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+#[cfg_attr(feature = "crds", derive(schemars::JsonSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum ForwardMode {
+    /// Nothing: kube-proxy does.
+    #[default]
+    Off,
+    /// External addresses only.
+    Vips,
+    /// All Services: kube-proxy is replaced.
+    All,
+}
