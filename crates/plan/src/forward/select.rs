@@ -4,7 +4,10 @@
 //! Topology hints, node ports and the short cut of external addresses under policy Local are the
 //! next steps; sets and fates are already those of the whole.
 
-use std::collections::{BTreeMap, BTreeSet};
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
@@ -12,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::{Frontend, FrontendKind, PortKey, ServicePort};
 use crate::name::{Name, ServiceKey};
 use crate::net::Family;
-use crate::world::{Endpoint, Service, ServiceType, World};
+use crate::world::{Endpoint, Service, ServiceType, World, subnet};
 
 /// Which addresses Corten forwards (design.md §4.5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,13 +53,13 @@ pub fn plan(
         let source_ranges: Vec<ipnet::IpNet> = service
             .source_ranges
             .iter()
-            .filter_map(|range| range.parse::<ipnet::IpNet>().ok())
+            .filter_map(|range| subnet(range))
             .filter(|range| Family::of(range.addr()) == family)
             .map(|range| range.trunc())
             .collect();
         for port in &service.ports {
             let endpoints = sockets.get(&(port.name.clone(), port.protocol));
-            let mut frontends: Vec<Frontend> = frontends
+            let frontends: Vec<Frontend> = frontends
                 .iter()
                 .map(|(address, kind)| Frontend {
                     address: *address,
@@ -68,8 +71,6 @@ pub fn plan(
                     },
                 })
                 .collect();
-            frontends.sort();
-            frontends.dedup();
             let key = PortKey {
                 service: service.key.clone(),
                 port: port.name.clone(),
@@ -100,12 +101,19 @@ pub fn plan(
     table
 }
 
+/// A headless Service has no address of its own, an ExternalName none at all. Where no API server
+/// gives cluster IPs, families without cluster IPs are no headless Service.
 fn forwarded(service: &Service, mode: Mode) -> bool {
-    mode != Mode::Off && service.kind != ServiceType::ExternalName && !service.other_proxy
+    let headless = service.cluster_ips.is_empty() && service.families.is_empty();
+    mode != Mode::Off
+        && service.kind != ServiceType::ExternalName
+        && !headless
+        && !service.other_proxy
 }
 
-/// The addresses of one family that lead to `service`.
-fn frontends(service: &Service, mode: Mode, family: Family) -> BTreeSet<(IpAddr, FrontendKind)> {
+/// The addresses of one family that lead to `service`, each once: what an allocator gave counts
+/// more than `externalIPs`, which may name the same address and knows no source ranges.
+fn frontends(service: &Service, mode: Mode, family: Family) -> BTreeMap<IpAddr, FrontendKind> {
     let cluster = service
         .cluster_ips
         .iter()
@@ -121,9 +129,9 @@ fn frontends(service: &Service, mode: Mode, family: Family) -> BTreeSet<(IpAddr,
         .filter(|entry| !entry.proxy && service.kind == ServiceType::LoadBalancer)
         .filter_map(|entry| entry.ip)
         .map(|address| (address, FrontendKind::LoadBalancer));
-    cluster
-        .chain(external)
+    external
         .chain(balanced)
+        .chain(cluster)
         .filter(|(address, _)| Family::of(*address) == family)
         .collect()
 }

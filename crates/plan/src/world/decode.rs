@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use api::core as k8s;
+use ipnet::IpNet;
 
 use super::{
     Endpoint, FamilyPolicy, Ingress, Interface, Node, NodeState, Policy, Port, Service,
@@ -37,6 +38,12 @@ fn ip(text: &str) -> Option<IpAddr> {
             .collect::<Option<_>>()?;
         <[u8; 4]>::try_from(octets).ok().map(IpAddr::from)
     })
+}
+
+/// A subnet, with the same leniency.
+pub(crate) fn subnet(text: &str) -> Option<IpNet> {
+    let (address, length) = text.trim().split_once('/')?;
+    IpNet::new(ip(address)?, length.parse().ok()?).ok()
 }
 
 fn protocol(protocol: k8s::Protocol) -> Protocol {
@@ -69,7 +76,7 @@ impl From<k8s::Service> for Service {
                 .filter_map(|text| ip(text))
                 .collect()
         };
-        let headless = spec.cluster_ip == "None";
+        let headless = spec.cluster_ip == "None" || spec.cluster_ips.iter().any(|ip| ip == "None");
         let families = if cluster_ips.is_empty() && !headless {
             spec.ip_families
                 .iter()

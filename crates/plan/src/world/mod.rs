@@ -18,6 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+pub(crate) use decode::subnet;
 pub use dirty::Dirty;
 use endpoints::Touched;
 pub use endpoints::{Endpoint, Endpoints, Slice, SliceKey, SlicePort, Usable};
