@@ -57,7 +57,27 @@ pub(crate) fn cargo<const N: usize>(arguments: [&str; N]) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = program(cargo);
     command.args(arguments);
+    // What cargo says of xtask is not for what is built: build scripts that look at it would run
+    // again, and half of the tree with them, whenever plain cargo and xtask take turns.
+    for (name, _) in std::env::vars_os() {
+        if name.to_str().is_some_and(says_of_us) {
+            command.env_remove(name);
+        }
+    }
     command
+}
+
+/// The variables that `cargo run` sets for the program it runs.
+fn says_of_us(variable: &str) -> bool {
+    let names = [
+        "CARGO_CRATE_NAME",
+        "CARGO_BIN_NAME",
+        "CARGO_PRIMARY_PACKAGE",
+        "OUT_DIR",
+    ];
+    names.contains(&variable)
+        || variable.starts_with("CARGO_PKG_")
+        || variable.starts_with("CARGO_MANIFEST_")
 }
 
 /// The command as one would type it.
@@ -164,6 +184,22 @@ mod tests {
     fn which_finds_programs_alone() {
         assert!(which("sh").is_some());
         assert_eq!(which("no-such-program"), None);
+    }
+
+    #[test]
+    fn cargo_hears_nothing_of_xtask() {
+        // Cargo sets them for tests as well.
+        assert!(std::env::var_os("CARGO_PKG_NAME").is_some());
+        let command = cargo(["version"]);
+        for name in ["CARGO_PKG_NAME", "CARGO_MANIFEST_DIR"] {
+            assert!(
+                command
+                    .get_envs()
+                    .any(|(n, value)| n == name && value.is_none()),
+                "{name}"
+            );
+        }
+        assert!(!says_of_us("CARGO_TARGET_DIR") && !says_of_us("CARGO_TERM_COLOR"));
     }
 
     #[test]
