@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use plan::desired::Agent;
 use plan::forward::Mode;
 
-use super::{Cluster, Common, Failure, Forward, cluster, host, runtime, stopped};
+use super::{Cluster, Common, Failure, Forward, Signals, cluster, host, runtime};
 use crate::agent::{self, AgentError, Config};
 use crate::http::Metrics;
 use crate::sink::Sink;
@@ -78,42 +78,41 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
         Forward::Off
     };
     let mode = Mode::from(options.forward.unwrap_or(default));
+    if let Some(dir) = &options.dir {
+        host::check_directory(dir)?;
+    }
     host::check_agent(mode != Mode::Off)?;
     runtime()?.block_on(async {
+        let stop = Signals::listen()?.stop();
         let config = options.node.config(&options.common, mode)?;
         match &options.dir {
             Some(dir) => {
                 // A damaged state file is refused here, before anything is announced.
                 let sink = DirSink::open(dir)?;
                 let source = DirSource::new(dir, &options.common.namespace);
-                serve(&options.common, config, source, sink).await
+                serve(&options.common, config, source, sink, stop).await
             }
             None => {
                 let client = cluster::connect(&options.cluster).await?;
                 let source =
                     KubeSource::new(client.clone(), &options.common.namespace, Role::Agent);
                 let sink = KubeSink::new(client, &config.agent.node);
-                serve(&options.common, config, source, sink).await
+                serve(&options.common, config, source, sink, stop).await
             }
         }
     })
 }
 
-/// Runs the agent with its HTTP server until a signal.
+/// Runs the agent with its HTTP server until `stop`.
 async fn serve<S: Source, K: Sink>(
     common: &Common,
     config: Config,
     source: S,
     sink: K,
+    stop: impl Future<Output = ()>,
 ) -> Result<(), Failure> {
     let health = Health::default();
     let metrics = Metrics::new()?;
-    let stop = async {
-        match stopped().await {
-            Ok(signal) => tracing::info!(signal, "stopping"),
-            Err(error) => tracing::error!(%error, "signals cannot be awaited"),
-        }
-    };
     let agent = agent::run(config, source, sink, health.clone(), metrics.clone(), stop);
     tokio::select! {
         ended = agent => Ok(ended.map_err(|error: AgentError| error)?),

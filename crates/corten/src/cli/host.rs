@@ -17,6 +17,19 @@ pub(super) fn name() -> Result<String, Failure> {
     Ok(name.trim().to_ascii_lowercase())
 }
 
+/// Checks that `dir` is a directory that can be read.
+pub(super) fn check_directory(dir: &Path) -> Result<(), Failure> {
+    match std::fs::read_dir(dir) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(format!(
+            "the manifests of {} cannot be read: {error}; give a directory of manifests that this \
+             process may read",
+            dir.display()
+        )
+        .into()),
+    }
+}
+
 /// Checks the kernel's version and this process's rights.
 pub(super) fn check_agent(forwards: bool) -> Result<(), Failure> {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();

@@ -6,7 +6,7 @@ use plan::forward::Mode;
 use tokio::sync::watch;
 
 use super::agent::Node;
-use super::{Common, Failure, Forward, host, runtime, stopped};
+use super::{Common, Failure, Forward, Signals, host, runtime};
 use crate::agent;
 use crate::controller::{self, Deadline};
 use crate::http::Metrics;
@@ -30,17 +30,12 @@ pub(super) struct Options {
 
 pub(super) fn main(options: Options) -> Result<(), Failure> {
     let mode = Mode::from(options.forward);
+    host::check_directory(&options.dir)?;
     host::check_agent(mode != Mode::Off)?;
-    if !options.dir.is_dir() {
-        return Err(format!(
-            "{} is not a directory; give a directory of manifests",
-            options.dir.display()
-        )
-        .into());
-    }
     // Held until the end: two writers of one state file would give an address twice.
     let _lock = DirLock::take(&options.dir)?;
     runtime()?.block_on(async {
+        let stop = Signals::listen()?.stop();
         let config = options.node.config(&options.common, mode)?;
         let sink = DirSink::open(&options.dir)?;
         let health = Health::default();
@@ -54,12 +49,6 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
             Health::default(),
             metrics.clone(),
         );
-        let stop = async {
-            match stopped().await {
-                Ok(signal) => tracing::info!(signal, "stopping"),
-                Err(error) => tracing::error!(%error, "signals cannot be awaited"),
-            }
-        };
         let source = DirSource::new(&options.dir, &options.common.namespace);
         let agent = agent::run(config, source, sink, health.clone(), metrics.clone(), stop);
         tokio::select! {

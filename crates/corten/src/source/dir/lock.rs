@@ -21,7 +21,10 @@ pub enum LockError {
     )]
     Taken(PathBuf),
     /// The file system refuses.
-    #[error("cannot lock {dir}")]
+    #[error(
+        "{dir} cannot be locked and written; let this process write there, as allocations are kept \
+         in its folder .corten"
+    )]
     Failed {
         /// The directory.
         dir: PathBuf,

@@ -1,0 +1,12 @@
+//! Bare hosts end to end: `corten run DIR` and `corten agent --dir DIR`, with real packets.
+
+mod edits;
+mod families;
+mod leaving;
+mod links;
+mod local;
+mod pause;
+mod refusals;
+mod state;
+mod story;
+mod support;
