@@ -1,40 +1,59 @@
 //! The reporter: tells people what happened, without flooding and without holding anybody up.
 //!
-//! Equal reports about one Service within [`QUIET`] are told once. The queue is bounded; what does
-//! not fit is dropped and counted.
+//! Reports about one Service are told in their order, those about several at the same time. While
+//! the sink does not take them they wait; the queues are bounded, and what does not fit is dropped
+//! and counted. The controller decides again and again about a Service that it cannot serve, so
+//! its report is not repeated within [`QUIET`]; an agent reports only what has changed.
 
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::hash::{BuildHasher, RandomState};
+use std::time::{Duration, Instant, SystemTime};
 
+use futures::future::join_all;
 use plan::config::{Finding, ObjectRef, Verdict};
+use plan::name::ServiceKey;
 use prometheus::IntCounter;
 use tokio::sync::mpsc;
 
-use crate::sink::{Report, Sink};
+use crate::backoff::Backoff;
+use crate::sink::{Component, Report, Sink, WriteError};
 
-/// How long an equal report is not repeated.
+/// How long the controller does not repeat what it said last about a Service.
 const QUIET: Duration = Duration::from_secs(10);
-/// Reports that may wait.
-const QUEUE: usize = 16_384;
+/// Reports on their way at the same time.
+const LANES: usize = 8;
+/// Reports that may wait in one lane.
+const QUEUE: usize = 2048;
+/// After so many reports in one lane, those too old to matter are forgotten.
+const SWEEP: usize = 1024;
+
+/// A report and its moment.
+type Timed = (Report, SystemTime);
 
 /// Where tasks hand their reports in.
 #[derive(Clone, Debug)]
 pub struct Reporter {
-    out: mpsc::Sender<Report>,
+    lanes: Vec<mpsc::Sender<Timed>>,
+    hasher: RandomState,
     dropped: IntCounter,
 }
 
 /// The receiving end.
 #[derive(Debug)]
 pub struct Reports {
-    queue: mpsc::Receiver<Report>,
+    lanes: Vec<mpsc::Receiver<Timed>>,
 }
 
 impl Reporter {
     /// A reporter and its receiving end.
     pub fn new(dropped: IntCounter) -> (Self, Reports) {
-        let (out, queue) = mpsc::channel(QUEUE);
-        (Self { out, dropped }, Reports { queue })
+        let (senders, lanes) = (0..LANES).map(|_| mpsc::channel(QUEUE)).unzip();
+        let reporter = Self {
+            lanes: senders,
+            hasher: RandomState::new(),
+            dropped,
+        };
+        (reporter, Reports { lanes })
     }
 
     /// Hands a report in; never waits.
@@ -44,7 +63,13 @@ impl Reporter {
         } else {
             tracing::info!(service = %report.service, reason = report.reason, "{}", report.message);
         }
-        if self.out.try_send(report).is_err() {
+        // One Service, one lane: that keeps the order.
+        let lane = self.hasher.hash_one(&report.service) as usize % LANES;
+        let taken = self
+            .lanes
+            .get(lane)
+            .is_some_and(|lane| lane.try_send((report, SystemTime::now())).is_ok());
+        if !taken {
             self.dropped.inc();
             tracing::warn!(
                 dropped = self.dropped.get(),
@@ -56,23 +81,51 @@ impl Reporter {
 
 impl Reports {
     /// Sends reports until every reporter is gone.
-    pub async fn run<K: Sink>(mut self, sink: K) {
-        let mut told: HashMap<Report, Instant> = HashMap::new();
-        while let Some(report) = self.queue.recv().await {
+    pub async fn run<K: Sink>(self, sink: K) {
+        join_all(self.lanes.into_iter().map(|lane| drain(lane, sink.clone()))).await;
+    }
+}
+
+/// Sends the reports of one lane in their order.
+async fn drain<K: Sink>(mut lane: mpsc::Receiver<Timed>, sink: K) {
+    let mut last: HashMap<ServiceKey, (Report, Instant)> = HashMap::new();
+    while let Some((report, at)) = lane.recv().await {
+        if last.len() >= SWEEP {
+            last.retain(|_, (_, told)| told.elapsed() < QUIET);
+        }
+        if report.component == Component::Controller {
             let now = Instant::now();
-            told.retain(|_, at| now.duration_since(*at) < QUIET);
-            if told.contains_key(&report) {
+            let repeats = last
+                .get(&report.service)
+                .is_some_and(|(last, told)| *last == report && now.duration_since(*told) < QUIET);
+            if repeats {
                 continue;
             }
-            if let Err(error) = sink.report(&report).await {
-                tracing::warn!(
-                    service = %report.service,
-                    error = &error as &dyn std::error::Error,
-                    "event not sent"
-                );
-            }
-            told.insert(report, now);
+            last.insert(report.service.clone(), (report.clone(), now));
         }
+        send(&sink, &report, at).await;
+    }
+}
+
+/// Sends one report; tries again while that may help.
+async fn send<K: Sink>(sink: &K, report: &Report, at: SystemTime) {
+    let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(5));
+    loop {
+        let Err(error) = sink.report(report, at).await else {
+            return;
+        };
+        let again = matches!(error, WriteError::Failed(_));
+        tracing::warn!(
+            service = %report.service,
+            reason = report.reason,
+            again,
+            error = &error as &dyn std::error::Error,
+            "event not sent"
+        );
+        if !again {
+            return;
+        }
+        tokio::time::sleep(backoff.next()).await;
     }
 }
 

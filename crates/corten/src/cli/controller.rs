@@ -32,34 +32,38 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
         };
         let health = Health::default();
         let metrics = Metrics::new()?;
+        let (deadline, leads_until) = watch::channel(Deadline::Withdrawn);
+        let elector = tokio::spawn(elector::run(
+            client.clone(),
+            options.common.namespace.clone(),
+            identity.clone(),
+            deadline,
+        ));
         let serve = options.common.serve(health.clone(), metrics.clone());
-        let lead = lead(&options, client.clone(), &identity, health, metrics);
-        tokio::select! {
-            ended = serve => ended?,
-            () = lead => {}
-            signal = stopped() => tracing::info!(signal = signal?, "stopping"),
-        }
-        elector::release(client, &options.common.namespace, &identity).await;
-        Ok(())
+        let lead = lead(&options, client, &identity, leads_until, health, metrics);
+        let ended = tokio::select! {
+            ended = serve => ended,
+            () = lead => Err("the elector ended".into()),
+            signal = stopped() => {
+                tracing::info!(signal = signal?, "stopping");
+                Ok(())
+            }
+        };
+        // Nobody listens to the elector any more: it gives the lease back and ends.
+        elector.await?;
+        ended
     })
 }
 
-/// Stands for election for ever; each time it leads, runs a term.
+/// For ever: each time this replica leads, runs a term.
 async fn lead(
     options: &Options,
     client: kube::Client,
     identity: &str,
+    mut leads_until: watch::Receiver<Deadline>,
     health: Health,
     metrics: Metrics,
 ) {
-    let (deadline, mut leads_until) = watch::channel(Deadline::Withdrawn);
-    let namespace = options.common.namespace.clone();
-    tokio::spawn(elector::run(
-        client.clone(),
-        namespace,
-        identity.to_owned(),
-        deadline,
-    ));
     loop {
         health.set_standby(true);
         if leads_until

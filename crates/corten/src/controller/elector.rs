@@ -18,8 +18,12 @@ pub const LEASE_NAME: &str = "corten-controller";
 pub const LEASE: Duration = Duration::from_secs(4);
 /// How long after the start of its last renewal a leader may send writes.
 pub const DEADLINE: Duration = Duration::from_secs(2);
-/// Time between renewals, and between looks at another's lease.
-const PERIOD: Duration = Duration::from_secs(1);
+/// Time between renewals.
+const RENEW: Duration = Duration::from_secs(1);
+/// Time between looks at another's lease.
+const LOOK: Duration = Duration::from_millis(500);
+/// How long the API server may take to answer: a second try fits into [`DEADLINE`].
+const ANSWER: Duration = Duration::from_millis(900);
 
 /// Until when the holder may write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +53,9 @@ struct Seen {
     at: Instant,
 }
 
-/// Stands for election until `deadline` has no receivers any more.
+/// Stands for election until `deadline` has no receivers any more; then gives the lease back.
+///
+/// Giving back is this task's work, so that no renewal of its own comes after it.
 pub async fn run(
     client: Client,
     namespace: String,
@@ -58,16 +64,15 @@ pub async fn run(
 ) {
     let leases: Api<Lease> = Api::namespaced(client, &namespace);
     let mut seen: Option<Seen> = None;
-    let mut ticks = tokio::time::interval(PERIOD);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut look = Instant::now();
     loop {
         tokio::select! {
-            _ = ticks.tick() => {}
-            () = deadline.closed() => return,
+            () = tokio::time::sleep_until(look.into()) => {}
+            () = deadline.closed() => break,
         }
         let started = Instant::now();
         let attempt = attempt(&leases, &identity, &mut seen, started);
-        let held = match tokio::time::timeout(DEADLINE, attempt).await {
+        let held = match tokio::time::timeout(ANSWER, attempt).await {
             Ok(Ok(held)) => held,
             Ok(Err(error)) => {
                 tracing::warn!(
@@ -77,10 +82,11 @@ pub async fn run(
                 None
             }
             Err(_) => {
-                tracing::warn!("lease not renewed: the API server did not answer in {DEADLINE:?}");
+                tracing::warn!("lease not renewed: the API server did not answer in {ANSWER:?}");
                 None
             }
         };
+        look = next_look(started, held, seen.as_ref());
         let now = Instant::now();
         let next = match (held, *deadline.borrow()) {
             (Some(true), _) => Deadline::Until(started + DEADLINE),
@@ -101,6 +107,25 @@ pub async fn run(
             *current = next;
             changed
         });
+    }
+    if *deadline.borrow() != Deadline::Withdrawn
+        && tokio::time::timeout(ANSWER, release(&leases, &identity))
+            .await
+            .is_err()
+    {
+        tracing::warn!("lease not given back: the API server did not answer in {ANSWER:?}");
+    }
+}
+
+/// When to look again: a holder renews in time, another looks often, and at the moment at which
+/// the lease that it saw runs out.
+fn next_look(started: Instant, held: Option<bool>, seen: Option<&Seen>) -> Instant {
+    match (held, seen) {
+        (Some(true), _) => started + RENEW,
+        (Some(false), Some(seen)) if seen.at + LEASE > started => {
+            (started + LOOK).min(seen.at + LEASE)
+        }
+        _ => started + LOOK,
     }
 }
 
@@ -178,24 +203,58 @@ fn claim(old: Option<&LeaseSpec>, identity: &str) -> LeaseSpec {
 }
 
 /// Gives the lease back at a planned stop, so that the next leader need not wait.
-pub async fn release(client: Client, namespace: &str, identity: &str) {
-    let leases: Api<Lease> = Api::namespaced(client, namespace);
-    let Ok(Some(mut lease)) = leases.get_opt(LEASE_NAME).await else {
-        return;
-    };
-    let Some(spec) = lease.spec.as_mut() else {
-        return;
-    };
-    if spec.holder_identity.as_deref() == Some(identity) {
+async fn release(leases: &Api<Lease>, identity: &str) {
+    let outcome = async {
+        let Some(mut lease) = leases.get_opt(LEASE_NAME).await? else {
+            return Ok(());
+        };
+        let Some(spec) = lease.spec.as_mut() else {
+            return Ok(());
+        };
+        if spec.holder_identity.as_deref() != Some(identity) {
+            return Ok(());
+        }
         spec.holder_identity = Some(String::new());
-        if let Err(error) = leases
+        leases
             .replace(LEASE_NAME, &PostParams::default(), &lease)
             .await
-        {
+            .map(drop)
+    };
+    match outcome.await {
+        Ok(()) => tracing::info!(%identity, "lease given back"),
+        Err(error) => {
+            let error: Error = error;
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
-                "lease not released"
+                "lease not given back"
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_standby_looks_again_at_the_moment_at_which_the_lease_runs_out() {
+        let seen_at = Instant::now();
+        let seen = Seen {
+            version: None,
+            at: seen_at,
+        };
+        for (after, next) in [
+            (0, LOOK),
+            (3700, LEASE),
+            (5000, Duration::from_millis(5000) + LOOK),
+        ] {
+            let started = seen_at + Duration::from_millis(after);
+            assert_eq!(
+                next_look(started, Some(false), Some(&seen)),
+                seen_at + next,
+                "{after} ms after the renewal was seen"
+            );
+        }
+        assert_eq!(next_look(seen_at, Some(true), Some(&seen)), seen_at + RENEW);
     }
 }

@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use api::corten::v1alpha1::NodeStateStatus;
 use plan::name::ServiceKey;
@@ -113,7 +114,7 @@ impl Sink for DirSink {
         self.put(service.to_string(), None).await
     }
 
-    async fn report(&self, _: &Report) -> Result<(), WriteError> {
+    async fn report(&self, _: &Report, _: SystemTime) -> Result<(), WriteError> {
         // The reporter has logged it, and no one else listens.
         Ok(())
     }

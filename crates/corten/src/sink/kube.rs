@@ -4,12 +4,14 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use api::annotations::IP_ALLOCATED_FROM_POOL;
 use api::core::Service;
 use api::corten::v1alpha1::{NodeState, NodeStateStatus};
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use k8s_openapi::jiff::Timestamp;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::core::Request;
 use kube::{Client, Error};
@@ -49,13 +51,37 @@ struct Told {
     count: i32,
 }
 
-fn outcome<T>(result: Result<T, Error>) -> Result<(), WriteError> {
-    match result {
-        Ok(_) => Ok(()),
-        Err(Error::Api(status)) if status.code == 409 || status.code == 404 => {
-            Err(WriteError::Outdated)
-        }
-        Err(error) => Err(WriteError::Failed(Box::new(error))),
+/// How long the API server may take for one request: a connection whose other end is gone says
+/// nothing.
+const ANSWER: Duration = Duration::from_secs(10);
+
+/// Why a request has no good answer.
+#[derive(Debug, thiserror::Error)]
+enum RequestError {
+    #[error(transparent)]
+    Kube(#[from] Error),
+    #[error("the API server did not answer in {ANSWER:?}")]
+    Silent,
+}
+
+/// The answer to a request, if it comes in time.
+async fn answer<T>(request: impl Future<Output = Result<T, Error>>) -> Result<T, RequestError> {
+    match tokio::time::timeout(ANSWER, request).await {
+        Ok(answer) => Ok(answer?),
+        Err(_) => Err(RequestError::Silent),
+    }
+}
+
+/// What a request's failure means for its write.
+fn judge(error: RequestError) -> WriteError {
+    match &error {
+        RequestError::Kube(Error::Api(status)) => match status.code {
+            404 | 409 => WriteError::Outdated,
+            // Not yet, or no longer, allowed to: rights can be given.
+            401 | 403 | 408 | 429 | 500.. => failed(error),
+            _ => WriteError::Refused(Box::new(error)),
+        },
+        _ => failed(error),
     }
 }
 
@@ -73,9 +99,8 @@ impl KubeSink {
         }
     }
 
-    fn event(&self, report: &Report, name: &str) -> Event {
+    fn event(&self, report: &Report, now: Time, name: &str) -> Event {
         let service = &report.service;
-        let now = Time(k8s_openapi::jiff::Timestamp::now());
         Event {
             metadata: ObjectMeta {
                 name: Some(name.to_owned()),
@@ -107,16 +132,20 @@ impl KubeSink {
     }
 
     /// The event was told before: counts it. False when the API server no longer has it.
-    async fn count_up(&self, events: &Api<Event>, told: &Told) -> Result<bool, WriteError> {
-        let now = Time(k8s_openapi::jiff::Timestamp::now());
+    async fn count_up(
+        &self,
+        events: &Api<Event>,
+        told: &Told,
+        now: &Time,
+    ) -> Result<bool, WriteError> {
         let patch = json!({ "count": told.count, "lastTimestamp": now });
-        match events
-            .patch(&told.name, &PatchParams::default(), &Patch::Merge(patch))
-            .await
-        {
+        let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+        match answer(events.patch(&told.name, &params, &patch)).await {
             Ok(_) => Ok(true),
-            Err(Error::Api(status)) if status.code == 404 => Ok(false),
-            Err(error) => Err(failed(error)),
+            Err(error) => match judge(error) {
+                WriteError::Outdated => Ok(false),
+                error => Err(error),
+            },
         }
     }
 }
@@ -142,7 +171,10 @@ impl Sink for KubeSink {
                 &Patch::Merge(patch),
             )
             .map_err(failed)?;
-        outcome(self.client.request_text(request).await)
+        answer(self.client.request_text(request))
+            .await
+            .map(drop)
+            .map_err(judge)
     }
 
     async fn forget_service(&self, _: &ServiceKey) -> Result<(), WriteError> {
@@ -150,36 +182,37 @@ impl Sink for KubeSink {
         Ok(())
     }
 
-    async fn report(&self, report: &Report) -> Result<(), WriteError> {
+    async fn report(&self, report: &Report, at: SystemTime) -> Result<(), WriteError> {
         let events: Api<Event> = Api::namespaced(self.client.clone(), &report.service.namespace);
-        let known = {
-            let mut reported = self.reported.lock().await;
-            reported.get_mut(report).map(|told| {
-                told.count += 1;
-                told.clone()
-            })
-        };
-        if let Some(told) = known
-            && self.count_up(&events, &told).await?
-        {
-            return Ok(());
+        let at = Timestamp::try_from(at).unwrap_or_else(|_| Timestamp::now());
+        let time = Time(at);
+        let known = self.reported.lock().await.get(report).cloned();
+        if let Some(mut told) = known {
+            told.count += 1;
+            if self.count_up(&events, &told, &time).await? {
+                self.reported.lock().await.insert(report.clone(), told);
+                return Ok(());
+            }
         }
         let name = {
             let mut hasher = DefaultHasher::new();
             report.hash(&mut hasher);
-            let moment = k8s_openapi::jiff::Timestamp::now().as_nanosecond();
-            format!(
-                "{}.{:x}{:x}",
-                report.service.name,
-                hasher.finish() >> 32,
-                moment
-            )
+            let hash = hasher.finish() >> 32;
+            format!("{}.{hash:x}{:x}", report.service.name, at.as_nanosecond())
         };
-        let event = self.event(report, &name);
-        events
-            .create(&PostParams::default(), &event)
-            .await
-            .map_err(failed)?;
+        let event = self.event(report, time, &name);
+        match answer(events.create(&PostParams::default(), &event)).await {
+            Ok(_) => {}
+            // The answer to an earlier try was lost.
+            Err(RequestError::Kube(Error::Api(status))) if status.code == 409 => {}
+            // The namespace is going away, or has gone.
+            Err(RequestError::Kube(Error::Api(status)))
+                if status.code == 404 || status.message.contains("being terminated") =>
+            {
+                return Err(WriteError::Outdated);
+            }
+            Err(error) => return Err(judge(error)),
+        }
         let mut reported = self.reported.lock().await;
         if reported.len() >= REMEMBERED {
             // A new event instead of a count: harmless, and memory stays bounded.
@@ -200,12 +233,17 @@ impl Sink for KubeSink {
         let request = collection
             .patch(node, &params, &Patch::Apply(&object))
             .map_err(failed)?;
-        outcome(self.client.request_text(request).await)?;
+        answer(self.client.request_text(request))
+            .await
+            .map_err(judge)?;
         let mut object = object;
         object["status"] = serde_json::to_value(state).map_err(failed)?;
         let request = collection
             .patch_subresource("status", node, &params, &Patch::Apply(&object))
             .map_err(failed)?;
-        outcome(self.client.request_text(request).await)
+        answer(self.client.request_text(request))
+            .await
+            .map(drop)
+            .map_err(judge)
     }
 }

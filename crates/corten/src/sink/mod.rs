@@ -4,6 +4,7 @@ pub mod dir;
 pub mod kube;
 
 use std::net::IpAddr;
+use std::time::SystemTime;
 
 use api::corten::v1alpha1::NodeStateStatus;
 use plan::name::{Name, ServiceKey};
@@ -66,6 +67,9 @@ pub enum WriteError {
     /// It may work later.
     #[error("could not write")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The same write will not work later either.
+    #[error("refused")]
+    Refused(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
 /// Takes decisions where they belong. Calls may run at the same time.
@@ -83,8 +87,12 @@ pub trait Sink: Clone + Send + Sync + 'static {
         &self,
         service: &ServiceKey,
     ) -> impl Future<Output = Result<(), WriteError>> + Send;
-    /// Tells people what happened.
-    fn report(&self, report: &Report) -> impl Future<Output = Result<(), WriteError>> + Send;
+    /// Tells people what happened, and when.
+    fn report(
+        &self,
+        report: &Report,
+        at: SystemTime,
+    ) -> impl Future<Output = Result<(), WriteError>> + Send;
     /// Publishes what this node's agent says of it.
     fn publish(
         &self,

@@ -217,7 +217,8 @@ impl ControlPlane {
                 process.kill();
             }
         }
-        self.processes.retain(|(part, _)| *part != parts::API_SERVER);
+        self.processes
+            .retain(|(part, _)| *part != parts::API_SERVER);
     }
 
     /// Starts the API server again after [`ControlPlane::stop_api_server`], with the same data and

@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 use std::marker::PhantomData;
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::Kind;
 use api::object::Object;
@@ -27,6 +27,16 @@ use crate::source::kinds;
 const INITIAL_END: &str = "k8s.io/initial-events-end";
 /// Objects per page where the server does not stream lists.
 const PAGE: u32 = 500;
+
+/// Longest silence of a watch: a server sends a bookmark about once a minute, and a connection
+/// whose other end is gone says nothing.
+const SILENCE: Duration = Duration::from_secs(100);
+/// How long the answer to a request may take to begin.
+const ANSWER: Duration = Duration::from_secs(30);
+/// A watch that ends earlier than that and told nothing is not asked for again at once.
+const BRIEF: Duration = Duration::from_secs(1);
+/// Bounds of the time between two tries.
+const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(8));
 
 /// What one watch tells the source.
 #[derive(Debug)]
@@ -86,6 +96,10 @@ enum End {
     },
     #[error("the watch ended before the list was complete")]
     Incomplete,
+    #[error("the watch ended at once")]
+    Brief,
+    #[error("the API server has been silent for {0:?}")]
+    Silent(Duration),
     #[error("the receiver has stopped")]
     Stopped,
 }
@@ -100,9 +114,25 @@ impl End {
         }
     }
 
+    /// The kind does not exist there.
+    fn is_unknown(&self) -> bool {
+        matches!(self, Self::Api(kube::Error::Api(status)) if status.code == 404)
+    }
+
     /// The server does not stream lists (before Kubernetes 1.34, or switched off).
     fn is_not_streaming(&self) -> bool {
         matches!(self, Self::Api(kube::Error::Api(status)) if status.code == 422 || status.code == 400)
+    }
+}
+
+/// The outcome of something that must not take longer.
+async fn in_time<T>(
+    limit: Duration,
+    answer: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, End> {
+    match tokio::time::timeout(limit, answer).await {
+        Ok(answer) => answer.map_err(End::Api),
+        Err(_) => Err(End::Silent(limit)),
     }
 }
 
@@ -112,8 +142,11 @@ pub(super) struct Watch<T> {
     request: Request,
     scope: Scope,
     out: mpsc::Sender<Told>,
+    /// What has been told as existing.
     known: HashSet<(String, String)>,
     streaming: bool,
+    /// What this request has told: steps that arrived.
+    told: u64,
     kind: PhantomData<fn() -> T>,
 }
 
@@ -127,24 +160,26 @@ impl<T: Watched> Watch<T> {
             out,
             known: HashSet::new(),
             streaming: true,
+            told: 0,
             kind: PhantomData,
         }
     }
 
     /// Runs until the receiver stops.
     pub(super) async fn run(mut self) {
-        let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
+        let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         let mut version: Option<String> = None;
         loop {
+            self.told = 0;
             let result = match version.take() {
                 None => self.list().await,
                 Some(known) => self.follow(&known).await,
             };
+            if self.told > 0 {
+                backoff.reset();
+            }
             match result {
-                Ok(next) => {
-                    version = Some(next);
-                    backoff.reset();
-                }
+                Ok(next) => version = Some(next),
                 Err((_, End::Stopped)) => return,
                 Err((next, end)) => {
                     if end.is_not_streaming() && self.streaming {
@@ -153,11 +188,19 @@ impl<T: Watched> Watch<T> {
                         continue;
                     }
                     version = if end.is_expired() { None } else { next };
-                    tracing::warn!(
-                        kind = T::KIND,
-                        error = &end as &dyn std::error::Error,
-                        "watch interrupted; trying again"
-                    );
+                    if end.is_unknown() {
+                        tracing::warn!(
+                            kind = T::KIND,
+                            remedy = "corten crds | kubectl apply -f -",
+                            "the cluster does not know this kind; trying again"
+                        );
+                    } else {
+                        tracing::warn!(
+                            kind = T::KIND,
+                            error = &end as &dyn std::error::Error,
+                            "watch interrupted; trying again"
+                        );
+                    }
                     tokio::time::sleep(backoff.next()).await;
                 }
             }
@@ -204,31 +247,42 @@ impl<T: Watched> Watch<T> {
         self.tell(Told::Listed(T::KIND)).await
     }
 
+    /// A list broke off: what it told is known beside what was, so that the next one can tell what
+    /// has gone meanwhile.
+    fn broken_off(&mut self, seen: HashSet<(String, String)>) {
+        self.known.extend(seen);
+    }
+
     async fn list_pages(&mut self) -> Result<String, (Option<String>, End)> {
         let mut seen = HashSet::new();
+        match self.pages(&mut seen).await {
+            Ok(version) => {
+                self.listed(seen).await.map_err(|end| (None, end))?;
+                Ok(version)
+            }
+            Err(end) => {
+                self.broken_off(seen);
+                Err((None, end))
+            }
+        }
+    }
+
+    /// Tells every page; gives the list's resourceVersion.
+    async fn pages(&mut self, seen: &mut HashSet<(String, String)>) -> Result<String, End> {
         let mut params = ListParams::default().limit(PAGE);
         params.label_selector = self.scope.labels.clone();
         params.field_selector = self.scope.fields.clone();
         loop {
-            let request = self
-                .request
-                .list(&params)
-                .map_err(|error| (None, End::Request(error)))?;
-            let page: ObjectList<T> = self
-                .client
-                .request(request)
-                .await
-                .map_err(|error| (None, End::Api(error)))?;
+            let request = self.request.list(&params).map_err(End::Request)?;
+            let page: ObjectList<T> = in_time(ANSWER, self.client.request(request)).await?;
             for object in page.items {
+                self.told += 1;
                 seen.insert(Self::key(&object));
-                self.applied(object).await.map_err(|end| (None, end))?;
+                self.applied(object).await?;
             }
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params.continue_token = Some(token),
-                None => {
-                    self.listed(seen).await.map_err(|end| (None, end))?;
-                    return Ok(page.metadata.resource_version.unwrap_or_default());
-                }
+                None => return Ok(page.metadata.resource_version.unwrap_or_default()),
             }
         }
     }
@@ -262,11 +316,19 @@ impl<T: Watched> Watch<T> {
         seen: &mut Option<HashSet<(String, String)>>,
     ) -> Result<String, (Option<String>, End)> {
         let mut version = (!from.is_empty()).then(|| from.to_owned());
+        let started = Instant::now();
         let outcome = self.consume(params, from, seen, &mut version).await;
+        if let Some(seen) = seen.take() {
+            self.broken_off(seen);
+            return Err((None, outcome.err().unwrap_or(End::Incomplete)));
+        }
         match (outcome, version) {
-            (Ok(()), Some(version)) if seen.is_none() => Ok(version),
-            (Ok(()), _) => Err((None, End::Incomplete)),
-            (Err(end), version) => Err((version.filter(|_| seen.is_none()), end)),
+            (Ok(()), version) if self.told == 0 && started.elapsed() < BRIEF => {
+                Err((version, End::Brief))
+            }
+            (Ok(()), Some(version)) => Ok(version),
+            (Ok(()), None) => Err((None, End::Incomplete)),
+            (Err(end), version) => Err((version, end)),
         }
     }
 
@@ -279,14 +341,21 @@ impl<T: Watched> Watch<T> {
     ) -> Result<(), End> {
         let request = self.request.watch(params, from).map_err(End::Request)?;
         let client = self.client.clone();
-        let mut events = pin!(
-            client
-                .request_events::<T>(request)
-                .await
-                .map_err(End::Api)?
-        );
-        while let Some(event) = events.next().await {
-            match event.map_err(End::Api)? {
+        let answer = client.request_events::<T>(request);
+        let mut events = pin!(in_time(ANSWER, answer).await?);
+        while let Some(event) = in_time(SILENCE, async { Ok(events.next().await) }).await? {
+            let event = match event {
+                Ok(event) => event,
+                // One object that cannot be read must not keep the others away. What was known of
+                // it stays in force.
+                Err(kube::Error::SerdeError(error)) => {
+                    tracing::error!(kind = T::KIND, %error, "an object cannot be read: left out");
+                    continue;
+                }
+                Err(error) => return Err(End::Api(error)),
+            };
+            self.told += 1;
+            match event {
                 WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                     *version = Some(object.metadata().resource_version.clone());
                     let key = Self::key(&object);
@@ -300,6 +369,9 @@ impl<T: Watched> Watch<T> {
                     *version = Some(object.metadata().resource_version.clone());
                     let key = Self::key(&object);
                     self.known.remove(&key);
+                    if let Some(seen) = seen {
+                        seen.remove(&key);
+                    }
                     self.gone(&key).await?;
                 }
                 WatchEvent::Bookmark(bookmark) => {
