@@ -12,12 +12,18 @@ struct Bench {
     help: &'static str,
 }
 
-const BENCHES: [Bench; 2] = [
+const BENCHES: [Bench; 3] = [
     Bench {
         name: "alloc",
         package: "plan",
         example: "bench_alloc",
         help: "fill a /16 pool; one address more",
+    },
+    Bench {
+        name: "world",
+        package: "plan",
+        example: "bench_world",
+        help: "one change in a World of many Services",
     },
     Bench {
         name: "forward-load",

@@ -118,7 +118,8 @@ fn doc() -> Verdict {
     let doc = ["doc", "--workspace", "--no-deps", "--all-features"];
     let mut command = cargo(doc);
     command.args(["--document-private-items", "--keep-going"]);
-    run_it(command.env("RUSTDOCFLAGS", "-D warnings")).map(|()| "no warning".into())
+    let flags = "-D warnings -A rustdoc::private-intra-doc-links";
+    run_it(command.env("RUSTDOCFLAGS", flags)).map(|()| "no warning".into())
 }
 
 /// One finding a line, or what was looked at.
