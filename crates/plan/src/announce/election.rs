@@ -12,6 +12,16 @@ use sha2::{Digest, Sha256};
 /// Preference weights summed for one node.
 pub type Score = i64;
 
+/// The first address of a Service, as text: what ranks are computed of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Anchor(String);
+
+impl From<IpAddr> for Anchor {
+    fn from(address: IpAddr) -> Self {
+        Self(address.to_string())
+    }
+}
+
 /// The rank of a node for an address; the smallest stands first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank {
@@ -20,17 +30,36 @@ pub struct Rank {
 }
 
 impl Rank {
-    /// The rank of `node` for `anchor`, the first address of the Service: higher scores first, then
-    /// ascending SHA-256 of node, `#` and the address's text.
-    pub fn of(node: &str, anchor: IpAddr, score: Score) -> Self {
+    /// The rank of `node` for `anchor`: higher scores first, then ascending SHA-256 of node, `#` and
+    /// the address's text.
+    pub fn of(node: &str, anchor: &Anchor, score: Score) -> Self {
+        #[cfg(test)]
+        count::add();
         let mut hasher = Sha256::new();
         hasher.update(node.as_bytes());
         hasher.update(b"#");
-        hasher.update(anchor.to_string().as_bytes());
+        hasher.update(anchor.0.as_bytes());
         Self {
             score: Reverse(score),
             hash: hasher.finalize().into(),
         }
+    }
+}
+
+/// How many ranks this thread computed: what a change costs, for tests.
+#[cfg(test)]
+pub(crate) mod count {
+    use std::cell::Cell;
+
+    thread_local!(static RANKS: Cell<usize> = const { Cell::new(0) });
+
+    pub(super) fn add() {
+        RANKS.set(RANKS.get() + 1);
+    }
+
+    /// Since the last call.
+    pub(crate) fn take() -> usize {
+        RANKS.replace(0)
     }
 }
 
@@ -39,10 +68,10 @@ mod tests {
     use super::*;
 
     fn order(anchor: &str, nodes: &[(&str, Score)]) -> Vec<String> {
-        let anchor = anchor.parse().expect("address");
+        let anchor = Anchor::from(anchor.parse::<IpAddr>().expect("address"));
         let mut ranked: Vec<_> = nodes
             .iter()
-            .map(|(node, score)| (Rank::of(node, anchor, *score), *node))
+            .map(|(node, score)| (Rank::of(node, &anchor, *score), *node))
             .collect();
         ranked.sort();
         ranked

@@ -7,10 +7,10 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::election::{Rank, Score};
+use super::election::{Anchor, Rank, Score};
 use crate::config::L2Advertisement;
 use crate::name::{Name, ServiceKey};
-use crate::world::{Fit, Policy, Service, Standing, Usable, World};
+use crate::world::{DEPTH, Fit, Node, NodeState, Policy, Service, Standing, World};
 
 /// The interfaces an address is announced on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,9 +70,10 @@ impl fmt::Display for Withheld {
 pub(crate) struct Claim<'w> {
     service: &'w Service,
     ads: Vec<&'w L2Advertisement>,
-    usable: Usable,
+    /// Under policy Local: the nodes with a usable endpoint.
+    local: Option<BTreeSet<Name>>,
     /// The Service's first address: both addresses of a dual-stack Service go to one node.
-    anchor: IpAddr,
+    anchor: Anchor,
 }
 
 impl<'w> Claim<'w> {
@@ -86,8 +87,7 @@ impl<'w> Claim<'w> {
             .allocator()
             .pool_of(address)
             .ok_or(Withheld::IpNotAllowed)?;
-        let usable = world.endpoints().usable(&service.key);
-        if !usable.anywhere {
+        if !world.endpoints().any_usable(&service.key) {
             return Err(Withheld::NotOwner);
         }
         let ads: Vec<_> = world
@@ -104,26 +104,28 @@ impl<'w> Claim<'w> {
         if shared && ads.iter().any(|ad| !ad.service_selectors.is_empty()) {
             return Err(Withheld::SharedIpWithServiceSelector);
         }
-        let anchor = service.assigned().next().unwrap_or(address);
+        let local = (service.external_policy == Policy::Local)
+            .then(|| world.endpoints().usable(&service.key).nodes);
         Ok(Self {
             service,
             ads,
-            usable,
-            anchor,
+            local,
+            anchor: service.assigned().next().unwrap_or(address).into(),
         })
     }
 
-    /// How `node` stands for this claim: its rank and how its subnets suit `address`; `None` when
-    /// it does not stand at all (steps 4 to 6, and design.md §4.4).
-    pub(crate) fn stand(&self, world: &World, name: &Name, address: IpAddr) -> Option<(Rank, Fit)> {
-        let (node, state) = (world.node(name)?, world.node_state(name)?);
-        if !may_stand(world, name) {
+    /// How a node stands for this claim: its rank and how its subnets suit `address`; `None` when
+    /// it does not stand (steps 4 to 6, and design.md §4.4).
+    fn stand(&self, able: Able<'_>, address: IpAddr) -> Option<(Rank, Fit)> {
+        let Able { name, node, state } = able;
+        if self
+            .local
+            .as_ref()
+            .is_some_and(|nodes| !nodes.contains(name))
+        {
             return None;
         }
-        if self.service.external_policy == Policy::Local && !self.usable.nodes.contains(name) {
-            return None;
-        }
-        let interfaces = self.interfaces(world, name)?;
+        let interfaces = self.interfaces(node)?;
         let up = || {
             let fit = state.interfaces.iter();
             fit.filter(|(interface, state)| state.up && interfaces.contains(interface))
@@ -141,16 +143,15 @@ impl<'w> Claim<'w> {
             .iter()
             .map(|ad| Score::from(ad.score(&node.labels)))
             .sum();
-        Some((Rank::of(name, self.anchor, score), fit))
+        Some((Rank::of(name, &self.anchor, score), fit))
     }
 
-    /// The interfaces that `name`'s matching advertisements allow: their union; `None` when no
+    /// The interfaces that a node's matching advertisements allow: their union; `None` when no
     /// advertisement matches the node.
-    fn interfaces(&self, world: &World, name: &str) -> Option<Interfaces> {
-        let labels = &world.node(name)?.labels;
+    fn interfaces(&self, node: &Node) -> Option<Interfaces> {
         let mut only = BTreeSet::new();
         let mut matched = false;
-        for ad in self.ads.iter().filter(|ad| ad.allows_node(labels)) {
+        for ad in self.ads.iter().filter(|ad| ad.allows_node(&node.labels)) {
             matched = true;
             if ad.interfaces.is_empty() {
                 return Some(Interfaces::All);
@@ -168,21 +169,49 @@ fn claims(world: &World, address: IpAddr) -> impl Iterator<Item = Claim<'_>> {
         .filter_map(move |service| Claim::of(world, service, address).ok())
 }
 
-/// Elects: the standing of `address` among all nodes. The first claim with a candidate decides for
-/// all Services that share the address, so that it has one owner.
-pub(crate) fn elect(world: &World, address: IpAddr) -> Option<Standing> {
-    claims(world, address).find_map(|claim| {
-        let mut stands: Vec<(Rank, Fit, &Name)> = world
+/// A node that may stand for addresses, as far as the node itself is concerned.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Able<'w> {
+    name: &'w Name,
+    node: &'w Node,
+    state: &'w NodeState,
+}
+
+impl<'w> Able<'w> {
+    /// The node called `name`, if it may stand.
+    pub(crate) fn find(world: &'w World, name: &'w Name) -> Option<Self> {
+        let (node, state) = (world.node(name)?, world.node_state(name)?);
+        (!node.network_unavailable
+            && !state.draining
+            && world.presumed_alive(name)
+            && !world.excluded(node))
+        .then_some(Self { name, node, state })
+    }
+
+    /// All that may stand.
+    pub(crate) fn all(world: &'w World) -> Vec<Self> {
+        world
             .node_names()
-            .filter_map(|name| {
-                let (rank, fit) = claim.stand(world, name, address)?;
-                Some((rank, fit, name))
+            .filter_map(|name| Self::find(world, name))
+            .collect()
+    }
+}
+
+/// Elects: the standing of `address` among `able`, all nodes that may stand. The first claim with a
+/// candidate decides for all Services that share the address, so that it has one owner.
+pub(crate) fn elect(world: &World, able: &[Able<'_>], address: IpAddr) -> Option<Standing> {
+    claims(world, address).find_map(|claim| {
+        let mut stands: Vec<(Rank, Fit, &Name)> = able
+            .iter()
+            .filter_map(|able| {
+                let (rank, fit) = claim.stand(*able, address)?;
+                Some((rank, fit, able.name))
             })
             .collect();
         let best_fit = stands.iter().map(|(_, fit, _)| *fit).max()?;
         stands.retain(|(_, fit, _)| *fit == best_fit);
         stands.sort();
-        stands.truncate(crate::world::DEPTH);
+        stands.truncate(DEPTH);
         Some(Standing {
             best: stands
                 .into_iter()
@@ -194,37 +223,35 @@ pub(crate) fn elect(world: &World, address: IpAddr) -> Option<Standing> {
     })
 }
 
-/// Whether `node` may stand for any address at all, as far as the node itself is concerned.
-pub(crate) fn may_stand(world: &World, name: &str) -> bool {
-    let (Some(node), Some(state)) = (world.node(name), world.node_state(name)) else {
-        return false;
-    };
-    !node.network_unavailable
-        && !state.draining
-        && world.presumed_alive(name)
-        && !world.excluded(node)
-}
-
-/// Whether `node`, as it is now, would change the standing of `address`, which does not rank it.
-pub(crate) fn would_enter(
+/// The standing of `address` with a node that it does not rank, as that node is now; `None` when
+/// nothing changes. The others stand as they did, so one hash is enough.
+pub(crate) fn enter(
     world: &World,
-    node: &Name,
+    able: Able<'_>,
     address: IpAddr,
     standing: Option<&Standing>,
-) -> bool {
+) -> Option<Standing> {
     for claim in claims(world, address) {
         let decided = standing.filter(|standing| standing.claimant == claim.service.key);
-        match (claim.stand(world, node, address), decided) {
-            // An earlier claim than the one that decided gets its first candidate.
-            (Some(_), None) => return true,
-            (Some((rank, fit)), Some(standing)) => {
-                return fit > standing.fit || (fit == standing.fit && standing.admits(&rank));
+        match (claim.stand(able, address), decided) {
+            (Some((rank, fit)), Some(standing)) if fit == standing.fit => {
+                return standing.with(rank, able.name);
             }
-            (None, Some(_)) => return false,
+            (Some((_, fit)), Some(standing)) if fit < standing.fit => return None,
+            // The best so far do not suit as well, or a claim before the one that decided gets its
+            // first candidate.
+            (Some((rank, fit)), _) => {
+                return Some(Standing {
+                    best: vec![(rank, able.name.clone())],
+                    fit,
+                    claimant: claim.service.key.clone(),
+                });
+            }
+            (None, Some(_)) => return None,
             (None, None) => {}
         }
     }
-    false
+    None
 }
 
 /// What `me` announces for `address`: something when it is the owner, else nothing.
@@ -235,13 +262,13 @@ pub fn plan(world: &World, me: &str, address: IpAddr) -> Option<Announcement> {
     }
     let mut services = Vec::new();
     let mut interfaces: Option<Interfaces> = None;
-    let me = standing.owner()?;
+    let me = Able::find(world, standing.owner()?)?;
     for claim in claims(world, address) {
         // Not for a Service that this node may not announce, though it shares the address.
-        if claim.stand(world, me, address).is_none() {
+        if claim.stand(me, address).is_none() {
             continue;
         }
-        let Some(own) = claim.interfaces(world, me) else {
+        let Some(own) = claim.interfaces(me.node) else {
             continue;
         };
         interfaces = Some(match (interfaces, own) {

@@ -148,6 +148,13 @@ impl Endpoints {
         usable
     }
 
+    /// Whether some endpoint of `service` is usable.
+    pub fn any_usable(&self, service: &ServiceKey) -> bool {
+        self.slices(service)
+            .flat_map(|slice| &slice.endpoints)
+            .any(Endpoint::usable)
+    }
+
     /// For each port name and protocol of one family: its endpoints with their sockets, each once.
     /// Of several copies (an endpoint moves between slices, or two slices disagree) the one on node
     /// `me` counts, then one that is ready, then one that serves: the order of slices decides

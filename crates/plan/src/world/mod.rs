@@ -27,7 +27,7 @@ pub use node::{EXCLUDE_LABEL, Interface, Node, NodeState};
 pub use ranking::{DEPTH, Fit, Standing};
 pub use service::{FamilyPolicy, Ingress, Labels, Policy, Port, Service, ServiceType};
 
-use crate::announce::l2;
+use crate::announce::l2::{self, Able};
 use crate::config::{self, Compiled, Config, ObjectRef, Objects, Verdict};
 use crate::ipam::{self, Allocator, Decision};
 use crate::name::{Name, ServiceKey};
@@ -365,14 +365,30 @@ impl World {
         if !change(self, node.clone()) || !self.synced {
             return dirty;
         }
-        let mut touched: BTreeSet<IpAddr> = self.ranking.ranking(&node).collect();
-        if l2::may_stand(self, &node) {
-            touched.extend(self.addresses().filter(|address| {
-                let standing = self.ranking.get(*address);
-                l2::would_enter(self, &node, *address, standing)
-            }));
-        }
-        self.reelect(touched, &mut dirty);
+        let ranked: BTreeSet<IpAddr> = self.ranking.ranking(&node).collect();
+        let all = Able::all(self);
+        let standings: Vec<(IpAddr, Option<Standing>)> = match Able::find(self, &node) {
+            Some(able) => {
+                let others = self.addresses().filter(|address| !ranked.contains(address));
+                let entered = others.filter_map(|address| {
+                    let standing = self.ranking.get(address);
+                    Some((address, Some(l2::enter(self, able, address, standing)?)))
+                });
+                let again = |address: &IpAddr| (*address, l2::elect(self, &all, *address));
+                entered.chain(ranked.iter().map(again)).collect()
+            }
+            None => {
+                let without = |address: &IpAddr| {
+                    let standing = self.ranking.get(*address);
+                    let left = standing.and_then(|standing| standing.without(&node));
+                    // All that may stand are ranked: nobody is to follow.
+                    let left = left.filter(|left| left.best.len() == all.len());
+                    (*address, left.or_else(|| l2::elect(self, &all, *address)))
+                };
+                ranked.iter().map(without).collect()
+            }
+        };
+        self.stand(standings, &mut dirty);
         // An owner that stays may announce on other interfaces or for other Services.
         let owns = |address: &IpAddr| {
             let owner = self.ranking.get(*address).and_then(Standing::owner);
@@ -402,14 +418,23 @@ impl World {
         }
     }
 
-    /// Elects anew for these addresses; those whose standing changed are dirty.
-    /// Before all is known nobody stands; the configuration's coming into force elects for all.
+    /// Elects anew for these addresses; those whose standing changed are dirty. Before all is known
+    /// nobody stands; the configuration's coming into force elects for all.
     fn reelect(&mut self, addresses: impl IntoIterator<Item = IpAddr>, dirty: &mut Dirty) {
         if !self.synced {
             return;
         }
-        for address in addresses {
-            let standing = l2::elect(self, address);
+        let able = Able::all(self);
+        let standings: Vec<_> = addresses
+            .into_iter()
+            .map(|address| (address, l2::elect(self, &able, address)))
+            .collect();
+        self.stand(standings, dirty);
+    }
+
+    /// Puts standings in place; addresses whose standing changed are dirty.
+    fn stand(&mut self, standings: Vec<(IpAddr, Option<Standing>)>, dirty: &mut Dirty) {
+        for (address, standing) in standings {
             if self.ranking.set(address, standing) {
                 dirty.addresses.insert(address);
             }

@@ -38,9 +38,23 @@ impl Standing {
         self.best.first().map(|(_, node)| node)
     }
 
-    /// Whether a node of this rank would be among the best.
-    pub(crate) fn admits(&self, rank: &Rank) -> bool {
-        self.best.len() < DEPTH || self.best.last().is_some_and(|(last, _)| rank < last)
+    /// With a node more that suits as well as those here; `None` when it is not among the best.
+    pub(crate) fn with(&self, rank: Rank, node: &Name) -> Option<Self> {
+        let place = self.best.partition_point(|(other, _)| *other < rank);
+        if place >= DEPTH {
+            return None;
+        }
+        let mut standing = self.clone();
+        standing.best.insert(place, (rank, node.clone()));
+        standing.best.truncate(DEPTH);
+        Some(standing)
+    }
+
+    /// Without `node`; `None` when nobody is left.
+    pub(super) fn without(&self, node: &str) -> Option<Self> {
+        let mut standing = self.clone();
+        standing.best.retain(|(_, other)| **other != *node);
+        (!standing.best.is_empty()).then_some(standing)
     }
 }
 

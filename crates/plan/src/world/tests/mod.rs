@@ -1,5 +1,6 @@
 //! Builders for the tables and properties of World and of what is planned from it.
 
+mod costs;
 mod properties;
 
 use std::net::IpAddr;

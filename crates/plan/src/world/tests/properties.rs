@@ -6,7 +6,7 @@ use std::cmp::Reverse;
 use proptest::prelude::*;
 
 use super::*;
-use crate::announce::election::Rank;
+use crate::announce::election::{Anchor, Rank};
 use crate::desired::{Agent, Desired};
 use crate::forward::Mode;
 
@@ -445,7 +445,7 @@ impl Cluster {
                     .map(|preference| i64::from(preference.weight))
                     .sum();
                 let anchor = service.assigned().next().expect("an address");
-                let rank = Rank::of(name, anchor, 0);
+                let rank = Rank::of(name, &Anchor::from(anchor), 0);
                 candidates.push((Reverse(score), rank, fits, name.clone()));
             }
             let best = candidates.iter().map(|(_, _, fits, _)| *fits).max();
