@@ -12,4 +12,5 @@ pub mod forward;
 pub mod ipam;
 pub mod name;
 pub mod net;
+pub mod status;
 pub mod world;

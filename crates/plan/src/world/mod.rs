@@ -86,6 +86,11 @@ impl World {
         &self.compiled.verdicts
     }
 
+    /// A configuration object in its newest form, good or bad.
+    pub fn object(&self, object: &ObjectRef) -> Option<&config::Object> {
+        self.objects.get(object).map(|form| &**form)
+    }
+
     /// What is allocated to whom.
     pub const fn allocator(&self) -> &Allocator {
         &self.allocator
@@ -213,7 +218,8 @@ impl World {
 
     fn apply_config(&mut self, object: ObjectRef, form: Option<Arc<config::Object>>) -> Dirty {
         match form {
-            Some(form) if self.objects.get(&object) == Some(&form) => return Dirty::default(),
+            // A write of its status, ours most of all, changes nothing that is planned.
+            Some(form) if self.says_as(&object, &form) => return Dirty::default(),
             Some(form) => {
                 self.objects.insert(object, form);
             }
@@ -225,6 +231,13 @@ impl World {
             return Dirty::default();
         }
         self.compile()
+    }
+
+    /// Whether the known form of `object` wants the same.
+    fn says_as(&self, object: &ObjectRef, form: &config::Object) -> bool {
+        self.objects
+            .get(object)
+            .is_some_and(|known| known.same_form(form))
     }
 
     /// Compiles the configuration anew; what has changed by that is dirty.

@@ -1,0 +1,15 @@
+//! What Corten says of itself in objects, as values: the counters of pools, `ConfigurationState`,
+//! and which Services this node announces (`spec/metallb.md` §1.1, §1.8, §1.10).
+//!
+//! Owns only the texts and the rules; who writes them when is the shell's business. A value is
+//! compared with what the API server shows before it is written, so that nothing is written twice.
+
+mod configuration;
+mod l2;
+mod pool;
+#[cfg(test)]
+mod tests;
+
+pub use configuration::{Component, Configuration, configuration};
+pub use l2::{Announced, l2_status};
+pub use pool::{counters, pools};
