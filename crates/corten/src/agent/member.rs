@@ -353,6 +353,7 @@ impl Task {
                 None
             }
             Event::Resumed => {
+                tracing::info!("a peer was heard: answering again");
                 self.silent.send_replace(false);
                 None
             }

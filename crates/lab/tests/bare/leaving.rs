@@ -90,6 +90,36 @@ fn another_node_answers_before_the_old_one_is_gone_over_ipv6() {
 }
 
 #[test]
+fn the_old_owner_answers_until_another_has_taken_over() {
+    lab::run(
+        "leaving::the_old_owner_answers_until_another_has_taken_over",
+        async |lab| {
+            let mut stage = Stage::build(&lab, 3).await?;
+            stage.serve("one")?;
+            stage.start()?;
+            let address = ip("10.0.0.101");
+            let owner = stage.owner(address).await?;
+            // For less time than failure detection takes, nobody can take over.
+            for other in stage.others(&owner) {
+                stage.on(&other).freeze();
+            }
+            stage.on(&owner).terminate();
+            stage.logged(&owner, &["stopping"]).await?;
+            let names = stage.answering(address, Duration::from_millis(100)).await?;
+            assert_eq!(names, [owner.clone()]);
+            for other in stage.others(&owner) {
+                stage.on(&other).thaw();
+            }
+            let ended = stage.on(&owner).wait(SOON).await?;
+            assert!(ended.success(), "{ended}");
+            stage.logged(&owner, &["handed over", "10.0.0.101"]).await?;
+            stage.owner_but(address, &owner).await?;
+            Ok(())
+        },
+    );
+}
+
+#[test]
 fn the_only_node_ends_at_once() {
     lab::run("leaving::the_only_node_ends_at_once", async |lab| {
         let mut stage = Stage::build(&lab, 1).await?;

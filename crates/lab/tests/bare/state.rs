@@ -161,6 +161,32 @@ fn forwarding_goes_on_while_the_agent_is_away() {
 }
 
 #[test]
+fn an_agent_that_starts_takes_nothing_from_its_neighbours() {
+    lab::run(
+        "state::an_agent_that_starts_takes_nothing_from_its_neighbours",
+        async |lab| {
+            let mut stage = Stage::build(&lab, 3).await?;
+            stage.serve("one")?;
+            stage.start()?;
+            let address = ip("10.0.0.101");
+            let owner = stage.owner(address).await?;
+            for other in stage.others(&owner) {
+                stage.on(&other).kill();
+                let before = stage.on(&other).log().len();
+                stage.start_on(&other)?;
+                stage.ready(&other).await?;
+                assert_eq!(stage.owner(address).await?, owner);
+                let log = stage.on(&other).log();
+                let since = log.get(before..).unwrap_or_default();
+                assert!(since.contains("in sync"), "{since}");
+                assert!(!since.contains("announcing from node"), "{since}");
+            }
+            Ok(())
+        },
+    );
+}
+
+#[test]
 fn a_damaged_state_file_is_refused_and_left_alone() {
     lab::run(
         "state::a_damaged_state_file_is_refused_and_left_alone",

@@ -141,6 +141,16 @@ impl Stage {
         Ok(())
     }
 
+    /// Every node but this one.
+    pub(crate) fn others(&self, name: &str) -> Vec<String> {
+        let names = self
+            .scene
+            .nodes
+            .iter()
+            .map(|node| node.host.name().to_owned());
+        names.filter(|other| other != name).collect()
+    }
+
     /// The process on this node.
     pub(crate) fn on(&mut self, name: &str) -> &mut Process {
         self.processes.get_mut(name).expect("it was started")
@@ -159,6 +169,16 @@ impl Stage {
             answer.is_ok_and(|answer| answer.status == 200)
         })
         .await
+    }
+
+    /// What the process on this node counts under this name for an address.
+    pub(crate) async fn counted(&self, name: &str, metric: &str, ip: IpAddr) -> Outcome<u64> {
+        let host = &self.scene.node(name).host;
+        let metrics = SocketAddr::new(self::ip("127.0.0.1"), 17472);
+        let text = host.http_get(metrics, "/metrics").await?.body;
+        let line = format!("{metric}{{ip=\"{ip}\"}} ");
+        let value = text.lines().find_map(|text| text.strip_prefix(&line));
+        Ok(value.map_or(Ok(0), str::parse)?)
     }
 
     /// What the state file says of a Service; `Err` when the file is not whole.
