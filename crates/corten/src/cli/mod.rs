@@ -70,6 +70,7 @@ impl Common {
             namespace: self.namespace.as_str().into(),
             lb_class: self.lb_class.as_deref().map(Into::into),
             ignore_exclude_label: false,
+            native_bgp: false,
         }
     }
 

@@ -1,210 +1,130 @@
-//! The rules of the BGP kinds that need no other object: syntax and ranges.
+//! BGPAdvertisement → [`BgpAdvertisement`]: the rules of one object, those with its pools and
+//! those with other advertisements of the same pool.
 
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
 
-use api::duration::Duration;
-use api::metallb::{BFDProfile, BGPAdvertisement, BGPPeer, Community};
+use api::metallb::BGPAdvertisementSpec;
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
 
+use super::bfd::BfdProfile;
 use super::community::CommunityValue;
+use super::context::Context;
 use super::l2::PoolChoice;
+use super::peer::Peer;
+use super::pool::Entry;
+use super::selector::{Selector, any_matches};
 use super::verdict::Findings;
+use crate::ipam::Pool;
+use crate::name::Name;
+use crate::world::Labels;
 
-const SECOND: i64 = 1_000_000_000;
+/// What is in force of BGP.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bgp {
+    /// Routers to hold sessions with.
+    pub peers: BTreeMap<Name, Peer>,
+    /// Advertisements with pools and communities resolved.
+    pub advertisements: BTreeMap<Name, BgpAdvertisement>,
+    /// BFD profiles, used or not.
+    pub bfd_profiles: BTreeMap<Name, BfdProfile>,
+}
 
-/// What MetalLB demands of a BGPPeer in any of its modes with FRR.
-pub(super) fn peer(object: &BGPPeer, found: &mut Findings) {
-    let spec = &object.spec;
-    if spec.my_asn == 0 {
-        found.error(
-            "spec.myASN",
-            "missing local ASN",
-            "set myASN to the cluster's AS number",
-        );
+impl Bgp {
+    /// The BFD profile of a peer.
+    pub fn profile_of(&self, peer: &Peer) -> Option<&BfdProfile> {
+        self.bfd_profiles.get(peer.bfd_profile.as_ref()?)
     }
-    match (spec.peer_asn, spec.dynamic_asn) {
-        (0, None) => found.error(
-            "spec.peerASN",
-            "missing peer ASN and dynamicASN",
-            "set peerASN, or dynamicASN to internal or external",
-        ),
-        (asn, Some(_)) if asn != 0 => found.error(
-            "spec.dynamicASN",
-            "both peer ASN and dynamicASN specified",
-            "leave out one of the two",
-        ),
-        _ => {}
-    }
-    if spec.local_asn == Some(0) {
-        found.error(
-            "spec.localASN",
-            "invalid local ASN 0",
-            "set 1 or more, or leave it out",
-        );
-    }
-    match (spec.peer_address.as_str(), spec.interface.as_str()) {
-        ("", "") => found.error(
-            "spec.peerAddress",
-            "missing peer address and interface",
-            "set peerAddress, or interface for an unnumbered session",
-        ),
-        ("", _) => {}
-        (_, "") => ip(
-            "spec.peerAddress",
-            "BGPPeer address",
-            &spec.peer_address,
-            found,
-        ),
-        _ => found.error(
-            "spec.interface",
-            "both peer address and interface specified",
-            "leave out one of the two",
-        ),
-    }
-    if !spec.source_address.is_empty() {
-        ip(
-            "spec.sourceAddress",
-            "source IP",
-            &spec.source_address,
-            found,
-        );
-    }
-    if !spec.router_id.is_empty() {
-        ip("spec.routerID", "router ID", &spec.router_id, found);
-    }
-    if !(1..=16384).contains(&spec.peer_port) {
-        found.error(
-            "spec.peerPort",
-            format!(
-                "invalid port {}, must be in the range 1-16384",
-                spec.peer_port
-            ),
-            "choose a port in the range; 179 is the default",
-        );
-    }
-    timers(spec.hold_time, spec.keepalive_time, found);
-    if let Some(connect) = spec.connect_time {
-        let nanos = connect.as_nanos();
-        if nanos % SECOND != 0 || !(SECOND..=65535 * SECOND).contains(&nanos) {
-            found.error(
-                "spec.connectTime",
-                format!("invalid connect time {connect}: must be whole seconds from 1s to 65535s"),
-                "choose whole seconds",
-            );
-        }
-    }
-    found.selectors("spec.nodeSelectors", &spec.node_selectors);
-    if !spec.password.is_empty() && !spec.password_secret.name.is_empty() {
-        found.error(
-            "spec.passwordSecret",
-            "can not have both password and secret ref set",
-            "leave out spec.password",
-        );
-    }
-    if spec.ebgp_multi_hop && spec.peer_asn == spec.my_asn && spec.my_asn != 0 {
-        found.error(
-            "spec.ebgpMultiHop",
-            "invalid ebgp-multihop parameter set for an ibgp peer",
-            "leave it out: sessions within one AS may be many hops long anyway",
-        );
-    }
-    if spec.disable_mp {
-        found.warning(
-            "spec.disableMP",
-            "disableMP is deprecated and has no effect",
-            "leave it out",
-        );
+
+    pub(super) fn echoes(&self, peer: &Peer) -> bool {
+        self.profile_of(peer)
+            .is_some_and(|profile| profile.echo_ms.is_some())
     }
 }
 
-fn ip(field: &str, what: &str, text: &str, found: &mut Findings) {
-    if text.parse::<IpAddr>().is_err() {
-        found.error(
-            field,
-            format!("invalid {what} {text:?}"),
-            "write an IPv4 or IPv6 address",
-        );
+/// Which pools are advertised to which peers, and how.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BgpAdvertisement {
+    /// Its name.
+    pub name: Name,
+    /// The pools it reaches, by name or by label.
+    pub pools: BTreeSet<Name>,
+    /// Nodes that may announce; empty: all.
+    pub node_selectors: Vec<Selector>,
+    /// Services it is for; empty: all.
+    pub service_selectors: Vec<Selector>,
+    /// Peers to advertise to, whether they are in force or not; empty: all.
+    pub peers: BTreeSet<Name>,
+    /// Prefix length of IPv4 addresses.
+    pub length_v4: u8,
+    /// Prefix length of IPv6 addresses.
+    pub length_v6: u8,
+    /// LOCAL_PREF towards internal peers; `None`: not set.
+    pub local_pref: Option<u32>,
+    /// Communities, aliases resolved.
+    pub communities: BTreeSet<CommunityValue>,
+}
+
+impl BgpAdvertisement {
+    /// Whether a node with these labels may announce.
+    pub fn allows_node(&self, labels: &Labels) -> bool {
+        self.node_selectors.is_empty() || any_matches(&self.node_selectors, labels)
+    }
+
+    /// Whether it is for a Service with these labels.
+    pub fn allows_service(&self, labels: &Labels) -> bool {
+        self.service_selectors.is_empty() || any_matches(&self.service_selectors, labels)
+    }
+
+    /// Whether it is for a peer.
+    pub fn allows_peer(&self, name: &str) -> bool {
+        self.peers.is_empty() || self.peers.contains(name)
     }
 }
 
-/// Hold time 0 or at least 3 s, in whole seconds; keepalive not above it. One alone gives the
-/// other.
-fn timers(hold: Option<Duration>, keepalive: Option<Duration>, found: &mut Findings) {
-    let negative = |time: &Option<Duration>| time.is_some_and(|time| time.as_nanos() < 0);
-    let (hold_nanos, keepalive_nanos) = match (hold, keepalive) {
-        (None, None) => return,
-        (Some(hold), Some(keepalive)) => (hold.as_nanos(), keepalive.as_nanos()),
-        (Some(hold), None) => (hold.as_nanos(), hold.as_nanos() / 3),
-        (None, Some(keepalive)) => (keepalive.as_nanos().saturating_mul(3), keepalive.as_nanos()),
-    };
-    let seconds = hold_nanos / SECOND;
-    if negative(&hold) || negative(&keepalive) || (seconds != 0 && seconds < 3) {
-        found.error(
-            "spec.holdTime",
-            format!(
-                "invalid hold time {}: must be 0 or >=3s",
-                Duration::from_nanos(hold_nanos)
-            ),
-            "choose 3s or more, or 0s for no hold time",
-        );
-    } else if seconds > 65535 {
-        found.error(
-            "spec.holdTime",
-            format!(
-                "invalid hold time {}: the protocol has room for 65535s",
-                Duration::from_nanos(hold_nanos)
-            ),
-            "choose 65535s or less",
-        );
-    } else if keepalive_nanos > hold_nanos {
-        found.error(
-            "spec.keepaliveTime",
-            format!(
-                "invalid keepaliveTime {}, must be lower than holdTime {}",
-                Duration::from_nanos(keepalive_nanos),
-                Duration::from_nanos(hold_nanos)
-            ),
-            "choose a third of the hold time",
-        );
-    }
+/// An advertisement whose pools and communities are still names.
+#[derive(Clone, Debug)]
+pub(super) struct Draft {
+    pub(super) choice: PoolChoice,
+    pub(super) communities: Vec<String>,
+    pub(super) advertisement: BgpAdvertisement,
 }
 
-/// Lengths, communities, names and selectors; aliases are resolved with the other objects.
-pub(super) fn advertisement(object: &BGPAdvertisement, found: &mut Findings) {
-    let spec = &object.spec;
-    for (field, family, length, range) in [
-        (
-            "spec.aggregationLength",
-            "IPv4",
-            spec.aggregation_length,
-            1..=32,
-        ),
-        (
-            "spec.aggregationLengthV6",
-            "IPv6",
-            spec.aggregation_length_v6,
-            0..=128,
-        ),
-    ] {
-        if !range.contains(&length) {
-            found.error(
+const COMMUNITY: &str = "write 65000:100 or large:65000:1:2";
+
+/// Lengths, communities, names and selectors of one object.
+pub(super) fn check(name: &str, spec: &BGPAdvertisementSpec, found: &mut Findings) -> Draft {
+    let length = |field: &str, family: &str, length: i32, least: u8, most: u8, f: &mut Findings| {
+        let fits = u8::try_from(length).ok();
+        let fits = fits.filter(|length| (least..=most).contains(length));
+        fits.unwrap_or_else(|| {
+            f.error(
                 field,
                 format!("invalid aggregation length {length} for {family}"),
-                format!(
-                    "choose a prefix length from {} to {}",
-                    range.start(),
-                    range.end()
-                ),
+                format!("choose a prefix length from {least} to {most}"),
             );
+            most
+        })
+    };
+    let (v4, v6) = (spec.aggregation_length, spec.aggregation_length_v6);
+    let length_v4 = length("spec.aggregationLength", "IPv4", v4, 1, 32, found);
+    let length_v6 = length("spec.aggregationLengthV6", "IPv6", v6, 0, 128, found);
+    if !spec.service_selectors.is_empty() {
+        for (field, default) in [
+            ("aggregationLength", v4 == 32),
+            ("aggregationLengthV6", v6 == 128),
+        ] {
+            if !default {
+                found.error(
+                    "spec.serviceSelectors",
+                    format!(
+                        "serviceSelectors and {field} are mutually exclusive, both cannot be set \
+                         in {name}"
+                    ),
+                    "leave out the aggregation lengths, or use two advertisements",
+                );
+            }
         }
-    }
-    if !spec.service_selectors.is_empty()
-        && (spec.aggregation_length, spec.aggregation_length_v6) != (32, 128)
-    {
-        found.error(
-            "spec.serviceSelectors",
-            "serviceSelectors can not be used with aggregationLength or aggregationLengthV6",
-            "leave out the aggregation lengths, or use two advertisements",
-        );
     }
     found.unique("spec.communities", &spec.communities);
     for (n, community) in spec.communities.iter().enumerate() {
@@ -214,65 +134,174 @@ pub(super) fn advertisement(object: &BGPAdvertisement, found: &mut Findings) {
         {
             found.error(
                 format!("spec.communities[{n}]"),
-                error.to_string(),
+                format!("invalid community {community:?} in BGP advertisement: {error}"),
                 COMMUNITY,
             );
         }
     }
     found.unique("spec.peers", &spec.peers);
-    PoolChoice::check(
+    let choice = PoolChoice::check(
         &spec.ip_address_pools,
         &spec.ip_address_pool_selectors,
         found,
     );
-    found.selectors("spec.nodeSelectors", &spec.node_selectors);
-    found.selectors("spec.serviceSelectors", &spec.service_selectors);
+    Draft {
+        choice,
+        communities: spec.communities.clone(),
+        advertisement: BgpAdvertisement {
+            name: name.into(),
+            pools: BTreeSet::new(),
+            node_selectors: found.selectors("spec.nodeSelectors", &spec.node_selectors),
+            service_selectors: found.selectors("spec.serviceSelectors", &spec.service_selectors),
+            peers: spec.peers.iter().map(|name| name.as_str().into()).collect(),
+            length_v4,
+            length_v6,
+            local_pref: (spec.local_pref != 0).then_some(spec.local_pref),
+            communities: BTreeSet::new(),
+        },
+    }
 }
 
-const COMMUNITY: &str = "write 65000:100 or large:65000:1:2";
+/// The values of communities; an alias goes before a value that is written like it.
+pub(super) fn resolve(
+    communities: &[String],
+    aliases: &BTreeMap<Name, CommunityValue>,
+    found: &mut Findings,
+) -> BTreeSet<CommunityValue> {
+    let mut values = BTreeSet::new();
+    for (n, text) in communities.iter().enumerate() {
+        let value = aliases.get(text.as_str()).copied();
+        match value.map_or_else(|| text.parse(), Ok) {
+            Ok(value) => {
+                values.insert(value);
+            }
+            Err(error) => found.transient(
+                format!("spec.communities[{n}]"),
+                format!(
+                    "invalid community {text:?} in BGP advertisement: {error}, and no Community \
+                     in force has this alias"
+                ),
+                "create a Community with this alias, or write the value",
+            ),
+        }
+    }
+    values
+}
 
-/// Ranges of a BFD profile.
-pub(super) fn bfd_profile(object: &BFDProfile, found: &mut Findings) {
-    let spec = &object.spec;
-    for (field, value, range) in [
-        ("receiveInterval", spec.receive_interval, 10..=60000),
-        ("transmitInterval", spec.transmit_interval, 10..=60000),
-        ("detectMultiplier", spec.detect_multiplier, 2..=255),
-        ("echoInterval", spec.echo_interval, 10..=60000),
-        ("minimumTtl", spec.minimum_ttl, 1..=254),
-    ] {
-        if let Some(value) = value.filter(|value| !range.contains(value)) {
-            let (low, high) = (range.start(), range.end());
+/// What keeps an advertisement from a pool. `older` are those in force that reach it.
+pub(super) fn check_pool<'a>(
+    ad: &BgpAdvertisement,
+    (pool, entries): (&Pool, &[Entry]),
+    older: impl Iterator<Item = &'a BgpAdvertisement>,
+    context: &Context<'_>,
+    found: &mut Findings,
+) {
+    for Entry { text, widest } in entries {
+        let block = *widest;
+        let (field, length, wanted) = match block {
+            IpNet::V4(_) => ("spec.aggregationLength", block.prefix_len(), ad.length_v4),
+            IpNet::V6(_) => ("spec.aggregationLengthV6", block.prefix_len(), ad.length_v6),
+        };
+        if wanted < length {
             found.error(
-                format!("spec.{field}"),
-                format!("invalid value {value}, must be in {low}-{high} range"),
-                format!("choose a value from {low} to {high}"),
+                field,
+                format!(
+                    "invalid aggregation length {wanted}: prefix {length} in this pool is more \
+                     specific than the aggregation length for addresses {text} (pool {:?})",
+                    pool.name
+                ),
+                format!(
+                    "choose {length} or longer, or leave out pool {:?}",
+                    pool.name
+                ),
+            );
+        }
+    }
+    for other in older {
+        // A Service that has both is judged where it is announced.
+        let by_service = !ad.service_selectors.is_empty() || !other.service_selectors.is_empty();
+        if !by_service && !compatible(ad, other, pool, context) {
+            let shown = |ad: &BgpAdvertisement| ad.local_pref.unwrap_or(0);
+            found.error(
+                "spec.localPref",
+                format!(
+                    "invalid local preference {}: local preference {} was already set for the \
+                     same type of BGP update. Check existing BGP advertisements with common pools \
+                     and aggregation lengths (pool {:?}, older advertisement {:?})",
+                    shown(ad),
+                    shown(other),
+                    pool.name,
+                    other.name
+                ),
+                "give both the same localPref, or peers, nodes or aggregation lengths that \
+                 differ",
+            );
+        } else if same_wishes(ad, other) {
+            found.warning(
+                "spec",
+                format!(
+                    "duplicate definition of bgpadvertisements: for pool {:?} it says what {:?} \
+                     says",
+                    pool.name, other.name
+                ),
+                "leave out one of the two",
             );
         }
     }
 }
 
-/// Values of aliases; that names are unique over all objects is checked with them.
-pub(super) fn community(object: &Community, found: &mut Findings) {
-    let aliases = &object.spec.communities;
-    for (n, alias) in aliases.iter().enumerate() {
-        if let Err(error) = alias.value.parse::<CommunityValue>() {
-            found.error(
-                format!("spec.communities[{n}].value"),
-                format!("parsing community {:?}: {error}", alias.name),
-                COMMUNITY,
-            );
-        }
-        if aliases
+/// Equal in all but the name and the pools.
+fn same_wishes(a: &BgpAdvertisement, b: &BgpAdvertisement) -> bool {
+    let bare = |ad: &BgpAdvertisement| BgpAdvertisement {
+        name: "".into(),
+        pools: BTreeSet::new(),
+        ..ad.clone()
+    };
+    bare(a) == bare(b)
+}
+
+/// Whether no route of a Service that both are for gets two local preferences from them.
+pub fn compatible(
+    a: &BgpAdvertisement,
+    b: &BgpAdvertisement,
+    pool: &Pool,
+    context: &Context<'_>,
+) -> bool {
+    let has = |v4: bool| {
+        let is = |block: &&IpNet| matches!(block, IpNet::V4(_)) == v4;
+        pool.blocks.iter().any(|block| is(&block))
+    };
+    let lengths_differ =
+        (!has(true) || a.length_v4 != b.length_v4) && (!has(false) || a.length_v6 != b.length_v6);
+    let peers_differ = !a.peers.is_empty() && !b.peers.is_empty() && a.peers.is_disjoint(&b.peers);
+    a.local_pref == b.local_pref
+        || lengths_differ
+        || peers_differ
+        || !context.share_node(&a.node_selectors, &b.node_selectors)
+}
+
+/// Whether a peer with BFD echo would get routes of IPv6 from the advertisement: it names the
+/// first such pool.
+pub(super) fn echo_conflict<'a>(
+    ad: &'a BgpAdvertisement,
+    peer: &Peer,
+    pools: &BTreeMap<Name, Pool>,
+) -> Option<&'a Name> {
+    let has_v6 = |name: &&Name| {
+        let blocks = pools.get(*name).map(|pool| pool.blocks.as_slice());
+        blocks
+            .unwrap_or_default()
             .iter()
-            .take(n)
-            .any(|earlier| earlier.name == alias.name)
-        {
-            found.error(
-                format!("spec.communities[{n}].name"),
-                format!("duplicate definition of community {:?}", alias.name),
-                "give every alias its own name",
-            );
-        }
-    }
+            .any(|block| matches!(block, IpNet::V6(_)))
+    };
+    ad.allows_peer(&peer.name)
+        .then(|| ad.pools.iter().find(has_v6))?
+}
+
+/// What is said of it, whichever of the two is left out.
+pub(super) fn echo_message(pool: &str, ad: &str, peer: &str) -> String {
+    format!(
+        "pool {pool} has bgpadvertisement {ad} which references peer {peer} which has bfd echo \
+         enabled, which is not possible"
+    )
 }

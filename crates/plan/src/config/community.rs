@@ -3,7 +3,11 @@
 use std::fmt;
 use std::str::FromStr;
 
+use api::metallb::CommunitySpec;
 use serde::{Deserialize, Serialize};
+
+use super::verdict::Findings;
+use crate::name::Name;
 
 /// A BGP community.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -71,6 +75,46 @@ impl fmt::Display for CommunityValue {
             Self::Large(a, b, c) => write!(f, "large:{a}:{b}:{c}"),
         }
     }
+}
+
+/// An alias with its place in the list.
+#[derive(Clone, Debug)]
+pub(super) struct Alias {
+    pub(super) entry: usize,
+    pub(super) name: Name,
+    pub(super) value: CommunityValue,
+}
+
+/// Values of aliases; that names are unique over all objects is checked with the others.
+pub(super) fn check(spec: &CommunitySpec, found: &mut Findings) -> Vec<Alias> {
+    let aliases = &spec.communities;
+    let mut checked = Vec::new();
+    for (entry, alias) in aliases.iter().enumerate() {
+        match alias.value.parse::<CommunityValue>() {
+            Ok(value) => checked.push(Alias {
+                entry,
+                name: alias.name.as_str().into(),
+                value,
+            }),
+            Err(error) => found.error(
+                format!("spec.communities[{entry}].value"),
+                format!("parsing community {:?}: {error}", alias.name),
+                "write 65000:100 or large:65000:1:2",
+            ),
+        }
+        if aliases
+            .iter()
+            .take(entry)
+            .any(|earlier| earlier.name == alias.name)
+        {
+            found.error(
+                format!("spec.communities[{entry}].name"),
+                format!("duplicate definition of community {:?}", alias.name),
+                "give every alias its own name",
+            );
+        }
+    }
+    checked
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::meta::LabelSelector;
+use api::metallb::L2AdvertisementSpec;
 use serde::{Deserialize, Serialize};
 
 use super::verdict::{Findings, sorted};
@@ -124,10 +125,10 @@ impl PoolChoice {
 
 /// The rules that need no other object; the pools are resolved later.
 pub(super) fn check(
-    object: &api::metallb::L2Advertisement,
+    name: &str,
+    spec: &L2AdvertisementSpec,
     found: &mut Findings,
 ) -> (PoolChoice, L2Advertisement) {
-    let spec = &object.spec;
     let choice = PoolChoice::check(
         &spec.ip_address_pools,
         &spec.ip_address_pool_selectors,
@@ -155,7 +156,7 @@ pub(super) fn check(
         preferences.extend(selector.map(|selector| Preference { weight, selector }));
     }
     let advertisement = L2Advertisement {
-        name: object.metadata.name.as_str().into(),
+        name: name.into(),
         pools: BTreeSet::new(),
         node_selectors: found.selectors("spec.nodeSelectors", &spec.node_selectors),
         interfaces: spec

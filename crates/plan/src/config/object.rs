@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
+use api::corten::v1alpha1::{AddressPool, Advertisement, Peer};
 use api::meta::ObjectMeta;
 use api::metallb::{
     BFDProfile, BGPAdvertisement, BGPPeer, Community, IPAddressPool, L2Advertisement,
@@ -62,6 +63,13 @@ macro_rules! kinds {
                 }
             }
 
+            /// Its metadata, to be changed.
+            pub(super) const fn metadata_mut(&mut self) -> &mut ObjectMeta {
+                match self {
+                    $(Self::$kind(object) => &mut object.metadata),*
+                }
+            }
+
             /// Whether both want the same: equal but for status and metadata that no rule reads.
             pub fn same_form(&self, other: &Self) -> bool {
                 match (self, other) {
@@ -110,7 +118,10 @@ kinds!(
     BGPAdvertisement,
     BGPPeer,
     BFDProfile,
-    Community
+    Community,
+    AddressPool,
+    Advertisement,
+    Peer
 );
 
 impl Object {

@@ -1,9 +1,11 @@
-//! IPAddressPool → [`Pool`].
+//! IPAddressPool and AddressPool → [`Pool`].
 
-use api::metallb::IPAddressPool;
+use api::metallb::IPAddressPoolSpec;
 use ipnet::IpNet;
 
 use super::address::{self, Blocks};
+use super::context::{Entries, KnownRange};
+use super::object::{ObjectKind, ObjectRef};
 use super::verdict::Findings;
 use crate::ipam::{Pool, ServiceAllocation};
 use crate::name::Name;
@@ -12,13 +14,21 @@ use crate::name::Name;
 #[derive(Clone, Debug)]
 pub(super) struct Draft {
     pub(super) pool: Pool,
-    pub(super) entries: Vec<usize>,
+    pub(super) block_entries: Vec<usize>,
+    pub(super) entries: Vec<Entry>,
+}
+
+/// An entry of `spec.addresses`.
+#[derive(Clone, Debug)]
+pub(super) struct Entry {
+    pub(super) text: String,
+    /// Its largest block.
+    pub(super) widest: IpNet,
 }
 
 /// The rules that need no other object.
-pub(super) fn check(object: &IPAddressPool, found: &mut Findings) -> Draft {
-    let spec = &object.spec;
-    let (mut blocks, mut entries) = (Vec::new(), Vec::new());
+pub(super) fn check(name: &str, spec: &IPAddressPoolSpec, found: &mut Findings) -> Draft {
+    let (mut blocks, mut block_entries, mut entries) = (Vec::new(), Vec::new(), Vec::new());
     let mut own: Blocks<usize> = Blocks::default();
     if spec.addresses.is_empty() {
         found.error(
@@ -36,6 +46,15 @@ pub(super) fn check(object: &IPAddressPool, found: &mut Findings) -> Draft {
                 continue;
             }
         };
+        entries.extend(
+            parsed
+                .iter()
+                .min_by_key(|block| block.prefix_len())
+                .map(|widest| Entry {
+                    text: entry.clone(),
+                    widest: *widest,
+                }),
+        );
         for block in parsed {
             if let Some((other, earlier)) = own.meets(&block) {
                 found.error(
@@ -47,7 +66,7 @@ pub(super) fn check(object: &IPAddressPool, found: &mut Findings) -> Draft {
             }
             own.insert(block, n);
             blocks.push(block);
-            entries.push(n);
+            block_entries.push(n);
         }
     }
     let allocation = spec.service_allocation.as_ref().map(|wanted| {
@@ -77,41 +96,72 @@ pub(super) fn check(object: &IPAddressPool, found: &mut Findings) -> Draft {
     });
     Draft {
         pool: Pool {
-            name: object.metadata.name.as_str().into(),
+            name: name.into(),
             blocks,
             auto_assign: spec.auto_assign,
             avoid_buggy_ips: spec.avoid_buggy_ips,
             allocation,
             frozen: false,
         },
+        block_entries,
         entries,
     }
 }
 
-/// No block of a pool may meet one of an older pool.
-pub(super) fn check_overlaps(draft: &Draft, older: &Blocks<Name>, found: &mut Findings) {
+/// No block of a pool may meet one of an older pool; those that do, each with its older pool.
+pub(super) fn check_overlaps(
+    draft: &Draft,
+    kind: ObjectKind,
+    older: &Blocks<ObjectRef>,
+    found: &mut Findings,
+) -> Vec<(IpNet, ObjectRef)> {
+    let mut met = Vec::new();
     let mut last = None;
-    for (block, entry) in draft.pool.blocks.iter().zip(&draft.entries) {
+    for (block, entry) in draft.pool.blocks.iter().zip(&draft.block_entries) {
         if last == Some(entry) {
             continue;
         }
         if let Some((other, owner)) = older.meets(block) {
             last = Some(entry);
+            let what = if owner.kind == kind {
+                "pool".to_owned()
+            } else {
+                format!("{:?}", owner.kind)
+            };
             found.error(
                 format!("spec.addresses[{entry}]"),
                 format!(
                     "CIDR \"{block}\" in pool \"{}\" overlaps with already defined CIDR \"{other}\" \
-                     of the older pool \"{owner}\"",
-                    draft.pool.name
+                     of the older {what} \"{}\"",
+                    draft.pool.name, owner.name
                 ),
                 "leave the addresses to one of the two pools",
             );
+            met.push((*block, owner.clone()));
         }
+    }
+    met
+}
+
+/// Warns where a pool holds addresses that the cluster uses itself.
+pub(super) fn check_ranges(draft: &Draft, ranges: &[KnownRange<'_>], found: &mut Findings) {
+    let blocks = draft.pool.blocks.iter().copied();
+    let entries = Entries::new(blocks.zip(draft.block_entries.iter().copied()));
+    for ((entry, _), (range, more)) in entries.met(ranges) {
+        let more = match more {
+            0 => String::new(),
+            more => format!(" and {more} more"),
+        };
+        found.warning(
+            format!("spec.addresses[{entry}]"),
+            format!("overlaps with {range}{more}"),
+            "keep the pool's addresses apart from those that the cluster uses itself",
+        );
     }
 }
 
 /// Freezes a pool; addresses that an older pool has now are that pool's.
-pub(super) fn freeze(draft: Draft, older: &Blocks<Name>) -> Pool {
+pub(super) fn freeze(draft: Draft, older: &Blocks<ObjectRef>) -> Pool {
     let mut pool = draft.pool;
     let blocks = std::mem::take(&mut pool.blocks);
     let rest = |block: IpNet| older.rest_of(block);

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use api::meta::LabelSelector;
+use api::meta::{Condition, LabelSelector};
 use serde::{Deserialize, Serialize};
 
 use super::Selector;
@@ -16,6 +16,13 @@ pub struct Finding {
     pub message: String,
     /// What to do about it.
     pub remedy: String,
+    /// It goes away when an object comes that is named here and missing: an admission webhook
+    /// lets it pass.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub transient: bool,
+    /// It alone keeps nothing out of force.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub warning: bool,
 }
 
 impl fmt::Display for Finding {
@@ -53,10 +60,68 @@ impl Verdict {
             Self::Warned(findings) | Self::Bad { findings, .. } => findings,
         }
     }
+
+    /// Whether everything that keeps the newest form out of force goes away when an object comes
+    /// that is named in it.
+    pub fn transient(&self) -> bool {
+        let Self::Bad { findings, .. } = self else {
+            return false;
+        };
+        findings
+            .iter()
+            .filter(|finding| !finding.warning)
+            .all(|finding| finding.transient)
+    }
+
+    /// The condition `Accepted` of an object of this generation. `previous` is the one it bears;
+    /// `now` is written when the status changes.
+    pub fn condition(&self, generation: i64, previous: Option<&Condition>, now: &str) -> Condition {
+        let (status, reason) = match self {
+            Self::Good => ("True", "Accepted"),
+            Self::Warned(_) => ("True", "AcceptedWithWarnings"),
+            Self::Bad {
+                last_good: true, ..
+            } => ("False", "LastGoodInForce"),
+            Self::Bad { .. } if self.transient() => ("False", "Incomplete"),
+            Self::Bad { .. } => ("False", "Invalid"),
+        };
+        let message: Vec<String> = self.findings().iter().map(ToString::to_string).collect();
+        Condition {
+            type_: ACCEPTED.to_owned(),
+            status: status.to_owned(),
+            observed_generation: generation,
+            last_transition_time: previous
+                .filter(|previous| previous.status == status)
+                .and_then(|previous| previous.last_transition_time.clone())
+                .or_else(|| Some(now.to_owned())),
+            reason: reason.to_owned(),
+            message: cut(message.join("\n")),
+        }
+    }
+
+    /// Adds a warning.
+    pub(super) fn warn(&mut self, finding: Finding) {
+        match self {
+            Self::Good => *self = Self::Warned(vec![finding]),
+            Self::Warned(findings) | Self::Bad { findings, .. } => findings.push(finding),
+        }
+    }
+}
+
+/// Type of the condition that says whether an object's newest form is in force.
+pub const ACCEPTED: &str = "Accepted";
+
+/// As much of a message as a condition may hold.
+fn cut(mut message: String) -> String {
+    const MOST: usize = 32_768;
+    if message.len() > MOST {
+        message.truncate(message.floor_char_boundary(MOST));
+    }
+    message
 }
 
 /// Collects what is found about one object.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Findings {
     pub(super) errors: Vec<Finding>,
     pub(super) warnings: Vec<Finding>,
@@ -69,10 +134,19 @@ impl Findings {
         message: impl Into<String>,
         remedy: impl Into<String>,
     ) {
+        self.errors.push(finding(field, message, remedy));
+    }
+
+    /// A fault that another object would mend, which may be still to come.
+    pub(super) fn transient(
+        &mut self,
+        field: impl Into<String>,
+        message: impl Into<String>,
+        remedy: impl Into<String>,
+    ) {
         self.errors.push(Finding {
-            field: field.into(),
-            message: message.into(),
-            remedy: remedy.into(),
+            transient: true,
+            ..finding(field, message, remedy)
         });
     }
 
@@ -83,10 +157,28 @@ impl Findings {
         remedy: impl Into<String>,
     ) {
         self.warnings.push(Finding {
-            field: field.into(),
-            message: message.into(),
-            remedy: remedy.into(),
+            warning: true,
+            ..finding(field, message, remedy)
         });
+    }
+
+    /// The same findings under other names of their fields: pairs of what a field is called where
+    /// the rule is, and in the object's kind.
+    pub(super) fn renamed(mut self, names: &[(&str, &str)]) -> Self {
+        for found in self.errors.iter_mut().chain(&mut self.warnings) {
+            for (from, to) in names {
+                let Some(rest) = found.field.strip_prefix(from) else {
+                    continue;
+                };
+                if rest.is_empty() || rest.starts_with(['.', '[']) {
+                    let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
+                    found.message = found.message.replace(&last(from), &last(to));
+                    found.field = format!("{to}{rest}");
+                    break;
+                }
+            }
+        }
+        self
     }
 
     /// The verdict of a form that is in force unless it has errors.
@@ -152,6 +244,20 @@ impl Findings {
         compiled
             .filter_map(|(n, selector)| self.selector(&format!("{field}[{n}]"), selector))
             .collect()
+    }
+}
+
+pub(super) fn finding(
+    field: impl Into<String>,
+    message: impl Into<String>,
+    remedy: impl Into<String>,
+) -> Finding {
+    Finding {
+        field: field.into(),
+        message: message.into(),
+        remedy: remedy.into(),
+        transient: false,
+        warning: false,
     }
 }
 

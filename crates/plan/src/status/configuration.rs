@@ -137,6 +137,7 @@ fn lines<'v>(object: &'v ObjectRef, verdict: &'v Verdict) -> impl Iterator<Item 
             field,
             message,
             remedy,
+            ..
         } = finding;
         let message = message.replace('\n', " ");
         format!("{message} ({object}, {field}; {remedy}{then})")

@@ -219,6 +219,12 @@ impl From<k8s::Node> for Node {
                 .filter(|address| address.type_ == "InternalIP")
                 .filter_map(|address| ip(&address.address))
                 .collect(),
+            pod_ranges: object
+                .spec
+                .pod_cidrs
+                .iter()
+                .filter_map(|range| range.parse().ok())
+                .collect(),
             network_unavailable: object
                 .status
                 .conditions

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use super::{Labels, Node, NodeState, Service, Slice, SliceKey};
-use crate::config::{Object, ObjectRef};
+use crate::config::{Kept, Object, ObjectRef};
 use crate::ipam::Decision;
 use crate::name::{Name, ServiceKey};
 
@@ -45,6 +47,16 @@ pub enum Event {
         /// Its new form.
         form: Option<Node>,
     },
+    /// A ServiceCIDR: ranges of ClusterIPs.
+    ServiceRange {
+        /// Its name.
+        name: Name,
+        /// Its ranges.
+        form: Option<Vec<IpNet>>,
+    },
+    /// Last good forms from before the start (`AcceptedConfig`, or the state file), told before
+    /// [`Event::Synced`].
+    LastGood(Kept),
     /// What an agent says of its node, from the API or from its beats; an older form than the known
     /// one changes nothing.
     State {

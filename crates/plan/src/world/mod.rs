@@ -18,6 +18,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 pub(crate) use decode::subnet;
 pub use dirty::Dirty;
 use endpoints::Touched;
@@ -28,7 +30,9 @@ pub use ranking::{DEPTH, Fit, Standing};
 pub use service::{FamilyPolicy, Ingress, Labels, Policy, Port, Service, ServiceType};
 
 use crate::announce::l2::{self, Able};
-use crate::config::{self, Compiled, Config, ObjectRef, Objects, Verdict};
+use crate::config::{
+    self, Compiled, Config, Kept, KnownRange, ObjectRef, Objects, Purpose, Verdict,
+};
 use crate::ipam::{self, Allocator, Decision};
 use crate::name::{Name, ServiceKey};
 use ranking::Ranking;
@@ -42,6 +46,8 @@ pub struct Settings {
     pub lb_class: Option<Name>,
     /// `--ignore-exclude-lb`: the exclude label of nodes does not count.
     pub ignore_exclude_label: bool,
+    /// `METALLB_BGP_TYPE=native`: see [`config::Context::native_bgp`].
+    pub native_bgp: bool,
 }
 
 /// Everything that is known, with its indexes.
@@ -51,7 +57,11 @@ pub struct World {
     objects: Objects,
     synced: bool,
     compiled: Compiled,
+    /// Last good forms from before the start, until they are used.
+    kept: Kept,
     namespaces: BTreeMap<Name, Labels>,
+    /// Ranges of ClusterIPs by ServiceCIDR.
+    service_ranges: BTreeMap<Name, Vec<IpNet>>,
     services: BTreeMap<ServiceKey, Service>,
     endpoints: Endpoints,
     nodes: BTreeMap<Name, Node>,
@@ -79,6 +89,11 @@ impl World {
     /// The configuration in force.
     pub const fn config(&self) -> &Config {
         &self.compiled.config
+    }
+
+    /// The configuration with the verdicts and the last good forms.
+    pub const fn compiled(&self) -> &Compiled {
+        &self.compiled
     }
 
     /// The verdict of every configuration object.
@@ -193,12 +208,9 @@ impl World {
             Event::Namespace { name, labels } => self.apply_namespace(name, labels),
             Event::Service { key, form } => self.apply_service(key, form.map(|form| *form)),
             Event::Slice { key, form } => self.apply_slice(key, form),
-            Event::Node { name, form } => {
-                let addresses = |node: &Node| node.addresses.clone();
-                let members = self.nodes.get(&name).map(addresses) != form.as_ref().map(addresses);
-                let dirty = self.change_node(name, |world, name| put(&mut world.nodes, name, form));
-                Dirty { members, ..dirty }
-            }
+            Event::Node { name, form } => self.apply_node(name, form),
+            Event::ServiceRange { name, form } => self.apply_service_range(name, form),
+            Event::LastGood(kept) => self.apply_last_good(kept),
             Event::State { node, form } => self.change_node(node, |world, name| {
                 let known = world.states.get(&name);
                 let (stale, same) = match (known, &form) {
@@ -233,6 +245,78 @@ impl World {
         self.compile()
     }
 
+    /// What compiling needs to know besides the objects.
+    fn context(&self) -> config::Context<'_> {
+        let mut ranges = Vec::new();
+        for (name, node) in &self.nodes {
+            ranges.extend(node.addresses.iter().map(|address| KnownRange {
+                net: IpNet::from(*address),
+                purpose: Purpose::Node,
+                owner: name,
+            }));
+            ranges.extend(node.pod_ranges.iter().map(|net| KnownRange {
+                net: *net,
+                purpose: Purpose::Pod,
+                owner: name,
+            }));
+        }
+        for (name, service_ranges) in &self.service_ranges {
+            ranges.extend(service_ranges.iter().map(|net| KnownRange {
+                net: *net,
+                purpose: Purpose::Service,
+                owner: name,
+            }));
+        }
+        let nodes = self.nodes.iter();
+        config::Context {
+            namespace: &self.settings.namespace,
+            native_bgp: self.settings.native_bgp,
+            nodes: nodes.map(|(name, node)| (&**name, &node.labels)).collect(),
+            ranges,
+        }
+    }
+
+    /// A node's form reaches the configuration by its labels (peers that share a node) and by the
+    /// ranges that pools should keep out of.
+    fn apply_node(&mut self, name: Name, form: Option<Node>) -> Dirty {
+        let old = self.nodes.get(&name);
+        let addresses = |node: &Node| node.addresses.clone();
+        let members = old.map(addresses) != form.as_ref().map(addresses);
+        let read = |node: &Node| (node.labels.clone(), node.pod_ranges.clone());
+        let recompile = members || old.map(read) != form.as_ref().map(read);
+        let mut dirty = self.change_node(name, |world, name| put(&mut world.nodes, name, form));
+        dirty.members = members;
+        if recompile && self.synced {
+            dirty.extend(self.compile());
+        }
+        dirty
+    }
+
+    fn apply_service_range(&mut self, name: Name, form: Option<Vec<IpNet>>) -> Dirty {
+        if put(&mut self.service_ranges, name, form) && self.synced {
+            return self.compile();
+        }
+        Dirty::default()
+    }
+
+    /// Before the start they are kept until the objects they are forms of are known. Later on what
+    /// World itself saw last holds, and only an object of which it never saw a good form gets one.
+    fn apply_last_good(&mut self, kept: Kept) -> Dirty {
+        if !self.synced {
+            self.kept = kept;
+            return Dirty::default();
+        }
+        let known = &mut self.compiled.accepted;
+        let before = known.len();
+        for (reference, form) in kept.resolve(&self.objects) {
+            known.entry(reference).or_insert(form);
+        }
+        if known.len() == before {
+            return Dirty::default();
+        }
+        self.compile()
+    }
+
     /// Whether the known form of `object` wants the same.
     fn says_as(&self, object: &ObjectRef, form: &config::Object) -> bool {
         self.objects
@@ -242,11 +326,7 @@ impl World {
 
     /// Compiles the configuration anew; what has changed by that is dirty.
     fn compile(&mut self) -> Dirty {
-        let compiled = config::compile(
-            &self.objects,
-            &self.compiled.accepted,
-            &self.settings.namespace,
-        );
+        let compiled = config::compile(&self.objects, &self.compiled.accepted, self.context());
         let old = std::mem::replace(&mut self.compiled, compiled);
         let mut dirty = Dirty::default();
         let new = &self.compiled;
@@ -280,6 +360,7 @@ impl World {
     /// Services' statuses say is claimed before anything new is given.
     fn apply_synced(&mut self) -> Dirty {
         self.synced = true;
+        self.compiled.accepted = std::mem::take(&mut self.kept).resolve(&self.objects);
         self.compile();
         let options = self.ipam_options();
         let (services, namespaces) = (&self.services, &self.namespaces);

@@ -19,6 +19,8 @@ pub struct Node {
     pub labels: Labels,
     /// `status.addresses` of type InternalIP.
     pub addresses: Vec<IpAddr>,
+    /// `spec.podCIDRs`.
+    pub pod_ranges: Vec<IpNet>,
     /// Condition `NetworkUnavailable` is True.
     pub network_unavailable: bool,
 }

@@ -65,7 +65,7 @@ impl Facts {
                 }
             }
             Event::Member { node, alive } => keep(&mut self.alive, node, alive),
-            Event::Decided { .. } => {}
+            Event::Decided { .. } | Event::LastGood(_) | Event::ServiceRange { .. } => {}
             Event::Synced => self.synced = true,
         }
     }
@@ -481,8 +481,8 @@ fn a_node() -> impl Strategy<Value = Node> {
             }
             Node {
                 labels,
-                addresses: Vec::new(),
                 network_unavailable,
+                ..Node::default()
             }
         })
 }

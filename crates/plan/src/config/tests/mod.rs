@@ -1,10 +1,13 @@
 //! Verdicts of single objects by table, then objects against each other, then properties.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
 use crate::ipam::Allocator;
+use crate::world::Labels;
 
 const NAMESPACE: &str = "metallb-system";
 
@@ -472,9 +475,39 @@ fn single_objects() {
         ),
         (
             "BGPAdvertisement",
-            json!({"communities": ["1234:5678", "large:1:2:3", "alias"]}),
+            json!({"communities": ["1234:5678", "large:1:2:3"]}),
             "",
             "",
+        ),
+        (
+            "BGPAdvertisement",
+            json!({"communities": ["1234:5678", "alias"]}),
+            "spec.communities[1]",
+            "invalid community \"alias\" in BGP advertisement",
+        ),
+        (
+            "BGPAdvertisement",
+            json!({"peers": ["nobody"]}),
+            "w:spec.peers",
+            "no BGPPeer \"nobody\" is in force",
+        ),
+        (
+            "BGPPeer",
+            peer("bfdProfile", json!("none")),
+            "spec.bfdProfile",
+            "referencing non existing bfd profile none",
+        ),
+        (
+            "BGPPeer",
+            peer("routerID", json!("2001:db8::1")),
+            "spec.routerID",
+            "it has 32 bits",
+        ),
+        (
+            "BGPPeer",
+            peer("vrf", json!("red\nblue")),
+            "spec.vrf",
+            "contains invalid characters",
         ),
         (
             "BGPAdvertisement",

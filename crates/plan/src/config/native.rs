@@ -1,0 +1,190 @@
+//! The kinds of `corten.dev` in terms of `metallb.io`'s, whose rules they share.
+//!
+//! What they can say beyond those has its fields and no server yet: it is refused with the words
+//! "not yet in this version", never taken silently.
+
+use api::corten::v1alpha1::{
+    Advertisement, AdvertisementSpec, BgpAnnouncement, Layer2, MacMode, Peer, PeerSpec,
+};
+use api::metallb::{BGPAdvertisementSpec, BGPPeerSpec, L2AdvertisementSpec, SecretReference};
+
+use super::object::ObjectKind;
+use super::verdict::Findings;
+use super::{Draft, bgp, l2, peer};
+
+/// What fields are called in the shared rules, and in the kind.
+pub(super) const fn names(kind: ObjectKind) -> &'static [(&'static str, &'static str)] {
+    match kind {
+        ObjectKind::Advertisement => &[
+            ("spec.ipAddressPools", "spec.pools"),
+            ("spec.ipAddressPoolSelectors", "spec.poolSelectors"),
+            ("spec.interfaces", "spec.layer2.interfaces"),
+            (
+                "spec.preferredNodeSelectors",
+                "spec.layer2.preferredNodeSelectors",
+            ),
+            ("spec.peers", "spec.bgp.peers"),
+            ("spec.aggregationLength", "spec.bgp.aggregationLength"),
+            ("spec.aggregationLengthV6", "spec.bgp.aggregationLengthV6"),
+            ("spec.localPref", "spec.bgp.localPref"),
+            ("spec.communities", "spec.bgp.communities"),
+        ],
+        ObjectKind::Peer => &[("spec.ebgpMultiHop", "spec.multihop")],
+        _ => &[],
+    }
+}
+
+impl Findings {
+    /// A field that has a meaning, but nothing that serves it.
+    fn not_yet(&mut self, field: &str, used: bool, what: &str) {
+        if used {
+            self.error(
+                field,
+                format!("{what}: not yet in this version"),
+                "leave it out",
+            );
+        }
+    }
+}
+
+/// An advertisement in layer 2 or by BGP, whichever it says.
+pub(super) fn advertisement(object: &Advertisement, found: &mut Findings) -> Option<Draft> {
+    let (name, spec) = (&object.metadata.name, &object.spec);
+    match (&spec.layer2, &spec.bgp, &spec.linux) {
+        (Some(layer2), None, None) => {
+            let (choice, ad) = l2::check(name, &l2_spec(spec, layer2), found);
+            let mac = layer2.mac == MacMode::Virtual;
+            found.not_yet("spec.layer2.mac", mac, "virtual MAC addresses");
+            let stays = !layer2.hand_back;
+            found.not_yet("spec.layer2.handBack", stays, "addresses that stay");
+            Some(Draft::L2(choice, ad))
+        }
+        (None, Some(by_bgp), None) => {
+            let draft = bgp::check(name, &bgp_spec(spec, by_bgp), found);
+            found.not_yet("spec.bgp.med", by_bgp.med != 0, "MED");
+            found.not_yet(
+                "spec.bgp.prepend",
+                by_bgp.prepend != 0,
+                "AS path prepending",
+            );
+            found.not_yet("spec.bgp.weighted", by_bgp.weighted, "weighted ECMP");
+            Some(Draft::Bgp(Box::new(draft)))
+        }
+        (None, None, Some(_)) => {
+            found.not_yet("spec.linux", true, "addresses on a Linux interface");
+            None
+        }
+        (None, None, None) => {
+            found.error(
+                "spec",
+                "exactly one of layer2, bgp and linux must be given, and none is",
+                "add layer2: {} to answer for the addresses by ARP and NDP, or bgp: {}",
+            );
+            None
+        }
+        _ => {
+            found.error(
+                "spec",
+                "exactly one of layer2, bgp and linux must be given",
+                "use one Advertisement for each",
+            );
+            None
+        }
+    }
+}
+
+fn l2_spec(spec: &AdvertisementSpec, layer2: &Layer2) -> L2AdvertisementSpec {
+    L2AdvertisementSpec {
+        ip_address_pools: spec.pools.clone(),
+        ip_address_pool_selectors: spec.pool_selectors.clone(),
+        node_selectors: spec.node_selectors.clone(),
+        interfaces: layer2.interfaces.clone(),
+        service_selectors: spec.service_selectors.clone(),
+        preferred_node_selectors: layer2.preferred_node_selectors.clone(),
+    }
+}
+
+fn bgp_spec(spec: &AdvertisementSpec, by_bgp: &BgpAnnouncement) -> BGPAdvertisementSpec {
+    BGPAdvertisementSpec {
+        aggregation_length: by_bgp.aggregation_length,
+        aggregation_length_v6: by_bgp.aggregation_length_v6,
+        local_pref: by_bgp.local_pref,
+        communities: by_bgp.communities.clone(),
+        ip_address_pools: spec.pools.clone(),
+        ip_address_pool_selectors: spec.pool_selectors.clone(),
+        node_selectors: spec.node_selectors.clone(),
+        peers: by_bgp.peers.clone(),
+        service_selectors: spec.service_selectors.clone(),
+    }
+}
+
+/// A peer; its port may be any.
+pub(super) fn peer(object: &Peer, found: &mut Findings) -> Option<peer::Peer> {
+    let spec = &object.spec;
+    let metadata = &object.metadata;
+    let checked = peer::check(&metadata.name, &metadata.namespace, &peer_spec(spec), found);
+    if spec.peer_port == 0 {
+        found.error(
+            "spec.peerPort",
+            "invalid port 0, must be in the range 1-65535",
+            "choose a port in the range; 179 is the default",
+        );
+    }
+    for (field, used, what) in [
+        (
+            "ttlSecurityHops",
+            spec.ttl_security_hops.is_some(),
+            "TTL security",
+        ),
+        ("listen", spec.listen.is_some(), "waiting for the neighbour"),
+        ("nextHop", spec.next_hop.is_some(), "other next hops"),
+        ("addPath", spec.add_path, "several next hops of one prefix"),
+        (
+            "linkBandwidth",
+            spec.link_bandwidth.is_some(),
+            "weighted ECMP",
+        ),
+        ("receive", spec.receive.is_some(), "taking routes"),
+        (
+            "drainOnCordon",
+            spec.drain_on_cordon,
+            "draining a cordoned node",
+        ),
+    ] {
+        found.not_yet(&format!("spec.{field}"), used, what);
+    }
+    checked.map(|peer| peer::Peer {
+        port: spec.peer_port,
+        ..peer
+    })
+}
+
+fn peer_spec(spec: &PeerSpec) -> BGPPeerSpec {
+    BGPPeerSpec {
+        my_asn: spec.my_asn,
+        peer_asn: spec.peer_asn,
+        dynamic_asn: spec.dynamic_asn,
+        local_asn: spec.local_asn,
+        peer_address: spec.peer_address.clone(),
+        interface: spec.interface.clone(),
+        source_address: spec.source_address.clone(),
+        // Its own rule for ports is MetalLB's alone.
+        peer_port: BGPPeerSpec::default().peer_port,
+        hold_time: spec.hold_time,
+        keepalive_time: spec.keepalive_time,
+        connect_time: spec.connect_time,
+        router_id: spec.router_id.clone(),
+        node_selectors: spec.node_selectors.clone(),
+        password: String::new(),
+        password_secret: SecretReference {
+            name: spec.password_secret.name.clone(),
+            namespace: String::new(),
+        },
+        bfd_profile: spec.bfd_profile.clone(),
+        enable_graceful_restart: spec.graceful_restart,
+        ebgp_multi_hop: spec.multihop,
+        vrf: spec.vrf.clone(),
+        disable_mp: false,
+        dual_stack_address_family: spec.dual_stack,
+    }
+}
