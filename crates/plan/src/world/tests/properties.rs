@@ -395,7 +395,7 @@ impl Cluster {
             {
                 continue;
             }
-            let mut candidates: Vec<(Reverse<i64>, Rank, (bool, usize), Name)> = Vec::new();
+            let mut candidates = Vec::new();
             for (name, node) in &facts.nodes {
                 let Some(state) = facts.states.get(name) else {
                     continue;
@@ -438,7 +438,7 @@ impl Cluster {
                 };
                 let all = service.assigned().filter(|ip| holds(*ip)).count();
                 let fits = (holds(address), all);
-                let score = mine
+                let score: i64 = mine
                     .iter()
                     .flat_map(|ad| &ad.preferences)
                     .filter(|preference| preference.selector.matches(&node.labels))
