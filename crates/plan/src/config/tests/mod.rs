@@ -1,5 +1,9 @@
 //! Verdicts of single objects by table, then objects against each other, then properties.
 
+mod accepted;
+mod bgp;
+mod native;
+
 use std::sync::Arc;
 
 use proptest::prelude::*;
@@ -26,6 +30,16 @@ fn object(kind: &str, name: &str, spec: Value) -> Object {
     }))
 }
 
+/// An object of `corten.dev` with this spec.
+fn own(kind: &str, name: &str, spec: Value) -> Object {
+    manifest(json!({
+        "apiVersion": "corten.dev/v1alpha1",
+        "kind": kind,
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": spec,
+    }))
+}
+
 fn manifest(value: Value) -> Object {
     let decoded = api::object::Object::decode(value).expect("an object");
     assert_eq!(decoded.unknown_fields, [""; 0]);
@@ -37,10 +51,7 @@ fn pool(name: &str, addresses: &[&str]) -> Object {
 }
 
 fn created(mut object: Object, time: &str) -> Object {
-    let metadata = match &mut object {
-        Object::IPAddressPool(object) => &mut object.metadata,
-        other => panic!("{other:?} needs no time"),
-    };
+    let metadata = object.metadata_mut();
     metadata.creation_timestamp = Some(format!("2026-01-01T00:00:{time}Z"));
     object
 }
@@ -885,9 +896,43 @@ fn any_object() -> impl Strategy<Value = Object> {
                     "connectTime": time}))
             }
         ),
-        1 => (name, ".{0,20}").prop_map(|(name, text)| {
+        1 => (name.clone(), ".{0,20}").prop_map(|(name, text)| {
             object("Community", name, json!({"communities": [{"name": text, "value": text}]}))
         }),
+        1 => (name.clone(), prop::collection::vec(entry(), 0..3), 10u8..15).prop_map(
+            |(name, addresses, time)| {
+                let spec = json!({ "addresses": addresses });
+                created(own("AddressPool", name, spec), &time.to_string())
+            }
+        ),
+        1 => (name.clone(), prop::sample::select(vec!["1:2", "one"])).prop_map(|(name, alias)| {
+            object("Community", name, json!({"communities": [{"name": alias, "value": "1:2"}]}))
+        }),
+        1 => (name.clone(), any::<bool>()).prop_map(|(name, echo)| {
+            object("BFDProfile", name, json!({"echoMode": echo}))
+        }),
+        3 => (name.clone(), 1u8..4, 1u8..3, prop::option::of(name.clone()), 10u8..15).prop_map(
+            |(name, address, asn, profile, time)| {
+                created(object("BGPPeer", name, json!({
+                    "myASN": asn, "peerASN": 7, "peerAddress": format!("10.0.0.{address}"),
+                    "bfdProfile": profile.unwrap_or_default()})), &time.to_string())
+            }
+        ),
+        3 => (name.clone(), 23u8..33, 0u8..3, prop::option::of(name.clone()), any::<bool>(),
+              10u8..15).prop_map(
+            |(name, length, preference, peer, alias, time)| {
+                let communities = if alias { vec!["one"] } else { vec![] };
+                let peers: Vec<&str> = peer.into_iter().collect();
+                created(object("BGPAdvertisement", name, json!({
+                    "aggregationLength": length, "localPref": preference, "peers": peers,
+                    "communities": communities})), &time.to_string())
+            }
+        ),
+        1 => (name, prop::sample::select(vec!["layer2", "bgp", "linux"]), 10u8..15).prop_map(
+            |(name, way, time)| {
+                created(own("Advertisement", name, json!({way: {}})), &time.to_string())
+            }
+        ),
     ]
 }
 
@@ -930,5 +975,29 @@ proptest! {
             prop_assert_eq!(&compile(&objects, &compiled.accepted, NAMESPACE), &compiled);
             accepted = compiled.accepted;
         }
+    }
+
+    #[test]
+    fn a_bad_object_leaves_the_rest_as_it_was(
+        objects_before in prop::collection::vec(any_object(), 0..10),
+        kind in prop::sample::select(vec!["pool", "peer", "ad", "alias", "profile", "own"]),
+    ) {
+        let before = objects(objects_before);
+        let bad = match kind {
+            "pool" => pool("bad", &["192.0.2.0/24", "x"]),
+            "peer" => object("BGPPeer", "bad", json!({"myASN": 0})),
+            "ad" => object("BGPAdvertisement", "bad", json!({"aggregationLength": 99})),
+            "alias" => object("Community", "bad", json!({"communities": [
+                {"name": "one", "value": "x"}]})),
+            "profile" => object("BFDProfile", "bad", json!({"receiveInterval": 1})),
+            _ => own("Advertisement", "bad", json!({"linux": {"device": "lan"}})),
+        };
+        let mut after = before.clone();
+        after.insert(bad.reference(), Arc::new(bad.clone()));
+        let before = compile(&before, &Objects::new(), NAMESPACE);
+        let mut after = compile(&after, &Objects::new(), NAMESPACE);
+        let verdict = after.verdicts.remove(&bad.reference());
+        prop_assert!(verdict.is_some_and(|verdict| !verdict.in_force()));
+        prop_assert_eq!(after, before);
     }
 }

@@ -1,0 +1,379 @@
+//! The kinds of `corten.dev`, by themselves and beside those of `metallb.io`.
+
+use super::*;
+
+fn findings(compiled: &Compiled, name: &str) -> Vec<String> {
+    let found = verdict(compiled, name).findings();
+    found
+        .iter()
+        .map(|f| format!("{}: {}", f.field, f.message))
+        .collect()
+}
+
+#[test]
+fn both_dialects_say_the_same() {
+    let selector = json!([{"matchLabels": {"rack": "a"}}]);
+    let theirs = fresh([
+        object(
+            "IPAddressPool",
+            "p",
+            json!({"addresses": ["10.0.0.0/24"], "autoAssign": false,
+            "serviceAllocation": {"priority": 2, "namespaces": ["x"]}}),
+        ),
+        object(
+            "L2Advertisement",
+            "l2",
+            json!({"ipAddressPools": ["p"], "interfaces": ["eth0"],
+            "nodeSelectors": selector, "serviceSelectors": selector,
+            "preferredNodeSelectors": [{"weight": 7, "preference": selector[0]}]}),
+        ),
+        object(
+            "BGPAdvertisement",
+            "bgp",
+            json!({"ipAddressPools": ["p"], "peers": ["r"],
+            "aggregationLength": 24, "aggregationLengthV6": 64, "localPref": 5,
+            "communities": ["1:2"], "nodeSelectors": selector}),
+        ),
+        object(
+            "BGPPeer",
+            "r",
+            json!({"myASN": 1, "peerASN": 2, "peerAddress": "10.0.0.9",
+            "holdTime": "9s", "nodeSelectors": selector, "passwordSecret": {"name": "s"},
+            "enableGracefulRestart": true, "ebgpMultiHop": true, "vrf": "red",
+            "dualStackAddressFamily": true, "sourceAddress": "10.0.0.8", "localASN": 7}),
+        ),
+    ]);
+    let ours = fresh([
+        own(
+            "AddressPool",
+            "p",
+            json!({"addresses": ["10.0.0.0/24"], "autoAssign": false,
+            "serviceAllocation": {"priority": 2, "namespaces": ["x"]}}),
+        ),
+        own(
+            "Advertisement",
+            "l2",
+            json!({"pools": ["p"], "nodeSelectors": selector,
+            "serviceSelectors": selector, "layer2": {"interfaces": ["eth0"],
+                "preferredNodeSelectors": [{"weight": 7, "preference": selector[0]}]}}),
+        ),
+        own(
+            "Advertisement",
+            "bgp",
+            json!({"pools": ["p"], "nodeSelectors": selector,
+            "bgp": {"peers": ["r"], "aggregationLength": 24, "aggregationLengthV6": 64,
+                "localPref": 5, "communities": ["1:2"]}}),
+        ),
+        own(
+            "Peer",
+            "r",
+            json!({"myASN": 1, "peerASN": 2, "peerAddress": "10.0.0.9",
+            "holdTime": "9s", "nodeSelectors": selector, "passwordSecret": {"name": "s"},
+            "gracefulRestart": true, "multihop": true, "vrf": "red", "dualStack": true,
+            "sourceAddress": "10.0.0.8", "localASN": 7}),
+        ),
+    ]);
+    assert!(
+        ours.verdicts.values().all(|v| *v == Verdict::Good),
+        "{:?}",
+        ours.verdicts
+    );
+    assert!(theirs.config.bgp.peers.len() == 1 && theirs.config.l2.len() == 1);
+    assert_eq!(ours.config, theirs.config);
+}
+
+#[test]
+fn what_nothing_serves_yet_is_refused() {
+    let layer2 = |field: &str, value: Value| json!({"layer2": {field: value}});
+    let bgp = |field: &str, value: Value| json!({"bgp": {field: value}});
+    let peer = |field: &str, value: Value| json!({"myASN": 1, "peerASN": 2, "peerAddress": "10.0.0.9", field: value});
+    for (kind, spec, field) in [
+        (
+            "Advertisement",
+            layer2("mac", json!("Virtual")),
+            "spec.layer2.mac",
+        ),
+        (
+            "Advertisement",
+            layer2("handBack", json!(false)),
+            "spec.layer2.handBack",
+        ),
+        (
+            "Advertisement",
+            bgp("weighted", json!(true)),
+            "spec.bgp.weighted",
+        ),
+        ("Advertisement", bgp("med", json!(1)), "spec.bgp.med"),
+        (
+            "Advertisement",
+            bgp("prepend", json!(1)),
+            "spec.bgp.prepend",
+        ),
+        (
+            "Advertisement",
+            json!({"linux": {"device": "kube-lb0"}}),
+            "spec.linux",
+        ),
+        (
+            "Peer",
+            peer("ttlSecurityHops", json!(1)),
+            "spec.ttlSecurityHops",
+        ),
+        ("Peer", peer("listen", json!({"port": 1790})), "spec.listen"),
+        (
+            "Peer",
+            peer("nextHop", json!({"ipv4": "10.0.0.7"})),
+            "spec.nextHop",
+        ),
+        ("Peer", peer("addPath", json!(true)), "spec.addPath"),
+        (
+            "Peer",
+            peer("linkBandwidth", json!("Transitive")),
+            "spec.linkBandwidth",
+        ),
+        (
+            "Peer",
+            peer("receive", json!({"prefixes": ["::/0"]})),
+            "spec.receive",
+        ),
+        (
+            "Peer",
+            peer("drainOnCordon", json!(true)),
+            "spec.drainOnCordon",
+        ),
+    ] {
+        let compiled = fresh([own(kind, "x", spec)]);
+        let found = findings(&compiled, "x");
+        assert!(!verdict(&compiled, "x").in_force(), "{field}");
+        assert_eq!(found.len(), 1, "{found:?}");
+        assert!(found[0].starts_with(&format!("{field}: ")), "{found:?}");
+        assert!(found[0].ends_with("not yet in this version"), "{found:?}");
+        assert_eq!(compiled.config, Config::default(), "{field}");
+    }
+    // What is said without need is what holds anyway.
+    let plain = fresh([
+        own(
+            "Advertisement",
+            "l2",
+            json!({"layer2": {"mac": "Node", "handBack": true}}),
+        ),
+        own(
+            "Advertisement",
+            "bgp",
+            json!({"bgp": {"med": 0, "weighted": false}}),
+        ),
+    ]);
+    assert!(
+        plain.verdicts.values().all(|v| *v == Verdict::Good),
+        "{:?}",
+        plain.verdicts
+    );
+}
+
+#[test]
+fn faults_name_the_kinds_own_fields() {
+    let twice = json!(["x", "x"]);
+    for (kind, spec, want) in [
+        (
+            "Advertisement",
+            json!({"layer2": {}, "pools": twice}),
+            "spec.pools[1]: duplicate definition of pools: \"x\"",
+        ),
+        (
+            "Advertisement",
+            json!({"layer2": {"interfaces": twice}}),
+            "spec.layer2.interfaces[1]: ",
+        ),
+        (
+            "Advertisement",
+            json!({"layer2": {"preferredNodeSelectors": [
+            {"weight": 0, "preference": {}}]}}),
+            "spec.layer2.preferredNodeSelectors[0].weight: ",
+        ),
+        (
+            "Advertisement",
+            json!({"bgp": {"aggregationLength": 0}}),
+            "spec.bgp.aggregationLength: ",
+        ),
+        (
+            "Advertisement",
+            json!({"bgp": {"aggregationLengthV6": 129}}),
+            "spec.bgp.aggregationLengthV6: ",
+        ),
+        (
+            "Advertisement",
+            json!({"bgp": {"communities": ["9:x"]}}),
+            "spec.bgp.communities[0]: ",
+        ),
+        (
+            "Advertisement",
+            json!({"bgp": {"peers": ["nobody"]}}),
+            "spec.bgp.peers: ",
+        ),
+        (
+            "Advertisement",
+            json!({"layer2": {}, "pools": ["none"]}),
+            "spec.pools[0]: no IPAddressPool",
+        ),
+        ("Advertisement", json!({}), "spec: exactly one of"),
+        (
+            "Advertisement",
+            json!({"layer2": {}, "bgp": {}}),
+            "spec: exactly one of",
+        ),
+        (
+            "Peer",
+            json!({"myASN": 1, "peerASN": 1, "peerAddress": "10.0.0.1", "multihop": true}),
+            "spec.multihop: ",
+        ),
+        (
+            "Peer",
+            json!({"myASN": 1, "peerASN": 2, "peerAddress": "x"}),
+            "spec.peerAddress: ",
+        ),
+        (
+            "Peer",
+            json!({"myASN": 1, "peerASN": 2, "peerAddress": "::1", "peerPort": 0}),
+            "spec.peerPort: ",
+        ),
+        (
+            "AddressPool",
+            json!({"addresses": ["x"]}),
+            "spec.addresses[0]: invalid CIDR",
+        ),
+    ] {
+        let compiled = fresh([own(kind, "it", spec)]);
+        let found = findings(&compiled, "it");
+        assert!(
+            found.iter().any(|found| found.starts_with(want)),
+            "{want}: {found:?}"
+        );
+    }
+    let high = json!({"myASN": 1, "peerASN": 2, "peerAddress": "::1", "peerPort": 50000});
+    assert_eq!(
+        fresh([own("Peer", "it", high)]).config.bgp.peers["it"].port,
+        50000
+    );
+}
+
+#[test]
+fn a_range_in_two_dialects_is_told_on_both() {
+    for (a, b, stays) in [(10, 20, "theirs"), (20, 10, "ours")] {
+        let compiled = fresh([
+            created(pool("theirs", &["10.0.0.0/24"]), &a.to_string()),
+            created(
+                own(
+                    "AddressPool",
+                    "ours",
+                    json!({"addresses": ["10.0.0.128/25"]}),
+                ),
+                &b.to_string(),
+            ),
+        ]);
+        let leaves = if stays == "ours" { "theirs" } else { "ours" };
+        assert!(matches!(verdict(&compiled, stays), Verdict::Warned(_)));
+        assert!(!verdict(&compiled, leaves).in_force());
+        assert!(findings(&compiled, stays)[0].contains(&format!("{leaves:?}")));
+        let said = &findings(&compiled, leaves)[0];
+        let kind = if stays == "ours" {
+            "AddressPool"
+        } else {
+            "IPAddressPool"
+        };
+        assert!(
+            said.contains(&format!("of the older {kind} {stays:?}")),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn names_are_one_space_for_both_dialects() {
+    let compiled = fresh([
+        created(pool("x", &["10.0.0.0/24"]), "10"),
+        created(
+            own("AddressPool", "x", json!({"addresses": ["10.1.0.0/24"]})),
+            "20",
+        ),
+        created(object("L2Advertisement", "x", json!({})), "10"),
+        created(own("Advertisement", "x", json!({"layer2": {}})), "20"),
+        created(object("BGPAdvertisement", "x", json!({})), "10"),
+    ]);
+    let bad: Vec<String> = compiled
+        .verdicts
+        .iter()
+        .filter(|(_, verdict)| !verdict.in_force())
+        .map(|(reference, verdict)| format!("{reference} {}", verdict.findings()[0].field))
+        .collect();
+    assert_eq!(
+        bad,
+        [
+            "AddressPool metallb-system/x metadata.name",
+            "Advertisement metallb-system/x metadata.name",
+        ]
+    );
+    assert_eq!(blocks(&compiled, "x"), "10.0.0.0/24");
+}
+
+#[test]
+fn an_advertisement_that_changes_its_way_keeps_the_old_one_while_it_is_bad() {
+    let before = fresh([own(
+        "Advertisement",
+        "x",
+        json!({"layer2": {"interfaces": ["eth0"]}}),
+    )]);
+    let now = objects([own(
+        "Advertisement",
+        "x",
+        json!({"bgp": {"weighted": true}}),
+    )]);
+    let after = compile(&now, &before.accepted, NAMESPACE);
+    assert!(matches!(
+        verdict(&after, "x"),
+        Verdict::Bad {
+            last_good: true,
+            ..
+        }
+    ));
+    assert_eq!(after.config, before.config);
+    assert_eq!(after.config.l2.len(), 1);
+}
+
+#[test]
+fn the_condition_says_it() {
+    let now = "2026-01-02T00:00:00Z";
+    let good = Verdict::Good.condition(3, None, now);
+    assert_eq!(
+        (&*good.type_, &*good.status, &*good.reason),
+        ("Accepted", "True", "Accepted")
+    );
+    assert_eq!(
+        (
+            good.observed_generation,
+            good.last_transition_time.as_deref()
+        ),
+        (3, Some(now))
+    );
+    let later = "2026-01-03T00:00:00Z";
+    let still = Verdict::Good.condition(4, Some(&good), later);
+    assert_eq!(
+        (
+            still.observed_generation,
+            still.last_transition_time.as_deref()
+        ),
+        (4, Some(now))
+    );
+    let compiled = fresh([own(
+        "Advertisement",
+        "x",
+        json!({"bgp": {"communities": ["later"]}}),
+    )]);
+    let waits = verdict(&compiled, "x").condition(5, Some(&good), later);
+    assert_eq!((&*waits.status, &*waits.reason), ("False", "Incomplete"));
+    assert_eq!(waits.last_transition_time.as_deref(), Some(later));
+    assert!(
+        waits.message.contains("spec.bgp.communities[0]"),
+        "{}",
+        waits.message
+    );
+}
