@@ -105,18 +105,11 @@ pub enum MemberError {
     Name(Name),
 }
 
-/// Opens the socket; returns the task to run.
+/// Opens the socket; the task is to be run.
 pub(super) fn start(
     config: &Config,
     events: mpsc::Sender<world::Event>,
-) -> Result<
-    (
-        mpsc::Sender<Command>,
-        Silence,
-        impl Future<Output = Result<(), AgentError>> + Send + use<>,
-    ),
-    MemberError,
-> {
+) -> Result<(mpsc::Sender<Command>, Silence, Task), MemberError> {
     let port = config.member_port;
     let socket = open(port).map_err(|source| MemberError::Socket { port, source })?;
     let key = config.member_key.clone().map(read_key).transpose()?;
@@ -158,7 +151,7 @@ pub(super) fn start(
         pulse,
         left: false,
     };
-    Ok((commands_in, silence, task.run()))
+    Ok((commands_in, silence, task))
 }
 
 /// One socket for both families where the host has both.
@@ -197,7 +190,8 @@ fn read_key(file: PathBuf) -> Result<Key, MemberError> {
     Ok(Key(Sha256::digest(secret).into()))
 }
 
-struct Task {
+/// Failure detection, to be run.
+pub(super) struct Task {
     member: Member,
     socket: UdpSocket,
     start: Instant,
@@ -214,7 +208,7 @@ impl Task {
         self.start.elapsed()
     }
 
-    async fn run(mut self) -> Result<(), AgentError> {
+    pub(super) async fn run(mut self) -> Result<(), AgentError> {
         let mut datagram = [0; MAX_DATAGRAM];
         loop {
             let due = self.member.poll_timeout();

@@ -98,7 +98,7 @@ pub async fn run<S: Source, K: Sink>(
         Ok(())
     });
     tasks.spawn(async move { Ok(interfaces::follow(interfaces_in).await?) });
-    tasks.spawn(member_task);
+    tasks.spawn(member_task.run());
     tasks.spawn(async move {
         l2_task.await;
         Ok(())

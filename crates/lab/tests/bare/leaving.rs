@@ -106,7 +106,7 @@ fn the_old_owner_answers_until_another_has_taken_over() {
             stage.on(&owner).terminate();
             stage.logged(&owner, &["stopping"]).await?;
             let names = stage.answering(address, Duration::from_millis(100)).await?;
-            assert_eq!(names, [owner.clone()]);
+            assert_eq!(names, std::slice::from_ref(&owner));
             for other in stage.others(&owner) {
                 stage.on(&other).thaw();
             }
