@@ -30,85 +30,154 @@ impl Write {
     }
 }
 
+/// A write that failed, and how often it has.
+struct Failed {
+    write: Write,
+    backoff: Backoff,
+}
+
+/// What waits, in the order in which it came, the newest form of each Service only; and what is on
+/// its way or rests after a failure.
+#[derive(Default)]
+struct Queue {
+    waiting: BTreeMap<u64, (Write, Option<Backoff>)>,
+    place: HashMap<ServiceKey, u64>,
+    /// A Service is written by one write at a time.
+    busy: HashSet<ServiceKey>,
+    resting: BTreeMap<(Instant, u64), Failed>,
+    next: u64,
+}
+
+impl Queue {
+    /// A newer form takes the older one's place in the queue.
+    fn push(&mut self, write: Write, backoff: Option<Backoff>) {
+        let next = &mut self.next;
+        let number = *self
+            .place
+            .entry(write.service().clone())
+            .or_insert_with(|| {
+                *next += 1;
+                *next
+            });
+        self.waiting.insert(number, (write, backoff));
+    }
+
+    /// The next write that may be sent; its Service is busy from now on.
+    fn pop(&mut self) -> Option<(Write, Option<Backoff>)> {
+        let ready = self
+            .waiting
+            .iter()
+            .find(|(_, (write, _))| !self.busy.contains(write.service()))
+            .map(|(number, _)| *number)?;
+        let (write, backoff) = self.waiting.remove(&ready)?;
+        self.place.remove(write.service());
+        self.busy.insert(write.service().clone());
+        Some((write, backoff))
+    }
+
+    /// A failed write rests, out of the others' way.
+    fn rest(&mut self, mut failed: Failed, now: Instant) {
+        self.next += 1;
+        let until = now + failed.backoff.next();
+        self.resting.insert((until, self.next), failed);
+    }
+
+    /// When the first of the resting writes has rested enough.
+    fn rested_at(&self) -> Option<Instant> {
+        self.resting.keys().next().map(|(until, _)| *until)
+    }
+
+    /// Puts what has rested back, unless a newer form waits or is on its way.
+    fn wake(&mut self, now: Instant) {
+        while let Some(entry) = self.resting.first_entry() {
+            if entry.key().0 > now {
+                return;
+            }
+            let Failed { write, backoff } = entry.remove();
+            if !self.place.contains_key(write.service()) && !self.busy.contains(write.service()) {
+                self.push(write, Some(backoff));
+            }
+        }
+    }
+}
+
 /// Runs until the planner ends.
 pub(super) async fn run<K: Sink>(
     sink: K,
     mut writes: mpsc::Receiver<Write>,
     leads_until: watch::Receiver<Deadline>,
 ) {
-    // What waits, in the order in which it came; and what is on its way. A Service is written by
-    // one write at a time.
-    let mut waiting: BTreeMap<u64, Write> = BTreeMap::new();
-    let mut place: HashMap<ServiceKey, u64> = HashMap::new();
-    let mut busy: HashSet<ServiceKey> = HashSet::new();
-    let mut flying: JoinSet<ServiceKey> = JoinSet::new();
-    let mut next = 0u64;
+    let mut queue = Queue::default();
+    let mut flying: JoinSet<(ServiceKey, Option<Failed>)> = JoinSet::new();
     loop {
         while flying.len() < K::IN_FLIGHT {
-            let ready = waiting
-                .iter()
-                .find(|(_, write)| !busy.contains(write.service()))
-                .map(|(number, _)| *number);
-            let Some(write) = ready.and_then(|number| waiting.remove(&number)) else {
+            let Some((write, backoff)) = queue.pop() else {
                 break;
             };
-            place.remove(write.service());
-            busy.insert(write.service().clone());
-            flying.spawn(send(sink.clone(), write, leads_until.clone()));
+            flying.spawn(send(sink.clone(), write, backoff, leads_until.clone()));
         }
+        let rested = queue.rested_at();
+        let until = rested.unwrap_or_else(Instant::now);
         tokio::select! {
             write = writes.recv() => {
                 let Some(write) = write else { return };
-                // A newer form takes the older one's place in the queue.
-                let number = *place.entry(write.service().clone()).or_insert_with(|| {
-                    next += 1;
-                    next
-                });
-                waiting.insert(number, write);
+                // What rests of this Service is older.
+                queue.resting.retain(|_, failed| failed.write.service() != write.service());
+                queue.push(write, None);
             }
-            Some(done) = flying.join_next() => {
-                match done {
-                    Ok(service) => { busy.remove(&service); }
-                    Err(error) => {
-                        tracing::error!(%error, "a write task failed");
-                        return;
+            Some(done) = flying.join_next() => match done {
+                Ok((service, failed)) => {
+                    queue.busy.remove(&service);
+                    if let Some(failed) = failed && !queue.place.contains_key(&service) {
+                        queue.rest(failed, Instant::now());
                     }
                 }
+                Err(error) => {
+                    tracing::error!(%error, "a write task failed");
+                    return;
+                }
+            },
+            () = tokio::time::sleep_until(until.into()), if rested.is_some() => {
+                queue.wake(Instant::now());
             }
         }
     }
 }
 
-/// Sends one write; tries again until it succeeds, is outdated, or the term ends.
+/// Sends one write; gives it back when it failed and may succeed later.
 async fn send<K: Sink>(
     sink: K,
     write: Write,
+    backoff: Option<Backoff>,
     leads_until: watch::Receiver<Deadline>,
-) -> ServiceKey {
-    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(10));
-    loop {
-        if !leads_until.borrow().allows(Instant::now()) {
-            return write.service().clone();
+) -> (ServiceKey, Option<Failed>) {
+    let service = write.service().clone();
+    if !leads_until.borrow().allows(Instant::now()) {
+        return (service, None);
+    }
+    let result = match &write {
+        Write::Service(write) => sink.write_service(write).await,
+        Write::Forget(service) => sink.forget_service(service).await,
+    };
+    match result {
+        Ok(()) => (service, None),
+        Err(WriteError::Outdated) => {
+            // The newer form is on its way through the source and is decided on anew.
+            tracing::debug!(%service, "status write was outdated");
+            (service, None)
         }
-        let result = match &write {
-            Write::Service(write) => sink.write_service(write).await,
-            Write::Forget(service) => sink.forget_service(service).await,
-        };
-        match result {
-            Ok(()) => return write.service().clone(),
-            Err(WriteError::Outdated) => {
-                // The newer form is on its way through the source and is decided on anew.
-                tracing::debug!(service = %write.service(), "status write was outdated");
-                return write.service().clone();
-            }
-            Err(error) => {
-                tracing::warn!(
-                    service = %write.service(),
-                    error = &error as &dyn std::error::Error,
-                    "status write failed; trying again"
-                );
-                tokio::time::sleep(backoff.next()).await;
-            }
+        // Refused too: what the API server says no to today it may accept when it is mended, and
+        // nobody would ask again.
+        Err(error) => {
+            tracing::warn!(
+                %service,
+                error = &error as &dyn std::error::Error,
+                "status write failed; trying again"
+            );
+            let backoff = backoff.unwrap_or_else(|| {
+                Backoff::new(Duration::from_millis(100), Duration::from_secs(5))
+            });
+            (service, Some(Failed { write, backoff }))
         }
     }
 }

@@ -250,11 +250,17 @@ pub(crate) fn root(path: &str) -> String {
     path.display().to_string()
 }
 
-/// Resident memory of a process.
-pub(crate) fn rss_kib(process: &Process) -> u64 {
+/// Memory of a process in KiB, as a line of its `/proc/PID/status` says: `VmRSS`, `RssAnon`.
+pub(crate) fn memory_kib(process: &Process, line: &str) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid()));
     let status = status.unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    let line = status.lines().find_map(|found| found.strip_prefix(line));
+    let number = line.and_then(|line| {
+        line.trim_start_matches(':')
+            .split_whitespace()
+            .next()?
+            .parse()
+            .ok()
+    });
     number.unwrap_or(0)
 }

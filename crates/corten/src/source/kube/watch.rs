@@ -125,6 +125,16 @@ impl End {
     }
 }
 
+/// Whether a line of a watch is no event of this kind. To kube's client such a line is a Status,
+/// all of whose fields may be absent.
+fn is_unreadable(error: &kube::Error) -> bool {
+    match error {
+        kube::Error::SerdeError(_) => true,
+        kube::Error::Api(status) => status.code == 0 && status.message.is_empty(),
+        _ => false,
+    }
+}
+
 /// The outcome of something that must not take longer.
 async fn in_time<T>(
     limit: Duration,
@@ -147,6 +157,8 @@ pub(super) struct Watch<T> {
     streaming: bool,
     /// What this request has told: steps that arrived.
     told: u64,
+    /// When the request under way was sent.
+    asked: Instant,
     kind: PhantomData<fn() -> T>,
 }
 
@@ -161,6 +173,7 @@ impl<T: Watched> Watch<T> {
             known: HashSet::new(),
             streaming: true,
             told: 0,
+            asked: Instant::now(),
             kind: PhantomData,
         }
     }
@@ -171,6 +184,7 @@ impl<T: Watched> Watch<T> {
         let mut version: Option<String> = None;
         loop {
             self.told = 0;
+            self.asked = Instant::now();
             let result = match version.take() {
                 None => self.list().await,
                 Some(known) => self.follow(&known).await,
@@ -244,6 +258,13 @@ impl<T: Watched> Watch<T> {
             self.gone(key).await?;
         }
         self.known = seen;
+        tracing::debug!(
+            kind = T::KIND,
+            objects = self.known.len(),
+            streamed = self.streaming,
+            milliseconds = self.asked.elapsed().as_millis(),
+            "listed"
+        );
         self.tell(Told::Listed(T::KIND)).await
     }
 
@@ -316,14 +337,13 @@ impl<T: Watched> Watch<T> {
         seen: &mut Option<HashSet<(String, String)>>,
     ) -> Result<String, (Option<String>, End)> {
         let mut version = (!from.is_empty()).then(|| from.to_owned());
-        let started = Instant::now();
         let outcome = self.consume(params, from, seen, &mut version).await;
         if let Some(seen) = seen.take() {
             self.broken_off(seen);
             return Err((None, outcome.err().unwrap_or(End::Incomplete)));
         }
         match (outcome, version) {
-            (Ok(()), version) if self.told == 0 && started.elapsed() < BRIEF => {
+            (Ok(()), version) if self.told == 0 && self.asked.elapsed() < BRIEF => {
                 Err((version, End::Brief))
             }
             (Ok(()), Some(version)) => Ok(version),
@@ -348,8 +368,12 @@ impl<T: Watched> Watch<T> {
                 Ok(event) => event,
                 // One object that cannot be read must not keep the others away. What was known of
                 // it stays in force.
-                Err(kube::Error::SerdeError(error)) => {
-                    tracing::error!(kind = T::KIND, %error, "an object cannot be read: left out");
+                Err(error) if is_unreadable(&error) => {
+                    tracing::error!(
+                        kind = T::KIND,
+                        error = &error as &dyn std::error::Error,
+                        "an object cannot be read: left out"
+                    );
                     continue;
                 }
                 Err(error) => return Err(End::Api(error)),
@@ -395,3 +419,6 @@ impl<T: Watched> Watch<T> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
