@@ -54,7 +54,6 @@ pub(super) fn start(mode: Mode, metrics: Metrics) -> Result<Started, ForwardErro
     let (jobs_in, jobs) = mpsc::channel(QUEUE);
     let executor = Executor {
         nft,
-        table: BTreeMap::new(),
         jobs,
         done: done_in,
         metrics,
@@ -68,8 +67,6 @@ pub(super) fn start(mode: Mode, metrics: Metrics) -> Result<Started, ForwardErro
 
 struct Executor {
     nft: Nft,
-    /// The whole desired table: after an error everything is adopted anew.
-    table: BTreeMap<PortKey, ServicePort>,
     jobs: mpsc::Receiver<Job>,
     done: mpsc::Sender<Done>,
     metrics: Metrics,
@@ -78,17 +75,19 @@ struct Executor {
 impl Executor {
     fn run(mut self) {
         while let Some(job) = self.jobs.blocking_recv() {
-            let (number, changes, adopt) = match job {
-                Job::Adopt(number, ports) => (number, ports, true),
-                Job::Apply(number, ports) => (number, ports, false),
+            let (number, report) = match job {
+                Job::Adopt(number, ports) => {
+                    let table: BTreeMap<PortKey, ServicePort> = ports
+                        .into_iter()
+                        .filter_map(|(key, port)| Some((key, port?)))
+                        .collect();
+                    (number, self.until_done(|nft| nft.adopt(&table)))
+                }
+                Job::Apply(number, ports) => {
+                    let changes: Vec<(PortKey, Option<ServicePort>)> = ports.into_iter().collect();
+                    (number, self.until_done(|nft| nft.apply(&changes)))
+                }
             };
-            for (key, port) in &changes {
-                match port {
-                    Some(port) => self.table.insert(key.clone(), port.clone()),
-                    None => self.table.remove(key),
-                };
-            }
-            let report = self.bring(changes, adopt);
             self.metrics
                 .forward_elements
                 .inc_by((report.added + report.removed) as u64);
@@ -108,25 +107,18 @@ impl Executor {
         }
     }
 
-    /// Brings the changes to the kernel; tries until it succeeds. After a failure what is there is
-    /// not known, so the whole table is adopted.
-    fn bring(&mut self, changes: Ports, mut adopt: bool) -> Report {
-        let changes: Vec<(PortKey, Option<ServicePort>)> = changes.into_iter().collect();
+    /// Tries until it succeeds. After a failure `Nft` assumes nothing of the kernel's state: the
+    /// next attempt reads it again.
+    fn until_done(&mut self, attempt: impl Fn(&mut Nft) -> Result<Report, nft::Error>) -> Report {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
         loop {
-            let result = if adopt {
-                self.nft.adopt(&self.table)
-            } else {
-                self.nft.apply(&changes)
-            };
-            match result {
+            match attempt(&mut self.nft) {
                 Ok(report) => return report,
                 Err(error) => {
                     tracing::error!(
                         error = &error as &dyn std::error::Error,
                         "forwarding could not be written; trying again"
                     );
-                    adopt = true;
                     std::thread::sleep(backoff.next());
                 }
             }
