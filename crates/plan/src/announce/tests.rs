@@ -10,6 +10,7 @@
 use serde_json::{Value, json};
 
 use super::l2::{Claim, Interfaces, Withheld, plan};
+use crate::forward::Mode;
 use crate::name::Name;
 use crate::world::tests::{Told, balancer, ip, labels, local, settings, slice, state};
 use crate::world::{EXCLUDE_LABEL, Event, Node, Policy, Service, Settings};
@@ -21,6 +22,14 @@ fn node(told: &mut Told, name: &str, node: Node) {
         name: name.into(),
         form: Some(node),
     });
+}
+
+/// A Service that shares its address, on this port.
+fn sharing(mut service: Service, port: u16) -> Service {
+    let annotations = &mut service.annotations;
+    annotations.insert("metallb.io/allow-shared-ip".to_owned(), "key".to_owned());
+    service.ports[0].port = port;
+    service
 }
 
 /// The candidates of `address`, best first, as they take over from each other.
@@ -527,8 +536,8 @@ fn sharers_have_one_owner() {
                 .collect()
         })
     };
-    told.served(balancer("one", "10.0.0.1"));
-    told.service(balancer("two", "10.0.0.1"));
+    told.served(sharing(balancer("one", "10.0.0.1"), 80));
+    told.service(sharing(balancer("two", "10.0.0.1"), 81));
     assert_eq!(services(&told), ["default/one"]);
     let dirty = told.slice("two", slice("two", "10.244.0.2"));
     assert!(dirty.addresses.contains(&ip("10.0.0.1")));
@@ -538,6 +547,41 @@ fn sharers_have_one_owner() {
     assert_eq!(order(told, "10.0.0.1"), "node-b node-a node-c");
 }
 
+/// Two Services that may not share: who was known first is served, whatever its name, until it
+/// leaves. So a deposed leader's late write changes nothing on the wire (design.md §4.9).
+#[test]
+fn who_was_known_first_keeps_an_address_that_was_given_twice() {
+    let mut told = Told::common(NODES);
+    let served = |told: &Told| {
+        let announced = plan(&told.world, "node-b", ip("10.0.0.1"));
+        let announced = announced.map_or_else(Vec::new, |announcement| announcement.services);
+        let forwards = |name: &&str| {
+            let key = crate::world::tests::key(name);
+            let ports = crate::forward::plan(&told.world, "node-b", Mode::Vips, &key);
+            ports.values().any(|port| !port.frontends.is_empty())
+        };
+        let forwarded: Vec<&str> = ["a", "m", "z"].into_iter().filter(forwards).collect();
+        (announced, forwarded)
+    };
+    let only = |name: &'static str| (vec![crate::world::tests::key(name)], vec![name]);
+    told.served(balancer("m", "10.0.0.1"));
+    assert_eq!(served(&told), only("m"));
+    told.served(balancer("a", "10.0.0.1"));
+    told.served(balancer("z", "10.0.0.1"));
+    assert_eq!(served(&told), only("m"));
+    // An edit of the holder changes nothing.
+    let mut edited = balancer("m", "10.0.0.1");
+    edited.resource_version = "2".into();
+    told.service(edited);
+    assert_eq!(served(&told), only("m"));
+    // It leaves: one of the others comes, and both are looked at again.
+    let dirty = told.service(balancer("m", "10.0.0.2"));
+    let again: Vec<&str> = dirty.forward.iter().map(|key| &*key.name).collect();
+    assert_eq!(again, ["a", "m"]);
+    assert_eq!(served(&told).0, only("a").0);
+    assert_eq!(served(&told).1, ["a", "m"]);
+}
+
 /// The first Service with a candidate decides for all; when an earlier one gets a candidate, it
 /// takes over, also from a full standing. The owner announces for no Service under policy Local
 /// that it has no endpoint of.
@@ -545,9 +589,10 @@ fn sharers_have_one_owner() {
 fn an_earlier_service_gets_a_candidate() {
     let mut told = Told::common("node-a node-b node-c node-d");
     told.member("node-d", false);
-    told.service(local(balancer("a", "10.0.0.1")));
+    told.service(sharing(local(balancer("a", "10.0.0.1")), 80));
     told.slice("a", slice("a", "10.244.0.1@node-d"));
-    told.served(balancer("b", "10.0.0.1"));
+    told.service(sharing(local(balancer("b", "10.0.0.1")), 81));
+    told.slice("b", slice("b", "10.244.0.2@node-b"));
     let owner = told.announcers("10.0.0.1").join(" ");
     assert_eq!(owner, "node-b");
     let announcement = plan(&told.world, "node-b", ip("10.0.0.1")).expect("announced");

@@ -45,7 +45,7 @@ pub fn plan(
         return table;
     };
     for family in [Family::V4, Family::V6] {
-        let frontends = frontends(service, mode, family);
+        let frontends = frontends(world, service, mode, family);
         if frontends.is_empty() {
             continue;
         }
@@ -112,8 +112,14 @@ fn forwarded(service: &Service, mode: Mode) -> bool {
 }
 
 /// The addresses of one family that lead to `service`, each once: what an allocator gave counts
-/// more than `externalIPs`, which may name the same address and knows no source ranges.
-fn frontends(service: &Service, mode: Mode, family: Family) -> BTreeMap<IpAddr, FrontendKind> {
+/// more than `externalIPs`, which may name the same address and knows no source ranges. An address
+/// that another Service serves already is left to that one.
+fn frontends(
+    world: &World,
+    service: &Service,
+    mode: Mode,
+    family: Family,
+) -> BTreeMap<IpAddr, FrontendKind> {
     let cluster = service
         .cluster_ips
         .iter()
@@ -128,6 +134,7 @@ fn frontends(service: &Service, mode: Mode, family: Family) -> BTreeMap<IpAddr, 
         .iter()
         .filter(|entry| !entry.proxy && service.kind == ServiceType::LoadBalancer)
         .filter_map(|entry| entry.ip)
+        .filter(|address| !world.is_usurper(service, *address))
         .map(|address| (address, FrontendKind::LoadBalancer));
     external
         .chain(balanced)

@@ -31,3 +31,4 @@ pub use allocator::{Allocation, Allocator, Pending, Port, SharingKey, Wants};
 pub use decide::{Decision, Kind, Note, Options, Outcome, Reason, decide};
 pub use error::{AllocationError, Conflict, Families};
 pub use pool::{Counters, Pool, ServiceAllocation};
+pub(crate) use request::{ports as service_ports, sharing as sharing_key};

@@ -127,7 +127,7 @@ impl Want {
 }
 
 /// What decides whether the Service may share an address; `None`: it shares with nobody.
-pub(super) fn sharing(service: &Service) -> Option<SharingKey> {
+pub(crate) fn sharing(service: &Service) -> Option<SharingKey> {
     let sharing =
         annotation(service, annotations::ALLOW_SHARED_IP).filter(|key| !key.is_empty())?;
     let backend = match service.external_policy {
@@ -141,7 +141,7 @@ pub(super) fn sharing(service: &Service) -> Option<SharingKey> {
 }
 
 /// The ports of the Service, sorted, each once.
-pub(super) fn ports(service: &Service) -> Vec<(Protocol, u16)> {
+pub(crate) fn ports(service: &Service) -> Vec<(Protocol, u16)> {
     let mut ports: Vec<_> = service
         .ports
         .iter()

@@ -8,13 +8,14 @@ mod decode;
 mod dirty;
 mod endpoints;
 mod event;
+mod holders;
 mod node;
 mod ranking;
 mod service;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -35,6 +36,7 @@ use crate::config::{
 };
 use crate::ipam::{self, Allocator, Decision};
 use crate::name::{Name, ServiceKey};
+use holders::Holders;
 use ranking::Ranking;
 
 /// What the operator set by flags; it does not change while the program runs.
@@ -68,7 +70,7 @@ pub struct World {
     states: BTreeMap<Name, NodeState>,
     alive: BTreeMap<Name, bool>,
     allocator: Allocator,
-    holders: HashMap<IpAddr, BTreeSet<ServiceKey>>,
+    holders: Holders,
     ranking: Ranking,
 }
 
@@ -169,19 +171,25 @@ impl World {
         self.ranking.get(address)
     }
 
-    /// The Services of ours that hold `address`, in the order of their names.
+    /// The Services of ours that hold `address`, in the order of their names. Of Services that may
+    /// not share it the one that was known first stays, without the others.
     pub fn holders(&self, address: IpAddr) -> impl Iterator<Item = &Service> + '_ {
-        self.holders
-            .get(&address)
-            .into_iter()
-            .flatten()
-            .filter_map(|key| self.services.get(key))
-            .filter(|service| self.is_ours(service))
+        let find = |key| self.services.get(key).filter(|found| self.is_ours(found));
+        self.holders.of(address, find).into_iter()
+    }
+
+    /// Whether `service` has to leave `address`, which is in its status, to another one.
+    pub fn is_usurper(&self, service: &Service, address: IpAddr) -> bool {
+        self.holders.several(address)
+            && self.is_ours(service)
+            && self
+                .holders(address)
+                .all(|holder| holder.key != service.key)
     }
 
     /// Every address that some Service holds.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        self.holders.keys().copied()
+        self.holders.addresses()
     }
 
     /// Whether the Service is of type LoadBalancer and of our class.
@@ -396,33 +404,46 @@ impl World {
         if self.services.get(&key) == form.as_ref() {
             return dirty;
         }
-        let mut addresses = BTreeSet::new();
-        if let Some(old) = self.services.remove(&key) {
-            for address in old.assigned() {
-                addresses.insert(address);
-                if let Some(holders) = self.holders.get_mut(&address) {
-                    holders.remove(&key);
-                    if holders.is_empty() {
-                        self.holders.remove(&address);
-                    }
-                }
-            }
+        let assigned = |service: Option<&Service>| -> BTreeSet<IpAddr> {
+            service.into_iter().flat_map(Service::assigned).collect()
+        };
+        let before = assigned(self.services.get(&key));
+        let after = assigned(form.as_ref());
+        let addresses = &before | &after;
+        let holders = self.holding(&addresses);
+        // An address that stays keeps its place: who was known first counts.
+        for address in &before - &after {
+            self.holders.remove(address, &key);
+        }
+        for address in &after - &before {
+            self.holders.add(address, &key);
         }
         if form.is_none() {
             dirty.services.extend(self.allocator.forget(&key));
         }
-        if let Some(form) = form {
-            for address in form.assigned() {
-                addresses.insert(address);
-                self.holders.entry(address).or_default().insert(key.clone());
-            }
-            self.services.insert(key.clone(), form);
-        }
+        put(&mut self.services, key.clone(), form);
+        // One that left an address, or came first, may change what others forward.
+        let now = self.holding(&addresses);
+        dirty.forward.extend(
+            holders
+                .symmetric_difference(&now)
+                .map(|(_, key)| key.clone()),
+        );
         self.reelect(addresses.iter().copied(), &mut dirty);
         dirty.addresses.extend(addresses);
         dirty.services.insert(key.clone());
         dirty.forward.insert(key);
         dirty
+    }
+
+    /// Who holds these addresses.
+    fn holding(&self, addresses: &BTreeSet<IpAddr>) -> BTreeSet<(IpAddr, ServiceKey)> {
+        let of = |address: &IpAddr| {
+            let address = *address;
+            let holders = self.holders(address);
+            holders.map(move |holder| (address, holder.key.clone()))
+        };
+        addresses.iter().flat_map(of).collect()
     }
 
     fn apply_slice(&mut self, key: SliceKey, form: Option<Slice>) -> Dirty {
@@ -537,7 +558,7 @@ impl World {
 }
 
 /// Puts `form` under `name`, or takes it out; says whether that changed anything.
-fn put<T: PartialEq>(map: &mut BTreeMap<Name, T>, name: Name, form: Option<T>) -> bool {
+fn put<K: Ord, T: PartialEq>(map: &mut BTreeMap<K, T>, name: K, form: Option<T>) -> bool {
     match form {
         Some(form) if map.get(&name) == Some(&form) => false,
         Some(form) => {

@@ -278,7 +278,28 @@ impl Cluster {
         for event in self.facts.told_anew(seed) {
             rebuilt.apply(event);
         }
-        // What was decided is memory, not a function of the other facts.
+        // Who was known first with an address is memory: the others come to it anew.
+        for address in self.world.addresses() {
+            let first = self.world.holders.first(address);
+            let others: Vec<&Service> = self
+                .facts
+                .services
+                .values()
+                .filter(|other| Some(&other.key) != first)
+                .filter(|other| other.assigned().any(|ip| ip == address))
+                .collect();
+            for keeps in [false, true] {
+                for other in &others {
+                    let mut form = (*other).clone();
+                    form.ingress
+                        .retain(|entry| keeps || entry.ip != Some(address));
+                    let key = form.key.clone();
+                    let form = Some(Box::new(form));
+                    rebuilt.apply(Event::Service { key, form });
+                }
+            }
+        }
+        // What was decided is memory too, not a function of the other facts.
         let nothing = |key: &ServiceKey| Decision {
             outcome: ipam::Outcome::Settled,
             allocation: self.world.allocator.allocation(key).cloned(),
@@ -367,6 +388,7 @@ impl Cluster {
             if service.kind != ServiceType::LoadBalancer
                 || service.class != self.world.settings.lb_class
                 || !service.assigned().any(|assigned| assigned == address)
+                || self.world.is_usurper(service, address)
             {
                 continue;
             }
