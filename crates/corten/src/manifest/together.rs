@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use plan::config::{self, Objects, Verdict};
+use api::object::Object;
+use plan::config::{self, Context, Objects, Verdict};
+use plan::name::Name;
+use plan::world::{self, Node};
 
 use super::{Manifest, ObjectRef, Problem};
 
@@ -26,7 +29,18 @@ pub fn together<'m>(
     let mut judged = Judged::default();
     let mut objects = Objects::new();
     let mut places = BTreeMap::new();
+    let (mut nodes, mut service_ranges) = (BTreeMap::new(), BTreeMap::new());
     for manifest in manifests {
+        let name = || Name::from(manifest.object.name());
+        match &manifest.object {
+            Object::Node(node) => {
+                nodes.insert(name(), Node::from(node.clone()));
+            }
+            Object::ServiceCIDR(object) => {
+                service_ranges.insert(name(), world::service_ranges(object));
+            }
+            _ => {}
+        }
         let Ok(object) = config::Object::try_from(manifest.object.clone()) else {
             judged.good.push(manifest);
             continue;
@@ -42,7 +56,8 @@ pub fn together<'m>(
         }
         objects.insert(reference, Arc::new(object));
     }
-    let compiled = config::compile(&objects, &Objects::new(), namespace);
+    let context = Context::of_cluster(namespace, &nodes, &service_ranges);
+    let compiled = config::compile(&objects, &Objects::new(), context);
     for (reference, verdict) in &compiled.verdicts {
         let Some(manifest) = places.get(reference) else {
             continue;
@@ -57,7 +72,16 @@ pub fn together<'m>(
                 judged.warnings.extend(problems);
                 judged.good.push(manifest);
             }
-            Verdict::Bad { .. } => judged.problems.extend(problems),
+            Verdict::Bad { .. } => {
+                let findings = verdict.findings().iter();
+                for (problem, finding) in problems.zip(findings) {
+                    if finding.warning {
+                        judged.warnings.push(problem);
+                    } else {
+                        judged.problems.push(problem);
+                    }
+                }
+            }
         }
     }
     judged

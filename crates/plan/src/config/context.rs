@@ -7,7 +7,8 @@ use ipnet::IpNet;
 
 use super::address::Blocks;
 use super::{Selector, any_matches};
-use crate::world::Labels;
+use crate::name::Name;
+use crate::world::{Labels, Node};
 
 /// What compiling needs to know besides the objects.
 #[derive(Clone, Debug, Default)]
@@ -33,7 +34,39 @@ impl<'a> From<&'a str> for Context<'a> {
     }
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    /// With these nodes and these ranges of ClusterIPs, each by name.
+    pub fn of_cluster(
+        namespace: &'a str,
+        nodes: &'a BTreeMap<Name, Node>,
+        service_ranges: &'a BTreeMap<Name, Vec<IpNet>>,
+    ) -> Self {
+        let range = |net, purpose, owner| KnownRange {
+            net,
+            purpose,
+            owner,
+        };
+        let mut ranges = Vec::new();
+        for (name, node) in nodes {
+            let own = node.addresses.iter().copied().map(IpNet::from);
+            ranges.extend(own.map(|net| range(net, Purpose::Node, name)));
+            let pods = node.pod_ranges.iter().copied();
+            ranges.extend(pods.map(|net| range(net, Purpose::Pod, name)));
+        }
+        for (name, service_ranges) in service_ranges {
+            let services = service_ranges.iter().copied();
+            ranges.extend(services.map(|net| range(net, Purpose::Service, name)));
+        }
+        Self {
+            nodes: nodes
+                .iter()
+                .map(|(name, node)| (&**name, &node.labels))
+                .collect(),
+            ranges,
+            ..Self::from(namespace)
+        }
+    }
+
     /// Whether some node is selected by both; an empty list selects all nodes.
     pub(super) fn share_node(&self, a: &[Selector], b: &[Selector]) -> bool {
         let selects =

@@ -262,3 +262,13 @@ impl From<api::corten::v1alpha1::NodeStateStatus> for NodeState {
         }
     }
 }
+
+/// The ranges of a ServiceCIDR; one that does not parse is left out.
+pub fn service_ranges(object: &k8s::ServiceCIDR) -> Vec<IpNet> {
+    object
+        .spec
+        .cidrs
+        .iter()
+        .filter_map(|range| range.parse().ok())
+        .collect()
+}

@@ -21,6 +21,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+pub use decode::service_ranges;
 pub(crate) use decode::subnet;
 pub use dirty::Dirty;
 use endpoints::Touched;
@@ -31,9 +32,7 @@ pub use ranking::{DEPTH, Fit, Standing};
 pub use service::{FamilyPolicy, Ingress, Labels, Policy, Port, Service, ServiceType};
 
 use crate::announce::l2::{self, Able};
-use crate::config::{
-    self, Compiled, Config, Kept, KnownRange, ObjectRef, Objects, Purpose, Verdict,
-};
+use crate::config::{self, Compiled, Config, Kept, ObjectRef, Objects, Verdict};
 use crate::ipam::{self, Allocator, Decision};
 use crate::name::{Name, ServiceKey};
 use holders::Holders;
@@ -254,33 +253,14 @@ impl World {
     }
 
     /// What compiling needs to know besides the objects.
-    fn context(&self) -> config::Context<'_> {
-        let mut ranges = Vec::new();
-        for (name, node) in &self.nodes {
-            ranges.extend(node.addresses.iter().map(|address| KnownRange {
-                net: IpNet::from(*address),
-                purpose: Purpose::Node,
-                owner: name,
-            }));
-            ranges.extend(node.pod_ranges.iter().map(|net| KnownRange {
-                net: *net,
-                purpose: Purpose::Pod,
-                owner: name,
-            }));
-        }
-        for (name, service_ranges) in &self.service_ranges {
-            ranges.extend(service_ranges.iter().map(|net| KnownRange {
-                net: *net,
-                purpose: Purpose::Service,
-                owner: name,
-            }));
-        }
-        let nodes = self.nodes.iter();
+    pub fn context(&self) -> config::Context<'_> {
         config::Context {
-            namespace: &self.settings.namespace,
             native_bgp: self.settings.native_bgp,
-            nodes: nodes.map(|(name, node)| (&**name, &node.labels)).collect(),
-            ranges,
+            ..config::Context::of_cluster(
+                &self.settings.namespace,
+                &self.nodes,
+                &self.service_ranges,
+            )
         }
     }
 

@@ -1,6 +1,7 @@
 //! Builders for the tables and properties of World and of what is planned from it.
 
 mod costs;
+mod inputs;
 mod properties;
 
 use std::net::IpAddr;

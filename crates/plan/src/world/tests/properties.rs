@@ -33,6 +33,7 @@ struct Facts {
     services: BTreeMap<ServiceKey, Service>,
     slices: BTreeMap<SliceKey, Slice>,
     nodes: BTreeMap<Name, Node>,
+    service_ranges: BTreeMap<Name, Vec<IpNet>>,
     states: BTreeMap<Name, NodeState>,
     alive: BTreeMap<Name, bool>,
     synced: bool,
@@ -65,7 +66,8 @@ impl Facts {
                 }
             }
             Event::Member { node, alive } => keep(&mut self.alive, node, alive),
-            Event::Decided { .. } | Event::LastGood(_) | Event::ServiceRange { .. } => {}
+            Event::ServiceRange { name, form } => keep(&mut self.service_ranges, name, form),
+            Event::Decided { .. } | Event::LastGood(_) => {}
             Event::Synced => self.synced = true,
         }
     }
@@ -92,6 +94,10 @@ impl Facts {
         for (name, form) in self.nodes.clone() {
             let form = Some(form);
             events.push(Event::Node { name, form });
+        }
+        for (name, form) in self.service_ranges.clone() {
+            let form = Some(form);
+            events.push(Event::ServiceRange { name, form });
         }
         for (node, form) in self.states.clone() {
             let form = Some(form);
