@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use plan::desired::Agent;
 use plan::forward::Mode;
 
+use super::metallb::Speaker as Compatible;
+use super::serving::{Probes, Serving, go_bool};
 use super::{Cluster, Common, Failure, Forward, Signals, cluster, host, runtime};
 use crate::agent::{self, AgentError, Config};
 use crate::http::Metrics;
@@ -30,6 +32,10 @@ pub(super) struct Options {
     /// What to forward [default: off in a cluster, all with --dir].
     #[arg(long, value_enum)]
     forward: Option<Forward>,
+    #[command(flatten)]
+    serving: Serving,
+    #[command(flatten)]
+    compatible: Compatible,
 }
 
 /// Options of the agent's node.
@@ -41,12 +47,14 @@ pub(super) struct Node {
     /// UDP port of failure detection; equal on all nodes.
     #[arg(long, default_value_t = 7949)]
     member_port: u16,
-    /// File with the secret that authenticates beats; equal on all nodes.
-    #[arg(long, env = "METALLB_ML_SECRET_KEY_PATH")]
+    /// File with the secret that authenticates beats, or the directory where the Secret is mounted;
+    /// equal on all nodes.
+    #[arg(long, alias = "ml-secret-key-path", env = "METALLB_ML_SECRET_KEY_PATH")]
     member_key_file: Option<PathBuf>,
     /// Take part in elections also where the Node bears the label
     /// node.kubernetes.io/exclude-from-external-load-balancers.
-    #[arg(long)]
+    #[arg(long, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_value = "false", default_missing_value = "true", value_parser = go_bool)]
     ignore_exclude_lb: bool,
 }
 
@@ -66,7 +74,13 @@ impl Node {
             },
             settings,
             member_port: self.member_port,
-            member_key: self.member_key_file.clone(),
+            member_key: self
+                .member_key_file
+                .as_ref()
+                .map(|path| match path.is_dir() {
+                    true => path.join(crate::member_secret::KEY),
+                    false => path.clone(),
+                }),
         })
     }
 }
@@ -84,38 +98,50 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
     host::check_agent(mode != Mode::Off)?;
     runtime()?.block_on(async {
         let stop = Signals::listen()?.stop();
-        let config = options.node.config(&options.common, mode)?;
+        let mut config = options.node.config(&options.common, mode)?;
+        config.settings.native_bgp = options.compatible.both.native_bgp();
+        options.compatible.tell();
+        let health = Health::default();
+        let metrics = Metrics::new()?;
         match &options.dir {
             Some(dir) => {
                 // A damaged state file is refused here, before anything is announced.
                 let sink = DirSink::open(dir)?;
                 let source = DirSource::new(dir, &options.common.namespace);
-                serve(&options.common, config, source, sink, stop).await
+                let serve = options.common.serve(health.clone(), metrics.clone());
+                run(serve, config, source, sink, health, metrics, stop).await
             }
             None => {
                 let client = cluster::connect(&options.cluster).await?;
                 let source =
                     KubeSource::new(client.clone(), &options.common.namespace, Role::Agent);
-                let sink = KubeSink::new(client, &config.agent.node);
-                serve(&options.common, config, source, sink, stop).await
+                let sink = KubeSink::new(client.clone(), &config.agent.node);
+                let serve = options.serving.serve(
+                    &options.common,
+                    client,
+                    Probes::Host,
+                    health.clone(),
+                    metrics.clone(),
+                );
+                run(serve, config, source, sink, health, metrics, stop).await
             }
         }
     })
 }
 
 /// Runs the agent with its HTTP server until `stop`.
-async fn serve<S: Source, K: Sink>(
-    common: &Common,
+async fn run<S: Source, K: Sink>(
+    serve: impl Future<Output = Result<(), Failure>>,
     config: Config,
     source: S,
     sink: K,
+    health: Health,
+    metrics: Metrics,
     stop: impl Future<Output = ()>,
 ) -> Result<(), Failure> {
-    let health = Health::default();
-    let metrics = Metrics::new()?;
-    let agent = agent::run(config, source, sink, health.clone(), metrics.clone(), stop);
+    let agent = agent::run(config, source, sink, health, metrics, stop);
     tokio::select! {
         ended = agent => Ok(ended.map_err(|error: AgentError| error)?),
-        ended = common.serve(health, metrics) => ended,
+        ended = serve => ended,
     }
 }

@@ -1,16 +1,23 @@
 //! `corten controller`
 
 use std::process;
+use std::time::Duration;
 
 use plan::world::Settings;
 use tokio::sync::watch;
 
+use super::metallb::Controller as Compatible;
+use super::serving::{Probes, Serving};
+use super::webhook::{Flags as WebhookFlags, Mode};
 use super::{Cluster, Common, Failure, cluster, host, runtime, stopped};
+use crate::backoff::Backoff;
 use crate::controller::{self, Deadline, elector};
 use crate::http::Metrics;
+use crate::member_secret;
 use crate::sink::kube::KubeSink;
 use crate::source::kube::{KubeSource, Role};
 use crate::status::Health;
+use crate::webhook::Webhook;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
@@ -21,17 +28,58 @@ pub(super) struct Options {
     /// This replica's name in the Lease; the default is the host's name and the process number.
     #[arg(long, env = "METALLB_POD_NAME")]
     pod_name: Option<String>,
+    #[command(flatten)]
+    serving: Serving,
+    #[command(flatten)]
+    webhook: WebhookFlags,
+    #[command(flatten)]
+    compatible: Compatible,
+}
+
+impl Options {
+    fn settings(&self) -> Settings {
+        Settings {
+            native_bgp: self.compatible.both.native_bgp(),
+            ..self.common.settings()
+        }
+    }
 }
 
 pub(super) fn main(options: Options) -> Result<(), Failure> {
     runtime()?.block_on(async {
+        options.compatible.tell();
+        let tls = options.serving.tls()?;
         let client = cluster::connect(&options.cluster).await?;
+        let namespace = &options.common.namespace;
+        let native_bgp = options.compatible.both.native_bgp();
+        let webhook = match options.webhook.options(namespace, tls, native_bgp) {
+            Some(webhook) => Some(Webhook::start(client.clone(), webhook).await?),
+            None => None,
+        };
         let identity = match &options.pod_name {
             Some(name) => name.clone(),
             None => format!("{}-{}", host::name()?, process::id()),
         };
         let health = Health::default();
         let metrics = Metrics::new()?;
+        let serve = options.serving.serve(
+            &options.common,
+            client.clone(),
+            Probes::Pod,
+            health.clone(),
+            metrics.clone(),
+        );
+        if options.webhook.webhook_mode == Mode::Onlywebhook {
+            // Nothing to wait for: it is ready as soon as it serves.
+            health.set_standby(true);
+            let ended = tokio::select! {
+                ended = serve => ended,
+                signal = stopped() => signal.map(|signal| tracing::info!(signal, "stopping")),
+            };
+            stop(webhook).await;
+            return ended;
+        }
+        make_member_secret(&options, &client);
         let (deadline, leads_until) = watch::channel(Deadline::Withdrawn);
         let elector = tokio::spawn(elector::run(
             client.clone(),
@@ -39,7 +87,6 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
             identity.clone(),
             deadline,
         ));
-        let serve = options.common.serve(health.clone(), metrics.clone());
         let lead = lead(&options, client, &identity, leads_until, health, metrics);
         let ended = tokio::select! {
             ended = serve => ended,
@@ -51,8 +98,39 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
         };
         // Nobody listens to the elector any more: it gives the lease back and ends.
         elector.await?;
+        stop(webhook).await;
         ended
     })
+}
+
+async fn stop(webhook: Option<Webhook>) {
+    if let Some(webhook) = webhook {
+        webhook.stop().await;
+    }
+}
+
+/// The agents' Secret, where one is asked for; allocation does not wait for it.
+fn make_member_secret(options: &Options, client: &kube::Client) {
+    let (name, deployment) = (
+        options.compatible.ml_secret_name.clone(),
+        options.compatible.deployment.clone(),
+    );
+    if name.is_empty() {
+        return;
+    }
+    let (client, namespace) = (client.clone(), options.common.namespace.clone());
+    tokio::spawn(async move {
+        let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+        while let Err(error) =
+            member_secret::ensure(client.clone(), &namespace, &name, &deployment).await
+        {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the agents' Secret was not made; trying again"
+            );
+            tokio::time::sleep(backoff.next()).await;
+        }
+    });
 }
 
 /// For ever: each time this replica leads, runs a term.
@@ -76,7 +154,7 @@ async fn lead(
         health.set_standby(false);
         let source = KubeSource::new(client.clone(), &options.common.namespace, Role::Controller);
         let sink = KubeSink::new(client.clone(), identity);
-        let settings: Settings = options.common.settings();
+        let settings: Settings = options.settings();
         controller::term(
             source,
             sink,

@@ -8,7 +8,10 @@ mod cluster;
 mod controller;
 mod crds;
 mod host;
+mod metallb;
 mod run;
+mod serving;
+mod webhook;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -44,42 +47,51 @@ enum Command {
     /// Judge manifests offline: exit 0 when all are good, 1 when not.
     Check(check::Options),
     /// Print the custom resource definitions as YAML, for `kubectl apply -f -`.
-    Crds,
+    Crds(crds::Options),
 }
 
 /// Options of every long-running command.
 #[derive(Clone, Debug, Args)]
 struct Common {
     /// The namespace that configuration objects live in.
-    #[arg(long, env = "METALLB_NAMESPACE", default_value = "metallb-system")]
+    #[arg(long, env = "METALLB_NAMESPACE", default_value_t = serving::own_namespace())]
     namespace: String,
     /// Serve only Services of this spec.loadBalancerClass; without it, only Services of none.
     #[arg(long)]
     lb_class: Option<String>,
-    /// Where to serve /healthz, /readyz and /metrics.
-    #[arg(long, default_value = "127.0.0.1:17472")]
-    http_address: SocketAddr,
-    /// Do not serve health and metrics.
+    /// Serve /healthz, /readyz and /metrics together, in plain HTTP, on this address [default
+    /// without a cluster: 127.0.0.1:17472].
+    #[arg(long)]
+    http_address: Option<SocketAddr>,
+    /// Serve neither health nor metrics.
     #[arg(long, conflicts_with = "http_address")]
     no_http: bool,
 }
+
+/// Where everything is served without a cluster.
+const LOOPBACK: SocketAddr =
+    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 17472);
 
 impl Common {
     fn settings(&self) -> Settings {
         Settings {
             namespace: self.namespace.as_str().into(),
-            lb_class: self.lb_class.as_deref().map(Into::into),
+            lb_class: self
+                .lb_class
+                .as_deref()
+                .filter(|class| !class.is_empty())
+                .map(Into::into),
             ignore_exclude_label: false,
             native_bgp: false,
         }
     }
 
-    /// Serves health and metrics, or waits for ever when that is not wanted.
+    /// Serves health and metrics together, or waits for ever when that is not wanted.
     async fn serve(&self, health: Health, metrics: Metrics) -> Result<(), Failure> {
         if self.no_http {
             std::future::pending::<()>().await;
         }
-        http::serve(self.http_address, health, metrics).await?;
+        http::serve(self.http_address.unwrap_or(LOOPBACK), health, metrics).await?;
         Ok(())
     }
 }
@@ -129,7 +141,7 @@ pub fn main() -> ExitCode {
         Command::Agent(options) => agent::main(options),
         Command::Run(options) => run::main(options),
         Command::Check(options) => return check::main(&options),
-        Command::Crds => crds::main(),
+        Command::Crds(options) => crds::main(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,5 +1,8 @@
 //! Owns the controller's World: takes events in, decides, and hands decisions on.
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
 use plan::ipam::{self, Kind};
 use plan::name::ServiceKey;
 use plan::world::{Dirty, Event, Settings, World};
@@ -15,6 +18,9 @@ use crate::status::Health;
 /// Events taken in before anything is decided.
 const BATCH: usize = 4096;
 
+/// How often the pools' metrics are set: counting goes through the allocations.
+const COUNT: Duration = Duration::from_secs(1);
+
 /// Runs until the source or the writer ends.
 pub(super) async fn run(
     settings: Settings,
@@ -28,11 +34,27 @@ pub(super) async fn run(
         world: World::new(settings),
         writes,
         reporter,
+        metrics: metrics.clone(),
     };
     let mut dirty = Dirty::default();
     let mut synced = false;
     let mut batch = Vec::new();
-    while updates.recv_many(&mut batch, BATCH).await > 0 {
+    let mut counted = true;
+    let mut count = tokio::time::interval(COUNT);
+    count.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            received = updates.recv_many(&mut batch, BATCH) => {
+                if received == 0 {
+                    return;
+                }
+            }
+            _ = count.tick(), if !counted => {
+                planner.count();
+                counted = true;
+                continue;
+            }
+        }
         for event in batch.drain(..) {
             metrics.updates.inc();
             let gone = match &event {
@@ -51,8 +73,11 @@ pub(super) async fn run(
                 return;
             }
         }
-        if synced && !planner.decide(std::mem::take(&mut dirty)).await {
-            return;
+        if synced {
+            if !planner.decide(std::mem::take(&mut dirty)).await {
+                return;
+            }
+            counted = false;
         }
     }
 }
@@ -61,6 +86,7 @@ struct Planner {
     world: World,
     writes: mpsc::Sender<Write>,
     reporter: Reporter,
+    metrics: Metrics,
 }
 
 impl Planner {
@@ -93,6 +119,9 @@ impl Planner {
             &self.world.ipam_options(),
         );
         for note in &decision.notes {
+            if note.reason.kind() == Kind::Warning {
+                self.metrics.update_errors.inc();
+            }
             self.reporter.report(Report {
                 component: Component::Controller,
                 service: key.clone(),
@@ -113,6 +142,17 @@ impl Planner {
             decision: Box::new(decision),
         });
         Some((dirty, write))
+    }
+
+    /// The metrics of configuration and pools, as they are now.
+    fn count(&self) {
+        self.metrics.set_config(self.world.verdicts().values());
+        let allocator = self.world.allocator();
+        self.metrics.set_pools(allocator.pools().map(|pool| {
+            let counters = allocator.counters(&pool.name).unwrap_or_default();
+            let services: BTreeSet<_> = allocator.users_of_pool(&pool.name).collect();
+            (&*pool.name, counters, services.len())
+        }));
     }
 
     fn tell_verdicts(&self, dirty: &Dirty) {

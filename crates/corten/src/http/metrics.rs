@@ -1,7 +1,100 @@
 //! The metrics registry; names, types and labels are MetalLB's where it has them
 //! (`spec/metallb.md` §5).
 
-use prometheus::{Encoder, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder};
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use plan::config::Verdict;
+use plan::ipam::Counters;
+use prometheus::{
+    Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+
+/// What is told of each pool; label pool.
+#[derive(Clone, Debug)]
+struct Pools {
+    total: IntGaugeVec,
+    total_v4: IntGaugeVec,
+    total_v6: IntGaugeVec,
+    used: IntGaugeVec,
+    used_v4: IntGaugeVec,
+    used_v6: IntGaugeVec,
+    services: IntGaugeVec,
+    /// The pools that the gauges know.
+    known: Arc<Mutex<BTreeSet<String>>>,
+}
+
+impl Pools {
+    fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let gauge = |name: &str, help: &str| -> Result<IntGaugeVec, prometheus::Error> {
+            let opts = Opts::new(format!("metallb_allocator_{name}"), help);
+            let metric = IntGaugeVec::new(opts, &["pool"])?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        Ok(Self {
+            total: gauge("addresses_total", "Usable addresses, by pool")?,
+            total_v4: gauge("ipv4_addresses_total", "Usable IPv4 addresses, by pool")?,
+            total_v6: gauge("ipv6_addresses_total", "Usable IPv6 addresses, by pool")?,
+            used: gauge("addresses_in_use_total", "Addresses in use, by pool")?,
+            used_v4: gauge(
+                "ipv4_addresses_in_use_total",
+                "IPv4 addresses in use, by pool",
+            )?,
+            used_v6: gauge(
+                "ipv6_addresses_in_use_total",
+                "IPv6 addresses in use, by pool",
+            )?,
+            services: gauge(
+                "services_allocated_total",
+                "Services with addresses, by pool",
+            )?,
+            known: Arc::default(),
+        })
+    }
+
+    const fn gauges(&self) -> [&IntGaugeVec; 7] {
+        [
+            &self.total,
+            &self.total_v4,
+            &self.total_v6,
+            &self.used,
+            &self.used_v4,
+            &self.used_v6,
+            &self.services,
+        ]
+    }
+
+    fn set<'a>(&self, pools: impl IntoIterator<Item = (&'a str, Counters, usize)>) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut gone = std::mem::take(&mut *known);
+        for (name, counters, services) in pools {
+            let total_v4 = counters.assigned_v4.saturating_add(counters.available_v4);
+            let total_v6 = counters.assigned_v6.saturating_add(counters.available_v6);
+            let values = [
+                total_v4.saturating_add(total_v6),
+                total_v4,
+                total_v6,
+                counters.assigned_v4.saturating_add(counters.assigned_v6),
+                counters.assigned_v4,
+                counters.assigned_v6,
+                services as u64,
+            ];
+            for (gauge, value) in self.gauges().into_iter().zip(values) {
+                let value = i64::try_from(value).unwrap_or(i64::MAX);
+                gauge.with_label_values(&[name]).set(value);
+            }
+            gone.remove(name);
+            known.insert(name.to_owned());
+        }
+        for name in gone {
+            for gauge in self.gauges() {
+                // It is there: `known` says so.
+                let _ = gauge.remove_label_values(&[&name]);
+            }
+        }
+    }
+}
 
 /// Every metric of the process; cheap to clone.
 #[derive(Clone, Debug)]
@@ -9,6 +102,11 @@ pub struct Metrics {
     registry: Registry,
     /// Updates taken in by the planner.
     pub updates: IntCounter,
+    /// Updates that could not be acted on: no address to give, a write that failed.
+    pub update_errors: IntCounter,
+    config_loaded: IntGauge,
+    config_stale: IntGauge,
+    pools: Pools,
     /// 1 for each address that this node announces; labels service, protocol, node, ip.
     pub announced: IntGaugeVec,
     /// ARP and NDP requests for our addresses; label ip.
@@ -39,6 +137,11 @@ impl Metrics {
             registry.register(Box::new(metric.clone()))?;
             Ok(metric)
         };
+        let gauge = |name, help| -> Result<IntGauge, prometheus::Error> {
+            let metric = IntGauge::new(name, help)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
         let announced = IntGaugeVec::new(
             Opts::new(
                 "metallb_speaker_announced",
@@ -49,6 +152,19 @@ impl Metrics {
         registry.register(Box::new(announced.clone()))?;
         Ok(Self {
             updates: counter("metallb_k8s_client_updates_total", "Updates taken in")?,
+            update_errors: counter(
+                "metallb_k8s_client_update_errors_total",
+                "Updates that could not be acted on",
+            )?,
+            config_loaded: gauge(
+                "metallb_k8s_client_config_loaded_bool",
+                "1 once a configuration is in force",
+            )?,
+            config_stale: gauge(
+                "metallb_k8s_client_config_stale_bool",
+                "1 while some object's newest form is not in force",
+            )?,
+            pools: Pools::new(&registry)?,
             announced,
             requests: counters(
                 "metallb_layer2_requests_received",
@@ -79,10 +195,91 @@ impl Metrics {
         })
     }
 
+    /// A configuration is in force; these are the verdicts on its objects.
+    pub fn set_config<'a>(&self, verdicts: impl IntoIterator<Item = &'a Verdict>) {
+        let stale = verdicts.into_iter().any(|verdict| !verdict.in_force());
+        self.config_loaded.set(1);
+        self.config_stale.set(i64::from(stale));
+    }
+
+    /// The pools with their counters and how many Services each serves; others are gone.
+    pub fn set_pools<'a>(&self, pools: impl IntoIterator<Item = (&'a str, Counters, usize)>) {
+        self.pools.set(pools);
+    }
+
     /// All metrics in Prometheus' text format.
     pub fn encode(&self) -> Result<Vec<u8>, prometheus::Error> {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const COUNTERS: Counters = Counters {
+        assigned_v4: 2,
+        assigned_v6: 1,
+        available_v4: 48,
+        available_v6: i64::MAX as u64,
+    };
+
+    /// Names, types and labels, with values; without the lines of help.
+    fn text(metrics: &Metrics) -> String {
+        let text = String::from_utf8(metrics.encode().expect("encoded")).expect("UTF-8");
+        let lines = text.lines().filter(|line| !line.starts_with("# HELP"));
+        lines.map(|line| format!("{line}\n")).collect()
+    }
+
+    #[test]
+    fn names_types_and_labels_are_metallb_s() {
+        let metrics = Metrics::new().expect("metrics");
+        metrics.updates.inc();
+        metrics.set_config([]);
+        metrics.set_pools([("first-pool", COUNTERS, 2)]);
+        metrics
+            .announced
+            .with_label_values(&["default/web", "layer2", "n1", "10.0.0.101"])
+            .set(1);
+        for of_ip in [&metrics.requests, &metrics.responses, &metrics.gratuitous] {
+            of_ip.with_label_values(&["10.0.0.101"]).inc();
+        }
+        let text = text(&metrics);
+        let metallb: Vec<&str> = text
+            .lines()
+            .filter(|line| line.contains("metallb_"))
+            .collect();
+        let golden = include_str!("../../testdata/metrics.txt");
+        assert_eq!(metallb, golden.lines().collect::<Vec<_>>(), "\n{text}");
+    }
+
+    #[test]
+    fn pools_that_are_gone_are_not_told() {
+        let metrics = Metrics::new().expect("metrics");
+        metrics.set_pools([("a", COUNTERS, 1), ("b", COUNTERS, 1)]);
+        metrics.set_pools([("b", Counters::default(), 0)]);
+        let text = text(&metrics);
+        assert!(!text.contains("pool=\"a\""), "{text}");
+        assert!(
+            text.contains("metallb_allocator_addresses_total{pool=\"b\"} 0"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn stale_goes_back_to_nought() {
+        let metrics = Metrics::new().expect("metrics");
+        let stale = || metrics.config_stale.get();
+        assert_eq!((metrics.config_loaded.get(), stale()), (0, 0));
+        let bad = Verdict::Bad {
+            findings: Vec::new(),
+            last_good: true,
+        };
+        metrics.set_config([&Verdict::Good, &bad]);
+        assert_eq!((metrics.config_loaded.get(), stale()), (1, 1));
+        metrics.set_config([&Verdict::Good, &Verdict::Warned(Vec::new())]);
+        assert_eq!(stale(), 0);
     }
 }

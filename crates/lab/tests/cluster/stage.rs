@@ -111,7 +111,8 @@ impl Stage {
             .arg("controller")
             .arg("--kubeconfig")
             .arg(self.plane.kubeconfig(Account::Controller))
-            .args(["--pod-name", host.name()]);
+            .args(["--pod-name", host.name(), "--log-level", "debug"])
+            .args(["--http-address", "127.0.0.1:17472"]);
         host.spawn("controller", command)
     }
 
@@ -123,7 +124,8 @@ impl Stage {
             .arg("--kubeconfig")
             .arg(self.plane.kubeconfig(Account::Agent))
             .args(["--api-server", &format!("https://{}", self.plane.server())])
-            .args(["--forward", "all", "--node-name", node.host.name()]);
+            .args(["--forward", "all", "--node-name", node.host.name()])
+            .args(["--log-level", "debug", "--http-address", "127.0.0.1:17472"]);
         node.host.spawn("agent", command)
     }
 

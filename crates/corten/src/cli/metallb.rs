@@ -1,0 +1,129 @@
+//! Flags and environment that MetalLB's processes take besides (`spec/metallb.md` §6.1, §6.2):
+//! a manifest made for them starts Corten. What means nothing here is accepted, and a line in the
+//! log says so.
+
+use clap::Args;
+
+use super::serving::{go_bool, unused};
+
+const NO_FRR: &str = "BGP is spoken by Corten itself";
+const NO_PPROF: &str = "there is no profiler to serve";
+
+/// Of both processes.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Both {
+    #[arg(long, hide = true, default_value = "")]
+    pprof_bind_address: String,
+    /// native, frr or frr-k8s: native refuses what MetalLB's native mode refuses; else everything
+    /// that Corten can do is accepted.
+    #[arg(long, hide = true, env = "METALLB_BGP_TYPE", default_value = "")]
+    bgp_type: String,
+}
+
+impl Both {
+    /// The rules of MetalLB's native mode, where it is asked for by name.
+    pub(super) fn native_bgp(&self) -> bool {
+        self.bgp_type == "native"
+    }
+
+    fn tell(&self) {
+        let frr = if self.native_bgp() {
+            ""
+        } else {
+            &self.bgp_type
+        };
+        unused(&[
+            ("--pprof-bind-address", &self.pprof_bind_address, NO_PPROF),
+            ("METALLB_BGP_TYPE", frr, NO_FRR),
+        ]);
+    }
+}
+
+/// Of the speaker.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Speaker {
+    #[command(flatten)]
+    pub(super) both: Both,
+    #[arg(long, hide = true, env = "METALLB_HOST", default_value = "")]
+    host: String,
+    #[arg(long, hide = true, env = "METALLB_ML_BIND_ADDR", default_value = "")]
+    ml_bindaddr: String,
+    #[arg(long, hide = true, env = "METALLB_ML_BIND_PORT", default_value = "")]
+    ml_bindport: String,
+    #[arg(long, hide = true, env = "METALLB_ML_LABELS", default_value = "")]
+    ml_labels: String,
+    #[arg(long, hide = true, env = "METALLB_POD_NAME", default_value = "")]
+    pod_name: String,
+    #[arg(long, hide = true, action = clap::ArgAction::Set, num_args = 0..=1,
+        require_equals = true, default_value = "false", default_missing_value = "true",
+        value_parser = go_bool)]
+    ml_wan_config: bool,
+    #[arg(
+        long,
+        hide = true,
+        env = "METALLB_BGP_DEBOUNCE_TIMEOUT",
+        default_value = ""
+    )]
+    bgp_debounce_timeout: String,
+    #[arg(long, hide = true, env = "FRRK8S_NAMESPACE", default_value = "")]
+    frrk8s_namespace: String,
+    #[arg(long, hide = true, action = clap::ArgAction::Set, num_args = 0..=1,
+        require_equals = true, default_value = "false", default_missing_value = "true",
+        value_parser = go_bool)]
+    frrk8s_secret_passthrough: bool,
+}
+
+impl Speaker {
+    /// Says what has no effect.
+    pub(super) fn tell(&self) {
+        const NO_MEMBERLIST: &str =
+            "nodes are found by their NodeState, and failures by --member-port";
+        let given = |flag: bool| if flag { "true" } else { "" };
+        self.both.tell();
+        unused(&[
+            ("--host", &self.host, "the node is --node-name"),
+            ("--pod-name", &self.pod_name, "the node is --node-name"),
+            ("--ml-bindaddr", &self.ml_bindaddr, NO_MEMBERLIST),
+            ("--ml-bindport", &self.ml_bindport, NO_MEMBERLIST),
+            ("--ml-labels", &self.ml_labels, NO_MEMBERLIST),
+            ("--ml-wan-config", given(self.ml_wan_config), NO_MEMBERLIST),
+            ("--bgp-debounce-timeout", &self.bgp_debounce_timeout, NO_FRR),
+            ("--frrk8s-namespace", &self.frrk8s_namespace, NO_FRR),
+            (
+                "--frrk8s-secret-passthrough",
+                given(self.frrk8s_secret_passthrough),
+                NO_FRR,
+            ),
+        ]);
+    }
+}
+
+/// Of the controller.
+#[derive(Clone, Debug, Args)]
+pub(super) struct Controller {
+    #[command(flatten)]
+    pub(super) both: Both,
+    /// Secret with the key that authenticates the agents' beats, made where there is none.
+    #[arg(
+        long,
+        env = "METALLB_ML_SECRET_NAME",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(super) ml_secret_name: String,
+    /// The Deployment that owns that Secret.
+    #[arg(
+        long,
+        env = "METALLB_DEPLOYMENT",
+        default_value = "",
+        hide_default_value = true
+    )]
+    pub(super) deployment: String,
+}
+
+impl Controller {
+    /// Says what has no effect.
+    pub(super) fn tell(&self) {
+        self.both.tell();
+    }
+}
