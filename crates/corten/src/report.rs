@@ -154,3 +154,73 @@ pub fn log_verdict(object: &ObjectRef, verdict: &Verdict) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use api::corten::v1alpha1::NodeStateStatus;
+
+    use super::*;
+    use crate::sink::ServiceWrite;
+
+    /// Fails the first time; remembers the rest.
+    #[derive(Clone, Default)]
+    struct Listener(Arc<Mutex<(bool, Vec<String>)>>);
+
+    impl Sink for Listener {
+        async fn write_service(&self, _: &ServiceWrite) -> Result<(), WriteError> {
+            Ok(())
+        }
+
+        async fn forget_service(&self, _: &ServiceKey) -> Result<(), WriteError> {
+            Ok(())
+        }
+
+        async fn report(&self, report: &Report, _: SystemTime) -> Result<(), WriteError> {
+            let mut heard = self.0.lock().unwrap();
+            if !std::mem::replace(&mut heard.0, true) {
+                return Err(WriteError::Failed("away".into()));
+            }
+            heard.1.push(report.message.clone());
+            Ok(())
+        }
+
+        async fn publish(&self, _: &str, _: &NodeStateStatus) -> Result<(), WriteError> {
+            Ok(())
+        }
+    }
+
+    /// What a listener hears of these messages about one Service.
+    async fn heard(component: Component, messages: &[&str]) -> Vec<String> {
+        let dropped = IntCounter::new("dropped", "dropped").unwrap();
+        let (reporter, reports) = Reporter::new(dropped);
+        for message in messages {
+            reporter.report(Report {
+                component,
+                service: ServiceKey::new("default", "web"),
+                uid: "1".into(),
+                warning: false,
+                reason: "Told",
+                message: (*message).to_owned(),
+            });
+        }
+        drop(reporter);
+        let listener = Listener::default();
+        reports.run(listener.clone()).await;
+        let heard = listener.0.lock().unwrap().1.clone();
+        heard
+    }
+
+    #[tokio::test]
+    async fn the_controller_is_not_quoted_twice_in_a_row() {
+        let told = heard(Component::Controller, &["a", "a", "b", "a", "a"]).await;
+        assert_eq!(told, ["a", "b", "a"]);
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_gets_an_address_back_says_so_again() {
+        let told = heard(Component::Speaker, &["mine", "mine"]).await;
+        assert_eq!(told, ["mine", "mine"]);
+    }
+}

@@ -144,7 +144,6 @@ async fn attempt(
                 ..ObjectMeta::default()
             },
             spec: Some(claim(None, identity)),
-            ..Lease::default()
         };
         return written(leases.create(&PostParams::default(), &lease).await);
     };

@@ -181,3 +181,124 @@ async fn send<K: Sink>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+    use std::time::SystemTime;
+
+    use api::corten::v1alpha1::NodeStateStatus;
+
+    use super::*;
+    use crate::sink::Report;
+
+    /// Fails for the Service `bad` as long as its form is `old`; remembers what was asked.
+    #[derive(Clone, Default)]
+    struct Moody(Arc<Mutex<Vec<String>>>);
+
+    impl Sink for Moody {
+        async fn write_service(&self, write: &ServiceWrite) -> Result<(), WriteError> {
+            let asked = format!("{} {}", write.service.name, write.resource_version);
+            let fails = asked == "bad old";
+            self.0.lock().unwrap().push(asked);
+            if fails {
+                return Err(WriteError::Failed("away".into()));
+            }
+            Ok(())
+        }
+
+        async fn forget_service(&self, _: &ServiceKey) -> Result<(), WriteError> {
+            Ok(())
+        }
+
+        async fn report(&self, _: &Report, _: SystemTime) -> Result<(), WriteError> {
+            Ok(())
+        }
+
+        async fn publish(&self, _: &str, _: &NodeStateStatus) -> Result<(), WriteError> {
+            Ok(())
+        }
+    }
+
+    fn write(name: &str, version: &str) -> Write {
+        Write::Service(ServiceWrite {
+            service: ServiceKey::new("default", name),
+            resource_version: version.into(),
+            ingress: Vec::new(),
+            pool: None,
+        })
+    }
+
+    /// Waits until the sink was asked that `count` times.
+    async fn asked(sink: &Moody, what: &str, count: usize) {
+        let enough = async {
+            while sink
+                .0
+                .lock()
+                .unwrap()
+                .iter()
+                .filter(|one| *one == what)
+                .count()
+                < count
+            {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_secs(10), enough).await;
+        assert!(in_time.is_ok(), "{what} {count} times: {:?}", sink.0);
+    }
+
+    #[tokio::test]
+    async fn a_write_that_fails_is_tried_again_holds_up_nobody_and_gives_way_to_a_newer_one() {
+        let sink = Moody::default();
+        let (_leads, leads_until) = watch::channel(Deadline::Never);
+        let (out, writes) = mpsc::channel(64);
+        let writer = tokio::spawn(run(sink.clone(), writes, leads_until));
+        out.send(write("bad", "old")).await.unwrap();
+        asked(&sink, "bad old", 2).await;
+        for n in 0..Moody::IN_FLIGHT {
+            out.send(write(&format!("good-{n}"), "1")).await.unwrap();
+        }
+        asked(&sink, "good-15 1", 1).await;
+        out.send(write("bad", "new")).await.unwrap();
+        asked(&sink, "bad new", 1).await;
+        drop(out);
+        writer.await.unwrap();
+        let last = sink.0.lock().unwrap().last().cloned();
+        assert_eq!(last.as_deref(), Some("bad new"));
+    }
+
+    #[test]
+    fn what_rested_does_not_come_back_beside_a_newer_form() {
+        let mut queue = Queue::default();
+        let now = Instant::now();
+        queue.push(write("bad", "old"), None);
+        let (old, _) = queue.pop().expect("it waits");
+        queue.busy.clear();
+        let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        queue.rest(
+            Failed {
+                write: old,
+                backoff,
+            },
+            now,
+        );
+        queue.push(write("bad", "new"), None);
+        queue.wake(now + Duration::from_secs(1));
+        assert!(queue.resting.is_empty());
+        assert_eq!(queue.waiting.len(), 1);
+        let (newer, _) = queue.pop().expect("it waits");
+        assert!(matches!(newer, Write::Service(write) if &*write.resource_version == "new"));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_sent_after_the_deadline() {
+        let sink = Moody::default();
+        let (_leads, leads_until) = watch::channel(Deadline::Until(Instant::now()));
+        let (out, writes) = mpsc::channel(64);
+        out.send(write("good", "1")).await.unwrap();
+        drop(out);
+        run(sink.clone(), writes, leads_until).await;
+        assert!(sink.0.lock().unwrap().is_empty());
+    }
+}

@@ -20,6 +20,7 @@ fn configuration_and_requests() {
         let stage = Stage::build(lab, &binary, 1).await?;
         let controller = stage.controller(&stage.api_host)?;
         let agent = stage.agent(&stage.scene.nodes[0])?;
+        lists(&stage, &controller, &agent).await?;
         verdicts(&stage, &controller, &agent).await?;
         pool_edit(&stage).await?;
         requests(&stage).await?;
@@ -56,6 +57,35 @@ fn service(name: &str, annotations: &str, spec: &str) -> String {
 }
 
 const WEB: &str = "ports: [{port: 80}]";
+
+/// This API server streams lists, and every kind's is asked for that way.
+async fn lists(stage: &Stage, controller: &Process, agent: &Process) -> Outcome {
+    let streamed = "\"streamed\":true";
+    for kind in ["Service", "Namespace", "IPAddressPool", "Community"] {
+        logged(
+            controller,
+            &["\"listed\"", &format!("\"{kind}\""), streamed],
+        )
+        .await?;
+    }
+    let kinds = [
+        "Service",
+        "EndpointSlice",
+        "Node",
+        "NodeState",
+        "IPAddressPool",
+        "L2Advertisement",
+        "BGPAdvertisement",
+        "BGPPeer",
+        "BFDProfile",
+        "Community",
+    ];
+    for kind in kinds {
+        logged(agent, &["\"listed\"", &format!("\"{kind}\""), streamed]).await?;
+    }
+    stage.say("every list was streamed");
+    Ok(())
+}
 
 /// Good and bad objects are told with their reasons.
 async fn verdicts(stage: &Stage, controller: &Process, agent: &Process) -> Outcome {
