@@ -186,6 +186,13 @@ mod tests {
             Ok(())
         }
 
+        async fn keep(
+            &self,
+            _: &api::corten::v1alpha1::AcceptedConfigSpec,
+        ) -> Result<(), WriteError> {
+            Ok(())
+        }
+
         async fn publish(&self, _: &str, _: &NodeStateStatus) -> Result<(), WriteError> {
             Ok(())
         }
@@ -208,8 +215,7 @@ mod tests {
         drop(reporter);
         let listener = Listener::default();
         reports.run(listener.clone()).await;
-        let heard = listener.0.lock().unwrap().1.clone();
-        heard
+        listener.0.lock().unwrap().1.clone()
     }
 
     #[tokio::test]
