@@ -11,6 +11,7 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
+use api::corten::v1alpha1::AcceptedConfigSpec;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -34,11 +35,25 @@ pub struct Holding {
 /// Holdings by `namespace/name`.
 pub type Holdings = BTreeMap<String, Holding>;
 
+/// All that is kept.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct State {
+    /// Who holds which address.
+    pub services: Holdings,
+    /// Last good forms of configuration objects whose newest form is bad.
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub accepted: AcceptedConfigSpec,
+}
+
+fn is_empty(accepted: &AcceptedConfigSpec) -> bool {
+    accepted.objects.is_empty()
+}
+
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Content {
     version: u32,
-    services: Holdings,
+    #[serde(flatten)]
+    state: State,
     sha256: String,
 }
 
@@ -79,20 +94,20 @@ pub fn path(dir: &Path) -> PathBuf {
     dir.join(FOLDER).join(FILE)
 }
 
-fn digest(services: &Holdings) -> Result<String, serde_json::Error> {
-    let text = serde_json::to_vec(services)?;
+fn digest(state: &State) -> Result<String, serde_json::Error> {
+    let text = serde_json::to_vec(state)?;
     Ok(Sha256::digest(&text)
         .iter()
         .map(|byte| format!("{byte:02x}"))
         .collect())
 }
 
-/// Reads the holdings of `dir`; none when there is no state file yet.
-pub fn load(dir: &Path) -> Result<Holdings, StateError> {
+/// Reads what is kept of `dir`; nothing when there is no state file yet.
+pub fn load(dir: &Path) -> Result<State, StateError> {
     let file = path(dir);
     let text = match fs::read(&file) {
         Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Holdings::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(State::default()),
         Err(source) => return Err(StateError::Unreadable { file, source }),
     };
     let damaged = |what: String| StateError::Damaged {
@@ -107,23 +122,23 @@ pub fn load(dir: &Path) -> Result<Holdings, StateError> {
             content.version
         )));
     }
-    let expected = digest(&content.services).map_err(|error| damaged(error.to_string()))?;
+    let expected = digest(&content.state).map_err(|error| damaged(error.to_string()))?;
     if expected != content.sha256 {
         return Err(damaged(
             "its digest does not agree with its content".to_owned(),
         ));
     }
-    Ok(content.services)
+    Ok(content.state)
 }
 
-/// Writes the holdings of `dir`, whole or not at all.
-pub fn store(dir: &Path, services: &Holdings) -> Result<(), StateError> {
+/// Writes what is kept of `dir`, whole or not at all.
+pub fn store(dir: &Path, state: &State) -> Result<(), StateError> {
     let file = path(dir);
     let attempt = || -> io::Result<()> {
         let content = Content {
             version: VERSION,
-            services: services.clone(),
-            sha256: digest(services)?,
+            state: state.clone(),
+            sha256: digest(state)?,
         };
         let mut text = serde_json::to_vec_pretty(&content)?;
         text.push(b'\n');
@@ -153,19 +168,25 @@ mod tests {
         folder
     }
 
-    fn holdings() -> Holdings {
+    fn holdings() -> State {
         let addresses = vec!["10.0.0.101".parse().expect("address")];
         let holding = Holding {
             addresses,
             pool: Some("ip-pool".to_owned()),
         };
-        Holdings::from([("default/myapp-svc".to_owned(), holding)])
+        State {
+            services: Holdings::from([("default/myapp-svc".to_owned(), holding)]),
+            ..State::default()
+        }
     }
 
     #[test]
     fn what_was_stored_is_loaded() {
         let dir = folder("state-round");
-        assert_eq!(load(&dir).expect("no file is no holdings"), Holdings::new());
+        assert_eq!(
+            load(&dir).expect("no file is no holdings"),
+            State::default()
+        );
         store(&dir, &holdings()).expect("stored");
         assert_eq!(load(&dir).expect("loaded"), holdings());
         fs::remove_dir_all(dir).expect("removed");
@@ -206,8 +227,8 @@ mod tests {
         store(&dir, &holdings()).expect("stored");
         fs::write(dir.join(FOLDER).join("state.json.new"), b"{\"vers").expect("written");
         assert_eq!(load(&dir).expect("loaded"), holdings());
-        store(&dir, &Holdings::new()).expect("stored");
-        assert_eq!(load(&dir).expect("loaded"), Holdings::new());
+        store(&dir, &State::default()).expect("stored");
+        assert_eq!(load(&dir).expect("loaded"), State::default());
         fs::remove_dir_all(dir).expect("removed");
     }
 }

@@ -115,7 +115,11 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
                 let client = cluster::connect(&options.cluster).await?;
                 let source =
                     KubeSource::new(client.clone(), &options.common.namespace, Role::Agent);
-                let sink = KubeSink::new(client.clone(), &config.agent.node);
+                let sink = KubeSink::new(
+                    client.clone(),
+                    &config.agent.node,
+                    &options.common.namespace,
+                );
                 let serve = options.serving.serve(
                     &options.common,
                     client,

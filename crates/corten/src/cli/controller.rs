@@ -153,7 +153,7 @@ async fn lead(
         }
         health.set_standby(false);
         let source = KubeSource::new(client.clone(), &options.common.namespace, Role::Controller);
-        let sink = KubeSink::new(client.clone(), identity);
+        let sink = KubeSink::new(client.clone(), identity, &options.common.namespace);
         let settings: Settings = options.settings();
         controller::term(
             source,

@@ -9,6 +9,7 @@
 //! empty World and a consistent list.
 
 pub mod elector;
+mod keeper;
 mod planner;
 mod writer;
 
@@ -38,13 +39,21 @@ pub async fn term<S: Source, K: Sink>(
     let (updates_in, updates) = mpsc::channel(source::QUEUE);
     let (writes_in, writes) = mpsc::channel(source::QUEUE);
     let (reporter, reports) = Reporter::new(metrics.reports_dropped.clone());
+    let (accepted_in, accepted) = watch::channel(None);
     let mut tasks = JoinSet::new();
     tasks.spawn(async move {
         source.run(updates_in).await;
     });
     tasks.spawn(planner::run(
-        settings, updates, writes_in, reporter, health, metrics,
+        settings,
+        updates,
+        writes_in,
+        accepted_in,
+        reporter,
+        health,
+        metrics,
     ));
+    tasks.spawn(keeper::run(sink.clone(), accepted, leads_until.clone()));
     tasks.spawn(writer::run(sink.clone(), writes, leads_until.clone()));
     tasks.spawn(reports.run(sink));
     tokio::select! {

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use api::corten::v1alpha1::AcceptedConfigSpec;
 use plan::ipam::{self, Kind};
 use plan::name::ServiceKey;
 use plan::world::{Dirty, Event, Settings, World};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::writer::Write;
 use crate::http::Metrics;
@@ -26,6 +27,7 @@ pub(super) async fn run(
     settings: Settings,
     mut updates: Updates,
     writes: mpsc::Sender<Write>,
+    accepted: watch::Sender<Option<AcceptedConfigSpec>>,
     reporter: Reporter,
     health: Health,
     metrics: Metrics,
@@ -33,6 +35,7 @@ pub(super) async fn run(
     let mut planner = Planner {
         world: World::new(settings),
         writes,
+        accepted,
         reporter,
         metrics: metrics.clone(),
     };
@@ -85,6 +88,8 @@ pub(super) async fn run(
 struct Planner {
     world: World,
     writes: mpsc::Sender<Write>,
+    /// The last good forms to keep.
+    accepted: watch::Sender<Option<AcceptedConfigSpec>>,
     reporter: Reporter,
     metrics: Metrics,
 }
@@ -93,6 +98,9 @@ impl Planner {
     /// Decides for every dirty Service until nothing is dirty; false when the writer is gone.
     async fn decide(&mut self, mut dirty: Dirty) -> bool {
         self.tell_verdicts(&dirty);
+        if !dirty.objects.is_empty() {
+            self.keep();
+        }
         while !dirty.services.is_empty() {
             for key in std::mem::take(&mut dirty.services) {
                 let Some((more, write)) = self.decide_one(&key) else {
@@ -153,6 +161,16 @@ impl Planner {
             let services: BTreeSet<_> = allocator.users_of_pool(&pool.name).collect();
             (&*pool.name, counters, services.len())
         }));
+    }
+
+    /// Hands on which last good forms must outlive this process, when they have changed.
+    fn keep(&self) {
+        let kept = self.world.kept();
+        self.accepted.send_if_modified(|known| {
+            let changed = known.as_ref() != Some(&kept);
+            *known = Some(kept);
+            changed
+        });
     }
 
     fn tell_verdicts(&self, dirty: &Dirty) {

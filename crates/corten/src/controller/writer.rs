@@ -215,6 +215,13 @@ mod tests {
             Ok(())
         }
 
+        async fn keep(
+            &self,
+            _: &api::corten::v1alpha1::AcceptedConfigSpec,
+        ) -> Result<(), WriteError> {
+            Ok(())
+        }
+
         async fn publish(&self, _: &str, _: &NodeStateStatus) -> Result<(), WriteError> {
             Ok(())
         }

@@ -8,11 +8,11 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use api::corten::v1alpha1::NodeStateStatus;
+use api::corten::v1alpha1::{AcceptedConfigSpec, NodeStateStatus};
 use plan::name::ServiceKey;
 
 use super::{Report, ServiceWrite, Sink, WriteError};
-use crate::state::{self, Holding, Holdings, StateError};
+use crate::state::{self, Holding, State, StateError};
 
 /// The state file of a directory, held by the one process that writes it.
 #[derive(Clone, Debug)]
@@ -22,16 +22,16 @@ pub struct DirSink(Arc<Inner>);
 struct Inner {
     dir: PathBuf,
     wanted: Mutex<Wanted>,
-    /// The version of the holdings that is on disk; locked while a store is under way.
+    /// The version of the state that is on disk; locked while a store is under way.
     stored: tokio::sync::Mutex<u64>,
     #[cfg(test)]
     stores: std::sync::atomic::AtomicU64,
 }
 
-/// The holdings with all changes so far.
+/// The state with all changes so far.
 #[derive(Debug)]
 struct Wanted {
-    holdings: Holdings,
+    state: State,
     /// Counts the changes.
     version: u64,
 }
@@ -39,13 +39,10 @@ struct Wanted {
 impl DirSink {
     /// Loads what is held; a damaged state file is refused.
     pub fn open(dir: &Path) -> Result<Self, StateError> {
-        let holdings = state::load(dir)?;
+        let state = state::load(dir)?;
         Ok(Self(Arc::new(Inner {
             dir: dir.to_owned(),
-            wanted: Mutex::new(Wanted {
-                holdings,
-                version: 0,
-            }),
+            wanted: Mutex::new(Wanted { state, version: 0 }),
             stored: tokio::sync::Mutex::new(0),
             #[cfg(test)]
             stores: std::sync::atomic::AtomicU64::new(0),
@@ -56,20 +53,29 @@ impl DirSink {
         self.0.wanted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Puts `holding` under `key`, or takes it out, and returns once that is on disk. What could
-    /// not be stored is tried again with the next change, or by the caller's repetition.
+    /// Puts `holding` under `key`, or takes it out, and returns once that is on disk.
     async fn put(&self, key: String, holding: Option<Holding>) -> Result<(), WriteError> {
+        self.change(|State { services, .. }| match holding {
+            Some(holding) => {
+                services.get(&key) != Some(&holding) && {
+                    services.insert(key, holding);
+                    true
+                }
+            }
+            None => services.remove(&key).is_some(),
+        })
+        .await
+    }
+
+    /// Makes a change, which says whether it changed anything, and returns once that is on disk.
+    /// What could not be stored is tried again with the next change, or by the caller's repetition.
+    async fn change(
+        &self,
+        change: impl FnOnce(&mut State) -> bool + Send,
+    ) -> Result<(), WriteError> {
         let version = {
             let mut wanted = self.wanted();
-            let changed = match holding {
-                Some(holding) => {
-                    wanted.holdings.get(&key) != Some(&holding) && {
-                        wanted.holdings.insert(key, holding);
-                        true
-                    }
-                }
-                None => wanted.holdings.remove(&key).is_some(),
-            };
+            let changed = change(&mut wanted.state);
             wanted.version += u64::from(changed);
             wanted.version
         };
@@ -77,11 +83,11 @@ impl DirSink {
         let (newest, newest_version) = {
             let wanted = self.wanted();
             // Another caller's store has carried this change; unless somebody removed the file.
-            let there = || wanted.holdings.is_empty() || state::path(&self.0.dir).exists();
+            let there = || wanted.state == State::default() || state::path(&self.0.dir).exists();
             if *stored >= version && there() {
                 return Ok(());
             }
-            (wanted.holdings.clone(), wanted.version)
+            (wanted.state.clone(), wanted.version)
         };
         #[cfg(test)]
         self.0
@@ -117,6 +123,16 @@ impl Sink for DirSink {
     async fn report(&self, _: &Report, _: SystemTime) -> Result<(), WriteError> {
         // The reporter has logged it, and no one else listens.
         Ok(())
+    }
+
+    async fn keep(&self, accepted: &AcceptedConfigSpec) -> Result<(), WriteError> {
+        self.change(|state| {
+            state.accepted != *accepted && {
+                state.accepted = accepted.clone();
+                true
+            }
+        })
+        .await
     }
 
     async fn publish(&self, _: &str, _: &NodeStateStatus) -> Result<(), WriteError> {

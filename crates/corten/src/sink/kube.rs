@@ -6,9 +6,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use api::Kind;
 use api::annotations::IP_ALLOCATED_FROM_POOL;
 use api::core::Service;
-use api::corten::v1alpha1::{NodeState, NodeStateStatus};
+use api::corten::v1alpha1::{AcceptedConfig, AcceptedConfigSpec, NodeState, NodeStateStatus};
 use k8s_openapi::api::core::v1::{Event, EventSource, ObjectReference};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use k8s_openapi::jiff::Timestamp;
@@ -33,6 +34,8 @@ pub struct KubeSink {
     client: Client,
     /// Host name in events.
     host: Arc<str>,
+    /// Where our own objects live.
+    namespace: Arc<str>,
     reported: Arc<Mutex<HashMap<Report, Told>>>,
 }
 
@@ -90,11 +93,12 @@ fn failed(error: impl std::error::Error + Send + Sync + 'static) -> WriteError {
 }
 
 impl KubeSink {
-    /// A sink that reports as `host`.
-    pub fn new(client: Client, host: &str) -> Self {
+    /// A sink that reports as `host`; our own objects are in `namespace`.
+    pub fn new(client: Client, host: &str, namespace: &str) -> Self {
         Self {
             client,
             host: host.into(),
+            namespace: namespace.into(),
             reported: Arc::default(),
         }
     }
@@ -220,6 +224,23 @@ impl Sink for KubeSink {
         }
         reported.insert(report.clone(), Told { name, count: 1 });
         Ok(())
+    }
+
+    async fn keep(&self, accepted: &AcceptedConfigSpec) -> Result<(), WriteError> {
+        let object = json!({
+            "apiVersion": AcceptedConfig::api_version(),
+            "kind": AcceptedConfig::KIND,
+            "metadata": { "name": AcceptedConfig::NAME, "namespace": &*self.namespace },
+            "spec": accepted,
+        });
+        let params = PatchParams::apply(MANAGER).force();
+        let request = Request::new(path::<AcceptedConfig>(Some(&self.namespace)))
+            .patch(AcceptedConfig::NAME, &params, &Patch::Apply(&object))
+            .map_err(failed)?;
+        answer(self.client.request_text(request))
+            .await
+            .map(drop)
+            .map_err(judge)
     }
 
     async fn publish(&self, node: &str, state: &NodeStateStatus) -> Result<(), WriteError> {

@@ -6,7 +6,7 @@ pub mod kube;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
-use api::corten::v1alpha1::NodeStateStatus;
+use api::corten::v1alpha1::{AcceptedConfigSpec, NodeStateStatus};
 use plan::name::{Name, ServiceKey};
 
 /// The status of a Service as it should be.
@@ -92,6 +92,11 @@ pub trait Sink: Clone + Send + Sync + 'static {
         &self,
         report: &Report,
         at: SystemTime,
+    ) -> impl Future<Output = Result<(), WriteError>> + Send;
+    /// Keeps the last good forms of objects whose newest form is bad, for the next start.
+    fn keep(
+        &self,
+        accepted: &AcceptedConfigSpec,
     ) -> impl Future<Output = Result<(), WriteError>> + Send;
     /// Publishes what this node's agent says of it.
     fn publish(

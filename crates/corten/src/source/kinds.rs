@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use api::corten::v1alpha1::AcceptedConfigSpec;
 use api::object::Object;
-use plan::config;
+use plan::config::{self, Kept};
 use plan::name::ServiceKey;
-use plan::world::{Event, Slice};
+use plan::world::{Event, Slice, service_ranges};
 
 /// The event of an object that is there, or has changed; none for a kind that no planner reads.
 pub(super) fn applied(object: Object) -> Option<Event> {
@@ -38,12 +39,29 @@ pub(super) fn applied(object: Object) -> Option<Event> {
             name: node.metadata.name.as_str().into(),
             form: Some(node.into()),
         }),
+        Object::ServiceCIDR(cidr) => Some(Event::ServiceRange {
+            form: Some(service_ranges(&cidr)),
+            name: cidr.metadata.name.into(),
+        }),
+        Object::AcceptedConfig(accepted) => Some(last_good(&accepted.spec)),
         Object::NodeState(state) => Some(Event::State {
             node: state.metadata.name.into(),
             form: Some(state.status.into()),
         }),
         _ => None,
     }
+}
+
+/// Last good forms from before the start; what cannot be read of them is logged.
+pub(super) fn last_good(accepted: &AcceptedConfigSpec) -> Event {
+    let (kept, errors) = Kept::read(accepted);
+    for error in errors {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "a last good form cannot be read; the object is left out until it is mended"
+        );
+    }
+    Event::LastGood(kept)
 }
 
 /// The event of an object that is gone.
@@ -56,6 +74,9 @@ pub(super) fn gone(object: &Object) -> Option<Event> {
         Event::Namespace { name, .. } => Event::Namespace { name, labels: None },
         Event::Node { name, .. } => Event::Node { name, form: None },
         Event::State { node, .. } => Event::State { node, form: None },
+        Event::ServiceRange { name, .. } => Event::ServiceRange { name, form: None },
+        // What was good is known.
+        Event::LastGood(_) => return None,
         other => other,
     })
 }

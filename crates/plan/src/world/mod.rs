@@ -19,6 +19,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use api::corten::v1alpha1::AcceptedConfigSpec;
 use ipnet::IpNet;
 
 pub use decode::service_ranges;
@@ -95,6 +96,11 @@ impl World {
     /// The configuration with the verdicts and the last good forms.
     pub const fn compiled(&self) -> &Compiled {
         &self.compiled
+    }
+
+    /// The last good forms that must outlive this process: those of objects that are bad now.
+    pub fn kept(&self) -> AcceptedConfigSpec {
+        self.compiled.kept()
     }
 
     /// The verdict of every configuration object.

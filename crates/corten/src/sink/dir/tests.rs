@@ -67,14 +67,15 @@ fn changes_that_come_together_share_stores_and_are_on_disk_when_answered() {
             if answered.is_multiple_of(500) {
                 let held = state::load(&folder.0).expect("a whole file at any moment");
                 assert!(
-                    held.contains_key(&write(number).service.to_string()),
+                    held.services
+                        .contains_key(&write(number).service.to_string()),
                     "service-{number} was answered, but is not on disk"
                 );
             }
         }
     });
     assert_eq!(
-        state::load(&folder.0).expect("loaded").len(),
+        state::load(&folder.0).expect("loaded").services.len(),
         SERVICES as usize
     );
     let stores = sink.0.stores.load(Ordering::Relaxed);
@@ -95,7 +96,7 @@ fn what_is_on_disk_already_is_not_stored_again_unless_the_file_is_gone() {
         assert_eq!(sink.0.stores.load(Ordering::Relaxed), 1);
         fs::remove_file(state::path(&folder.0)).expect("removed");
         sink.write_service(&write(1)).await.expect("written");
-        assert_eq!(state::load(&folder.0).expect("loaded").len(), 1);
+        assert_eq!(state::load(&folder.0).expect("loaded").services.len(), 1);
     });
 }
 
@@ -111,6 +112,6 @@ fn a_store_that_failed_is_told_and_the_repetition_carries_the_change() {
         assert!(text.contains("state.json"), "{text}");
         fs::remove_file(folder.0.join(state::FOLDER)).expect("removed");
         sink.write_service(&write(1)).await.expect("written");
-        assert_eq!(state::load(&folder.0).expect("loaded").len(), 1);
+        assert_eq!(state::load(&folder.0).expect("loaded").services.len(), 1);
     });
 }

@@ -11,7 +11,7 @@ use plan::world::Event;
 use super::files::{Files, Id};
 use crate::manifest::{self, Problem};
 use crate::source::kinds;
-use crate::state::{self, Holdings};
+use crate::state::{self, Holdings, State};
 
 /// The directory, as last read.
 pub(super) struct Directory {
@@ -20,6 +20,8 @@ pub(super) struct Directory {
     files: Files,
     told: BTreeMap<Id, Object>,
     holdings: Holdings,
+    /// The last good forms of before the start have been told.
+    begun: bool,
     /// The last error of the directory or the state file, so that it is logged once.
     trouble: Option<String>,
     /// Objects that are in more than one file, with the file that does not count.
@@ -38,6 +40,7 @@ impl Directory {
             files: Files::new(dir, tells),
             told: BTreeMap::new(),
             holdings: Holdings::new(),
+            begun: false,
             trouble: None,
             doubles: BTreeSet::new(),
             faults: Vec::new(),
@@ -53,17 +56,21 @@ impl Directory {
             .read()
             .map_err(|error| format!("directory {}: {error}", self.dir.display()));
         let result = files.and_then(|changed| {
-            let holdings = state::load(&self.dir).map_err(|error| crate::cli::chain(&error))?;
-            Ok((changed, holdings))
+            let state = state::load(&self.dir).map_err(|error| crate::cli::chain(&error))?;
+            Ok((changed, state))
         });
         match result {
-            Ok((changed, holdings)) => {
+            Ok((changed, State { services, accepted })) => {
                 self.trouble = None;
-                self.holdings = holdings;
+                self.holdings = services;
                 if changed {
                     self.judge();
                 }
-                self.differences()
+                // Of use at the start alone: later the planner knows what was good.
+                let first = !std::mem::replace(&mut self.begun, true);
+                let mut events = Vec::from_iter(first.then(|| kinds::last_good(&accepted)));
+                events.extend(self.differences());
+                events
             }
             Err(trouble) => {
                 if self.trouble.as_ref() != Some(&trouble) {

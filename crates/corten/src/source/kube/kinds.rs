@@ -1,7 +1,7 @@
 //! The kinds that are watched, each as the object that a manifest would give.
 
-use api::core::{EndpointSlice, Namespace, Node, Service};
-use api::corten::v1alpha1::NodeState;
+use api::core::{EndpointSlice, Namespace, Node, Service, ServiceCIDR};
+use api::corten::v1alpha1::{AcceptedConfig, AddressPool, Advertisement, NodeState, Peer};
 use api::meta::ObjectMeta;
 use api::metallb::{
     BFDProfile, BGPAdvertisement, BGPPeer, Community, IPAddressPool, L2Advertisement,
@@ -43,4 +43,9 @@ watched!(
     BGPPeer,
     BFDProfile,
     Community,
+    AddressPool,
+    Advertisement,
+    Peer,
+    AcceptedConfig,
+    ServiceCIDR,
 );

@@ -14,12 +14,12 @@ use super::{QUEUE, Source, Stopped, tell};
 pub(crate) use watch::path;
 use watch::{Scope, Told, Watch, Watched};
 
-/// Whose facts are wanted: the controller does without endpoints and nodes.
+/// Whose facts are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Pools, Services, namespaces.
+    /// Configuration, Services, Nodes, Namespaces, the cluster's ranges.
     Controller,
-    /// All of it, except namespaces.
+    /// Configuration, Services, Nodes, endpoints, what the agents say.
     Agent,
 }
 
@@ -68,8 +68,8 @@ impl Watches {
 
 impl Source for KubeSource {
     async fn run(self, out: mpsc::Sender<Event>) -> Stopped {
-        use api::core::{EndpointSlice, Namespace, Node, Service};
-        use api::corten::v1alpha1::NodeState;
+        use api::core::{EndpointSlice, Namespace, Node, Service, ServiceCIDR};
+        use api::corten::v1alpha1::{AcceptedConfig, AddressPool, Advertisement, NodeState, Peer};
         use api::metallb::{v1beta1, v1beta2};
 
         let (told, mut steps) = mpsc::channel(QUEUE);
@@ -84,18 +84,30 @@ impl Source for KubeSource {
             ..Scope::default()
         };
         let all = Scope::default;
+        // Controller and agents judge the same objects, so that they come to the same verdicts.
         watches.add::<v1beta1::IPAddressPool>(own.clone());
         watches.add::<v1beta1::Community>(own.clone());
+        watches.add::<v1beta1::L2Advertisement>(own.clone());
+        watches.add::<v1beta1::BGPAdvertisement>(own.clone());
+        watches.add::<v1beta1::BFDProfile>(own.clone());
+        watches.add::<v1beta2::BGPPeer>(own.clone());
+        watches.add::<AddressPool>(own.clone());
+        watches.add::<Advertisement>(own.clone());
+        watches.add::<Peer>(own.clone());
+        watches.add::<AcceptedConfig>(own);
         watches.add::<Service>(all());
+        watches.add::<Node>(all());
         match self.role {
-            Role::Controller => watches.add::<Namespace>(all()),
+            Role::Controller => {
+                watches.add::<Namespace>(all());
+                // Since Kubernetes 1.33.
+                watches.add::<ServiceCIDR>(Scope {
+                    optional: true,
+                    ..all()
+                });
+            }
             Role::Agent => {
-                watches.add::<v1beta1::L2Advertisement>(own.clone());
-                watches.add::<v1beta1::BGPAdvertisement>(own.clone());
-                watches.add::<v1beta1::BFDProfile>(own.clone());
-                watches.add::<v1beta2::BGPPeer>(own);
                 watches.add::<EndpointSlice>(all());
-                watches.add::<Node>(all());
                 watches.add::<NodeState>(all());
             }
         }

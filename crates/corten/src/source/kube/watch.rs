@@ -66,6 +66,8 @@ pub(super) struct Scope {
     pub(super) labels: Option<String>,
     /// Only objects that match, in the API's syntax.
     pub(super) fields: Option<String>,
+    /// A cluster may lack the kind: then there are none of it.
+    pub(super) optional: bool,
 }
 
 /// The URL path of a kind's collection.
@@ -202,7 +204,12 @@ impl<T: Watched> Watch<T> {
                         continue;
                     }
                     version = if end.is_expired() { None } else { next };
-                    if end.is_unknown() {
+                    if end.is_unknown() && self.scope.optional {
+                        if self.tell(Told::Listed(T::KIND)).await.is_err() {
+                            return;
+                        }
+                        tracing::debug!(kind = T::KIND, "the cluster does not know this kind");
+                    } else if end.is_unknown() {
                         tracing::warn!(
                             kind = T::KIND,
                             remedy = "corten crds | kubectl apply -f -",

@@ -109,7 +109,10 @@ fn an_unreadable_state_file_leaves_what_was_told() {
         addresses: vec![IpAddr::from([10, 0, 0, 1])],
         pool: None,
     };
-    let holdings = Holdings::from([("default/a".to_owned(), holding)]);
+    let holdings = State {
+        services: Holdings::from([("default/a".to_owned(), holding)]),
+        ..State::default()
+    };
     state::store(&folder.0, &holdings).expect("stored");
     assert_eq!(told(directory.read()), ["+a"], "it has an address now");
     fs::write(state::path(&folder.0), "{").expect("written");
@@ -126,7 +129,11 @@ fn holdings_of_services_that_went_unnoticed_are_told_once_no_file_is_broken() {
         ("default/a".to_owned(), Holding::default()),
         ("default/b".to_owned(), Holding::default()),
     ]);
-    state::store(&folder.0, &holdings).expect("stored");
+    let state = State {
+        services: holdings,
+        ..State::default()
+    };
+    state::store(&folder.0, &state).expect("stored");
     folder.write("a.yaml", &service("a", 80));
     folder.write("b.yaml", &service("b", 80).replace("80", "eighty"));
     let mut directory = folder.directory();
