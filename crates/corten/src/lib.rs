@@ -13,4 +13,5 @@ pub mod sink;
 pub mod source;
 pub mod state;
 pub mod status;
+mod statuses;
 pub mod webhook;

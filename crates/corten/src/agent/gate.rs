@@ -41,6 +41,11 @@ impl Gate {
         self.ready()
     }
 
+    /// Nothing is kept back any more.
+    pub(super) fn is_open(&self) -> bool {
+        !self.held && self.waiting.is_empty()
+    }
+
     /// Takes port changes in.
     pub(super) fn program(
         &mut self,

@@ -18,6 +18,7 @@ mod member;
 mod planner;
 mod port;
 mod publisher;
+mod statuses;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -27,6 +28,7 @@ use plan::world::Settings;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
+use self::statuses::Statuses;
 use crate::http::Metrics;
 use crate::report::Reporter;
 use crate::sink::Sink;
@@ -108,11 +110,13 @@ pub async fn run<S: Source, K: Sink>(
         config.agent.node.clone(),
         state,
     ));
+    let (statuses, mending) = Statuses::start(sink.board(), &config.agent.node, &mut tasks);
     tasks.spawn(async move {
         reports.run(sink).await;
         Ok(())
     });
     let planner = planner::Planner::new(planner::Parts {
+        statuses,
         agent: config.agent,
         settings: config.settings,
         member: member.clone(),
@@ -134,6 +138,9 @@ pub async fn run<S: Source, K: Sink>(
             _ => AgentError::Task("it had nothing more to do".to_owned()),
         }),
         () = stop => {
+            if let Some(mending) = mending {
+                mending.abort();
+            }
             // An end without a successor must not wait for one.
             let _ = tokio::time::timeout(HAND_OVER, leave(&member, &l2)).await;
             Ok(())

@@ -17,6 +17,7 @@ use super::gate::Gate;
 use super::interfaces::{self, Snapshot};
 use super::l2::L2;
 use super::member;
+use super::statuses::Statuses;
 use crate::http::Metrics;
 use crate::report::Reporter;
 use crate::sink::{Component, Report};
@@ -28,6 +29,7 @@ const BATCH: usize = 4096;
 
 /// Everything the planner works with.
 pub(super) struct Parts {
+    pub(super) statuses: Statuses,
     pub(super) agent: Agent,
     pub(super) settings: Settings,
     pub(super) member: mpsc::Sender<member::Command>,
@@ -128,6 +130,7 @@ impl Planner {
     fn apply(&mut self, event: Event) {
         self.parts.metrics.updates.inc();
         let synced = matches!(event, Event::Synced);
+        self.parts.statuses.notice(&event);
         let dirty = self.world.apply(event);
         self.dirty.extend(dirty);
         if synced {
@@ -172,6 +175,7 @@ impl Planner {
                 crate::report::log_verdict(object, verdict);
             }
         }
+        self.parts.statuses.judge(&self.world, &dirty);
         if dirty.members {
             self.meet().await;
         }
@@ -187,7 +191,10 @@ impl Planner {
             self.told.remove(address);
         }
         if !withdraw.is_empty() {
-            self.parts.l2.withdraw(withdraw).await;
+            self.parts.l2.withdraw(withdraw.clone()).await;
+        }
+        for address in withdraw {
+            self.parts.statuses.set(address, None).await;
         }
         if self.parts.forward.is_some() {
             self.gate.program(changes.forward);
@@ -209,6 +216,13 @@ impl Planner {
         }
         self.announce(ready).await;
         self.hand_out().await;
+        self.settle().await;
+    }
+
+    async fn settle(&mut self) {
+        if self.gate.is_open() {
+            self.parts.statuses.settle().await;
+        }
     }
 
     fn has_met_everybody(&self) -> bool {
@@ -237,6 +251,8 @@ impl Planner {
     async fn announce(&mut self, ready: Vec<(IpAddr, Announcement)>) {
         let nowhere = self.parts.l2.announce(ready.clone()).await;
         for (address, announcement) in ready {
+            let up = (!nowhere.contains(&address)).then(|| announcement.clone());
+            self.parts.statuses.set(address, up).await;
             let told = self.told.insert(address, announcement.services.clone());
             let told = told.unwrap_or_default();
             for service in announcement
@@ -299,6 +315,7 @@ impl Planner {
         self.ready();
         let ready = self.gate.done(done.number);
         self.announce(ready).await;
+        self.settle().await;
     }
 
     fn ready(&self) {

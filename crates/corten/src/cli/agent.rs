@@ -11,6 +11,7 @@ use super::{Cluster, Common, Failure, Forward, Signals, cluster, host, runtime};
 use crate::agent::{self, AgentError, Config};
 use crate::http::Metrics;
 use crate::sink::Sink;
+use crate::sink::board::Board;
 use crate::sink::dir::DirSink;
 use crate::sink::kube::KubeSink;
 use crate::source::Source;
@@ -26,6 +27,9 @@ pub(super) struct Options {
     cluster: Cluster,
     #[command(flatten)]
     node: Node,
+    /// This agent's Pod: it owns the objects that the agent puts up, which go with it.
+    #[arg(long, env = "METALLB_POD_NAME")]
+    pod_name: Option<String>,
     /// Read manifests and allocations from this directory instead of a cluster.
     #[arg(long, conflicts_with_all = ["kubeconfig", "api_server"])]
     dir: Option<PathBuf>,
@@ -115,11 +119,17 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
                 let client = cluster::connect(&options.cluster).await?;
                 let source =
                     KubeSource::new(client.clone(), &options.common.namespace, Role::Agent);
+                let board = Board::new(
+                    client.clone(),
+                    &options.common.namespace,
+                    options.pod_name.as_deref(),
+                );
                 let sink = KubeSink::new(
                     client.clone(),
                     &config.agent.node,
                     &options.common.namespace,
-                );
+                )
+                .on(board);
                 let serve = options.serving.serve(
                     &options.common,
                     client,

@@ -14,6 +14,7 @@ use crate::backoff::Backoff;
 use crate::controller::{self, Deadline, elector};
 use crate::http::Metrics;
 use crate::member_secret;
+use crate::sink::board::Board;
 use crate::sink::kube::KubeSink;
 use crate::source::kube::{KubeSource, Role};
 use crate::status::Health;
@@ -153,7 +154,12 @@ async fn lead(
         }
         health.set_standby(false);
         let source = KubeSource::new(client.clone(), &options.common.namespace, Role::Controller);
-        let sink = KubeSink::new(client.clone(), identity, &options.common.namespace);
+        let board = Board::new(
+            client.clone(),
+            &options.common.namespace,
+            options.pod_name.as_deref(),
+        );
+        let sink = KubeSink::new(client.clone(), identity, &options.common.namespace).on(board);
         let settings: Settings = options.settings();
         controller::term(
             source,

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  source ──Update──► planner ──ServiceWrite──► writer ──► sink (status)
-//!                        └──────Report────────► reporter ─► sink (events)
+//!                        ├──────Report────────► reporter ─► sink (events)
+//!                        └──watch: newest─────► statuses ─► sink (pools, ConfigurationState)
 //! ```
 //! The planner owns World and decides; the writer owns what is in flight; the reporter owns what
 //! is to be told. A term ends when the source, or the leadership, does; the next one begins with an
@@ -13,6 +14,9 @@ mod keeper;
 mod planner;
 mod writer;
 
+use std::time::Instant;
+
+use plan::status::Component;
 use plan::world::Settings;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -22,6 +26,7 @@ use crate::report::Reporter;
 use crate::sink::Sink;
 use crate::source::{self, Source};
 use crate::status::Health;
+use crate::statuses::{self, pools::Pools};
 pub use elector::Deadline;
 
 /// One term of office: runs the tasks until the deadline is withdrawn (leadership lost).
@@ -44,15 +49,27 @@ pub async fn term<S: Source, K: Sink>(
     tasks.spawn(async move {
         source.run(updates_in).await;
     });
-    tasks.spawn(planner::run(
-        settings,
-        updates,
-        writes_in,
-        accepted_in,
+    let (pools, newest_pools) = Pools::new();
+    let (configuration_in, configuration) = watch::channel(None);
+    if let Some(board) = sink.board() {
+        let leads = leads_until.clone();
+        tasks.spawn(statuses::configuration::run(
+            board.clone(),
+            Component::Controller,
+            configuration,
+            move || leads.borrow().allows(Instant::now()),
+        ));
+        let leads = leads_until.clone();
+        tasks.spawn(statuses::pools::run(board, newest_pools, leads));
+    }
+    let outputs = planner::Outputs {
+        writes: writes_in,
+        accepted: accepted_in,
         reporter,
-        health,
-        metrics,
-    ));
+        pools,
+        configuration: configuration_in,
+    };
+    tasks.spawn(planner::run(settings, updates, outputs, health, metrics));
     tasks.spawn(keeper::run(sink.clone(), accepted, leads_until.clone()));
     tasks.spawn(writer::run(sink.clone(), writes, leads_until.clone()));
     tasks.spawn(reports.run(sink));

@@ -6,6 +6,7 @@ use std::time::Duration;
 use api::corten::v1alpha1::AcceptedConfigSpec;
 use plan::ipam::{self, Kind};
 use plan::name::ServiceKey;
+use plan::status::{self, Component as Says, Configuration};
 use plan::world::{Dirty, Event, Settings, World};
 use tokio::sync::{mpsc, watch};
 
@@ -15,6 +16,7 @@ use crate::report::Reporter;
 use crate::sink::{Component, Report, ServiceWrite};
 use crate::source::Updates;
 use crate::status::Health;
+use crate::statuses::pools::Pools;
 
 /// Events taken in before anything is decided.
 const BATCH: usize = 4096;
@@ -26,17 +28,13 @@ const COUNT: Duration = Duration::from_secs(1);
 pub(super) async fn run(
     settings: Settings,
     mut updates: Updates,
-    writes: mpsc::Sender<Write>,
-    accepted: watch::Sender<Option<AcceptedConfigSpec>>,
-    reporter: Reporter,
+    outputs: Outputs,
     health: Health,
     metrics: Metrics,
 ) {
     let mut planner = Planner {
         world: World::new(settings),
-        writes,
-        accepted,
-        reporter,
+        outputs,
         metrics: metrics.clone(),
     };
     let mut dirty = Dirty::default();
@@ -69,9 +67,16 @@ pub(super) async fn run(
                 health.set_synced();
                 tracing::info!(services = planner.world.services().count(), "in sync");
             }
+            let namespace = &planner.world.settings().namespace;
+            planner.outputs.pools.observe(&event, namespace);
             dirty.extend(planner.world.apply(event));
             if let Some(key) = gone
-                && planner.writes.send(Write::Forget(key)).await.is_err()
+                && planner
+                    .outputs
+                    .writes
+                    .send(Write::Forget(key))
+                    .await
+                    .is_err()
             {
                 return;
             }
@@ -85,12 +90,19 @@ pub(super) async fn run(
     }
 }
 
+/// Where decisions go.
+pub(super) struct Outputs {
+    pub(super) writes: mpsc::Sender<Write>,
+    /// The last good forms to keep.
+    pub(super) accepted: watch::Sender<Option<AcceptedConfigSpec>>,
+    pub(super) reporter: Reporter,
+    pub(super) pools: Pools,
+    pub(super) configuration: watch::Sender<Option<Configuration>>,
+}
+
 struct Planner {
     world: World,
-    writes: mpsc::Sender<Write>,
-    /// The last good forms to keep.
-    accepted: watch::Sender<Option<AcceptedConfigSpec>>,
-    reporter: Reporter,
+    outputs: Outputs,
     metrics: Metrics,
 }
 
@@ -101,6 +113,7 @@ impl Planner {
         if !dirty.objects.is_empty() {
             self.keep();
         }
+        self.tell_configuration(&dirty);
         while !dirty.services.is_empty() {
             for key in std::mem::take(&mut dirty.services) {
                 let Some((more, write)) = self.decide_one(&key) else {
@@ -108,12 +121,18 @@ impl Planner {
                 };
                 dirty.extend(more);
                 if let Some(write) = write
-                    && self.writes.send(Write::Service(write)).await.is_err()
+                    && self
+                        .outputs
+                        .writes
+                        .send(Write::Service(write))
+                        .await
+                        .is_err()
                 {
                     return false;
                 }
             }
         }
+        self.outputs.pools.want(&self.world);
         true
     }
 
@@ -130,7 +149,7 @@ impl Planner {
             if note.reason.kind() == Kind::Warning {
                 self.metrics.update_errors.inc();
             }
-            self.reporter.report(Report {
+            self.outputs.reporter.report(Report {
                 component: Component::Controller,
                 service: key.clone(),
                 uid: service.uid.clone(),
@@ -166,9 +185,22 @@ impl Planner {
     /// Hands on which last good forms must outlive this process, when they have changed.
     fn keep(&self) {
         let kept = self.world.kept();
-        self.accepted.send_if_modified(|known| {
+        self.outputs.accepted.send_if_modified(|known| {
             let changed = known.as_ref() != Some(&kept);
             *known = Some(kept);
+            changed
+        });
+    }
+
+    fn tell_configuration(&self, dirty: &Dirty) {
+        let configuration = &self.outputs.configuration;
+        if dirty.objects.is_empty() && configuration.borrow().is_some() {
+            return;
+        }
+        let says = status::configuration(&self.world, &Says::Controller);
+        configuration.send_if_modified(|known| {
+            let changed = known.as_ref() != Some(&says);
+            *known = Some(says);
             changed
         });
     }

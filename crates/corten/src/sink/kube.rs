@@ -20,11 +20,12 @@ use plan::name::ServiceKey;
 use serde_json::json;
 use tokio::sync::Mutex;
 
+use super::board::Board;
 use super::{Report, ServiceWrite, Sink, WriteError};
 use crate::source::kube::path;
 
 /// Field manager of everything we write.
-const MANAGER: &str = "corten";
+pub(super) const MANAGER: &str = "corten";
 /// How many different events are remembered, to count repetitions instead of copying them.
 const REMEMBERED: usize = 4096;
 
@@ -37,6 +38,7 @@ pub struct KubeSink {
     /// Where our own objects live.
     namespace: Arc<str>,
     reported: Arc<Mutex<HashMap<Report, Told>>>,
+    board: Option<Board>,
 }
 
 impl std::fmt::Debug for KubeSink {
@@ -60,7 +62,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 
 /// Why a request has no good answer.
 #[derive(Debug, thiserror::Error)]
-enum RequestError {
+pub(super) enum RequestError {
     #[error(transparent)]
     Kube(#[from] Error),
     #[error("the API server did not answer in {ANSWER:?}")]
@@ -68,7 +70,9 @@ enum RequestError {
 }
 
 /// The answer to a request, if it comes in time.
-async fn answer<T>(request: impl Future<Output = Result<T, Error>>) -> Result<T, RequestError> {
+pub(super) async fn answer<T>(
+    request: impl Future<Output = Result<T, Error>>,
+) -> Result<T, RequestError> {
     match tokio::time::timeout(ANSWER, request).await {
         Ok(answer) => Ok(answer?),
         Err(_) => Err(RequestError::Silent),
@@ -76,7 +80,7 @@ async fn answer<T>(request: impl Future<Output = Result<T, Error>>) -> Result<T,
 }
 
 /// What a request's failure means for its write.
-fn judge(error: RequestError) -> WriteError {
+pub(super) fn judge(error: RequestError) -> WriteError {
     match &error {
         RequestError::Kube(Error::Api(status)) => match status.code {
             404 | 409 => WriteError::Outdated,
@@ -88,7 +92,7 @@ fn judge(error: RequestError) -> WriteError {
     }
 }
 
-fn failed(error: impl std::error::Error + Send + Sync + 'static) -> WriteError {
+pub(super) fn failed(error: impl std::error::Error + Send + Sync + 'static) -> WriteError {
     WriteError::Failed(Box::new(error))
 }
 
@@ -100,6 +104,16 @@ impl KubeSink {
             host: host.into(),
             namespace: namespace.into(),
             reported: Arc::default(),
+            board: None,
+        }
+    }
+
+    /// The same, which also puts up how things are.
+    #[must_use]
+    pub fn on(self, board: Board) -> Self {
+        Self {
+            board: Some(board),
+            ..self
         }
     }
 
@@ -155,8 +169,16 @@ impl KubeSink {
 }
 
 impl Sink for KubeSink {
+    fn board(&self) -> Option<Board> {
+        self.board.clone()
+    }
+
     async fn write_service(&self, write: &ServiceWrite) -> Result<(), WriteError> {
-        let ingress: Vec<_> = write.ingress.iter().map(|ip| json!({ "ip": ip })).collect();
+        // What the API server would fill in: written, so that what is decided is all there is.
+        let entries = write.ingress.iter();
+        let ingress: Vec<_> = entries
+            .map(|ip| json!({ "ip": ip, "ipMode": "VIP" }))
+            .collect();
         let patch = json!({
             "metadata": {
                 "resourceVersion": &*write.resource_version,

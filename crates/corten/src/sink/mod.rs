@@ -1,5 +1,6 @@
 //! Where decisions go: the Kubernetes API, or the state file of a directory.
 
+pub mod board;
 pub mod dir;
 pub mod kube;
 
@@ -7,6 +8,7 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 
 use api::corten::v1alpha1::{AcceptedConfigSpec, NodeStateStatus};
+use board::Board;
 use plan::name::{Name, ServiceKey};
 
 /// The status of a Service as it should be.
@@ -76,6 +78,11 @@ pub enum WriteError {
 pub trait Sink: Clone + Send + Sync + 'static {
     /// How many status writes may be on their way at the same time.
     const IN_FLIGHT: usize = 16;
+
+    /// Where to put up how things are; none where there is nobody to read it.
+    fn board(&self) -> Option<Board> {
+        None
+    }
 
     /// Writes a Service's status and annotation.
     fn write_service(

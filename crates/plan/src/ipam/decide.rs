@@ -133,6 +133,8 @@ impl Decision {
         self.outcome != Outcome::NotOurs
             && (service.ingress.len() != self.ingress.len()
                 || !service.assigned().eq(self.ingress.iter().copied())
+                // Corten writes `ipMode: VIP`, which the API server gives to entries without one.
+                || service.ingress.iter().any(|entry| entry.proxy)
                 || service
                     .annotations
                     .get(IP_ALLOCATED_FROM_POOL)

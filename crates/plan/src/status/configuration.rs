@@ -71,7 +71,7 @@ impl Component {
             Self::Controller => {
                 matches!(
                     object.kind,
-                    ObjectKind::IPAddressPool | ObjectKind::Community
+                    ObjectKind::IPAddressPool | ObjectKind::AddressPool | ObjectKind::Community
                 )
             }
             Self::Speaker(node) => concerns(world, node, object),
@@ -83,6 +83,7 @@ impl Component {
 fn concerns(world: &World, node: &str, object: &ObjectRef) -> bool {
     let selectors = match world.object(object) {
         Some(Object::BGPPeer(peer)) => &peer.spec.node_selectors,
+        Some(Object::Peer(peer)) => &peer.spec.node_selectors,
         Some(Object::BGPAdvertisement(advertisement)) => &advertisement.spec.node_selectors,
         _ => return true,
     };

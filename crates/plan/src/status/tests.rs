@@ -140,6 +140,18 @@ fn a_very_long_message_is_cut() {
     assert!(said.ends_with("see the log)"), "{said}");
 }
 
+#[test]
+fn a_written_status_changes_nothing_that_is_planned() {
+    let spec = json!({"addresses": ["192.0.2.0/30"]});
+    let mut told = Told::new(settings(), &["192.0.2.0/30"], "");
+    let config::Object::IPAddressPool(mut pool) = object("IPAddressPool", "pool", "", spec) else {
+        panic!("a pool");
+    };
+    pool.metadata.resource_version = "2".to_owned();
+    pool.status = status((1, 3), (0, 0));
+    assert!(told.tell(configured(pool.into())).is_empty());
+}
+
 fn due(
     message: &str,
     observed: Option<&ConfigurationStateStatus>,

@@ -4,7 +4,8 @@ use api::core::{EndpointSlice, Namespace, Node, Service, ServiceCIDR};
 use api::corten::v1alpha1::{AcceptedConfig, AddressPool, Advertisement, NodeState, Peer};
 use api::meta::ObjectMeta;
 use api::metallb::{
-    BFDProfile, BGPAdvertisement, BGPPeer, Community, IPAddressPool, L2Advertisement,
+    BFDProfile, BGPAdvertisement, BGPPeer, Community, ConfigurationState, IPAddressPool,
+    L2Advertisement, ServiceL2Status,
 };
 use api::object::Object;
 
@@ -48,4 +49,6 @@ watched!(
     Peer,
     AcceptedConfig,
     ServiceCIDR,
+    ConfigurationState,
+    ServiceL2Status,
 );

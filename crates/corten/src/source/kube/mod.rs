@@ -1,6 +1,7 @@
 //! The Kubernetes API server as a source: one watch per kind, merged into one stream of events.
 
 mod kinds;
+mod observe;
 mod watch;
 
 use std::collections::HashSet;
@@ -10,9 +11,10 @@ use plan::world::Event;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::{QUEUE, Source, Stopped, tell};
-pub(crate) use watch::path;
-use watch::{Scope, Told, Watch, Watched};
+use super::{QUEUE, Source, Stopped, kinds as events, tell};
+pub(crate) use observe::{Observed, Seen};
+pub(crate) use watch::{Scope, path};
+use watch::{Told, Watch, Watched};
 
 /// Whose facts are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +116,14 @@ impl Source for KubeSource {
         let mut awaited = std::mem::take(&mut watches.awaited);
         while let Some(told) = steps.recv().await {
             let event = match told {
-                Told::Event(event) => event,
+                Told::Applied(object) => match events::applied(*object) {
+                    Some(event) => event,
+                    None => continue,
+                },
+                Told::Gone(object) => match events::gone(&object) {
+                    Some(event) => event,
+                    None => continue,
+                },
                 Told::Listed(kind) => {
                     if !awaited.remove(kind) || !awaited.is_empty() {
                         continue;

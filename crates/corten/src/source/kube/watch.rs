@@ -1,4 +1,4 @@
-//! List and watch one kind, decoded straight into our own slim types.
+//! List and watch one kind, decoded straight into the fields that Corten reads.
 //!
 //! The list is a streaming one (`sendInitialEvents`, KEP-3157) where the server has it, so that no
 //! whole list is ever in memory; else pages of 500. A broken watch goes on from the last
@@ -16,12 +16,10 @@ use futures::StreamExt;
 use kube::Client;
 use kube::core::params::{ListParams, WatchParams};
 use kube::core::{ObjectList, Request, WatchEvent};
-use plan::world::Event;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use crate::backoff::Backoff;
-use crate::source::kinds;
 
 /// Says that a bookmark ends the initial list.
 const INITIAL_END: &str = "k8s.io/initial-events-end";
@@ -41,14 +39,16 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 /// What one watch tells the source.
 #[derive(Debug)]
 pub(super) enum Told {
-    /// A change.
-    Event(Event),
+    /// An object that is there, or has changed.
+    Applied(Box<Object>),
+    /// An object that is gone: only its name is known.
+    Gone(Box<Object>),
     /// All objects of this kind that existed have been told; sent after each (re)list.
     Listed(&'static str),
 }
 
-/// A kind that can be watched: it turns into World's events.
-pub(super) trait Watched: Kind + DeserializeOwned + Clone + Send + 'static {
+/// A kind that can be watched.
+pub(crate) trait Watched: Kind + DeserializeOwned + Clone + Send + 'static {
     /// Its metadata.
     fn metadata(&self) -> &api::meta::ObjectMeta;
     /// The object as one of any kind.
@@ -59,15 +59,15 @@ pub(super) trait Watched: Kind + DeserializeOwned + Clone + Send + 'static {
 
 /// What to watch.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Scope {
+pub(crate) struct Scope {
     /// Only this namespace.
-    pub(super) namespace: Option<String>,
+    pub(crate) namespace: Option<String>,
     /// Only objects that match, in the API's syntax.
-    pub(super) labels: Option<String>,
+    pub(crate) labels: Option<String>,
     /// Only objects that match, in the API's syntax.
-    pub(super) fields: Option<String>,
+    pub(crate) fields: Option<String>,
     /// A cluster may lack the kind: then there are none of it.
-    pub(super) optional: bool,
+    pub(crate) optional: bool,
 }
 
 /// The URL path of a kind's collection.
@@ -241,17 +241,13 @@ impl<T: Watched> Watch<T> {
     }
 
     async fn applied(&self, object: T) -> Result<(), End> {
-        match kinds::applied(object.into_object()) {
-            Some(event) => self.tell(Told::Event(event)).await,
-            None => Ok(()),
-        }
+        self.tell(Told::Applied(Box::new(object.into_object())))
+            .await
     }
 
     async fn gone(&self, (namespace, name): &(String, String)) -> Result<(), End> {
-        match kinds::gone(&T::named(namespace, name)) {
-            Some(event) => self.tell(Told::Event(event)).await,
-            None => Ok(()),
-        }
+        let named = T::named(namespace, name);
+        self.tell(Told::Gone(Box::new(named))).await
     }
 
     fn key(object: &T) -> (String, String) {

@@ -219,6 +219,12 @@ fn mutation() {
         assert_eq!(decision.outcome, should, "case {n}");
         // With all recorded, nothing more is proposed.
         assert!(!decision.needs_write(&service), "case {n}");
+        // An edited ipMode is put right.
+        if let Some(entry) = service.ingress.first() {
+            let mut edited = service.clone();
+            edited.ingress[0].proxy = !entry.proxy;
+            assert!(decision.needs_write(&edited), "case {n}");
+        }
         let before = allocator.clone();
         let (again, helped) = step(&mut allocator, &mut service);
         assert_eq!(

@@ -67,11 +67,8 @@ async fn told(
     let all = async {
         while !enough() {
             let step = match steps.recv().await.expect("the watch runs") {
-                Told::Event(Event::Namespace { name, labels }) => match labels {
-                    Some(_) => format!("+{name}"),
-                    None => format!("-{name}"),
-                },
-                Told::Event(other) => format!("{other:?}"),
+                Told::Applied(object) => format!("+{}", name(&object)),
+                Told::Gone(object) => format!("-{}", name(&object)),
                 Told::Listed(kind) => format!("listed {kind}"),
             };
             told.lock().unwrap().push(step);
@@ -84,6 +81,10 @@ async fn told(
     server.abort();
     let asked = script.asked.lock().unwrap().clone();
     (told, asked)
+}
+
+fn name(object: &Object) -> &str {
+    object.metadata().map_or("", |metadata| &metadata.name)
 }
 
 const A: &str = r#"{"type":"ADDED","object":{"metadata":{"name":"a","resourceVersion":"3"}}}"#;

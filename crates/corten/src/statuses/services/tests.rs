@@ -1,0 +1,167 @@
+use super::*;
+
+fn services() -> Services {
+    Services {
+        node: "me".to_owned(),
+        ..Services::default()
+    }
+}
+
+fn key(name: &str) -> ServiceKey {
+    ServiceKey::new("default", name)
+}
+
+fn status(service: &str) -> ServiceL2StatusStatus {
+    l2_status(&key(service), "me", &[])
+}
+
+fn object(name: &str, service: &str) -> Object {
+    let mut object = ServiceL2Status::default();
+    object.metadata.name = name.to_owned();
+    let labels = [
+        (LABEL_SERVICE_NAME, service),
+        (LABEL_SERVICE_NAMESPACE, "default"),
+    ];
+    object.metadata.labels = labels.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+    object.status = status(service);
+    Object::ServiceL2Status(object)
+}
+
+fn gone(name: &str) -> Seen {
+    let mut object = ServiceL2Status::default();
+    object.metadata.name = name.to_owned();
+    Seen::Gone(Object::ServiceL2Status(object))
+}
+
+fn announced(service: &str) -> Told {
+    Told::Announced(key(service), Some(Vec::new()))
+}
+
+fn job(services: &mut Services, now: Instant) -> Job {
+    match services.next(now) {
+        Next::Job(job) => job,
+        other => panic!("{other:?}"),
+    }
+}
+
+/// The job went well and left these objects.
+fn done(services: &mut Services, job: &Job, own: &[(&str, ServiceL2StatusStatus)], now: Instant) {
+    let own = own.iter().map(|(name, s)| ((*name).to_owned(), s.clone()));
+    services.done(
+        Done {
+            service: job.service.clone(),
+            before: job.own.clone(),
+            own: own.collect(),
+            took_over: job.take_over && job.wanted.is_some(),
+            result: Ok(()),
+        },
+        now,
+    );
+}
+
+#[test]
+fn the_elected_node_takes_over_once() {
+    let (mut services, now) = (services(), Instant::now());
+    services.told(announced("a"));
+    assert!(matches!(services.next(now), Next::Nothing), "not listed");
+    services.seen(Seen::Listed, now);
+    let first = job(&mut services, now);
+    assert!(first.take_over && first.wanted.is_some() && first.own.is_empty());
+    assert!(matches!(services.next(now), Next::Nothing), "one at a time");
+    done(&mut services, &first, &[("l2-1", status("a"))], now);
+    assert!(matches!(services.next(now), Next::Nothing), "all is right");
+    // The watch's echo changes nothing.
+    services.seen(Seen::Applied(object("l2-1", "a")), now);
+    assert!(matches!(services.next(now), Next::Nothing));
+
+    // Somebody deletes it: it is made anew, later, and nobody else's is touched.
+    services.seen(gone("l2-1"), now);
+    assert!(matches!(services.next(now), Next::At(at) if at == now + HOLD));
+    let again = job(&mut services, now + HOLD);
+    assert!(!again.take_over, "no fight");
+    assert!(again.own.is_empty());
+}
+
+#[test]
+fn a_node_that_lost_deletes_only_its_own() {
+    let (mut services, now) = (services(), Instant::now());
+    services.seen(Seen::Applied(object("l2-1", "a")), now);
+    services.seen(Seen::Listed, now);
+    services.told(announced("a"));
+    services.told(Told::Settled);
+    let adopt = job(&mut services, now);
+    done(&mut services, &adopt, &[("l2-1", status("a"))], now);
+    services.told(Told::Announced(key("a"), None));
+    let lost = job(&mut services, now);
+    assert!(lost.wanted.is_none());
+    assert_eq!(lost.own.len(), 1);
+    done(&mut services, &lost, &[], now);
+    assert!(matches!(services.next(now), Next::Nothing));
+    assert!(services.known.is_empty(), "{:?}", services.known);
+}
+
+#[test]
+fn what_an_earlier_process_left_waits_until_it_is_clear_what_is_announced() {
+    let (mut services, now) = (services(), Instant::now());
+    services.seen(Seen::Applied(object("l2-1", "a")), now);
+    services.seen(Seen::Applied(object("l2-2", "b")), now);
+    services.seen(Seen::Listed, now);
+    assert!(matches!(services.next(now), Next::Nothing));
+    services.told(announced("a"));
+    let adopted = job(&mut services, now);
+    assert_eq!((&*adopted.service.name, adopted.own.len()), ("a", 1));
+    done(&mut services, &adopted, &[("l2-1", status("a"))], now);
+    assert!(matches!(services.next(now), Next::Nothing));
+    services.told(Told::Settled);
+    let left = job(&mut services, now);
+    assert_eq!((&*left.service.name, left.wanted), ("b", None));
+}
+
+#[test]
+fn an_object_that_goes_while_its_job_runs_is_not_believed_in() {
+    let (mut services, now) = (services(), Instant::now());
+    services.seen(Seen::Listed, now);
+    services.told(announced("a"));
+    let first = job(&mut services, now);
+    services.seen(Seen::Applied(object("l2-1", "a")), now);
+    services.seen(gone("l2-1"), now);
+    done(&mut services, &first, &[("l2-1", status("a"))], now);
+    assert!(matches!(services.next(now), Next::At(_)), "to be made anew");
+}
+
+#[test]
+fn a_failed_job_is_tried_again_after_a_while() {
+    let (mut services, now) = (services(), Instant::now());
+    services.seen(Seen::Listed, now);
+    services.told(announced("a"));
+    let first = job(&mut services, now);
+    services.done(
+        Done {
+            service: first.service.clone(),
+            before: first.own.clone(),
+            own: BTreeMap::from([("l2-1".to_owned(), ServiceL2StatusStatus::default())]),
+            took_over: false,
+            result: Err(WriteError::Failed("no".into())),
+        },
+        now,
+    );
+    let Next::At(at) = services.next(now) else {
+        panic!("at once");
+    };
+    let again = job(&mut services, at);
+    assert_eq!(again.own.len(), 1, "the object that was made is used");
+    assert!(again.take_over);
+}
+
+#[test]
+fn of_two_own_objects_one_goes() {
+    let (mut services, now) = (services(), Instant::now());
+    services.seen(Seen::Applied(object("l2-1", "a")), now);
+    services.seen(Seen::Applied(object("l2-2", "a")), now);
+    services.seen(Seen::Listed, now);
+    services.told(announced("a"));
+    let first = job(&mut services, now);
+    assert_eq!(first.own.len(), 2);
+    done(&mut services, &first, &[("l2-1", status("a"))], now);
+    assert!(matches!(services.next(now), Next::Nothing));
+}
