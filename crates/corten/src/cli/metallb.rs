@@ -52,8 +52,6 @@ pub(super) struct Speaker {
     ml_bindport: String,
     #[arg(long, hide = true, env = "METALLB_ML_LABELS", default_value = "")]
     ml_labels: String,
-    #[arg(long, hide = true, env = "METALLB_POD_NAME", default_value = "")]
-    pod_name: String,
     #[arg(long, hide = true, action = clap::ArgAction::Set, num_args = 0..=1,
         require_equals = true, default_value = "false", default_missing_value = "true",
         value_parser = go_bool)]
@@ -82,7 +80,6 @@ impl Speaker {
         self.both.tell();
         unused(&[
             ("--host", &self.host, "the node is --node-name"),
-            ("--pod-name", &self.pod_name, "the node is --node-name"),
             ("--ml-bindaddr", &self.ml_bindaddr, NO_MEMBERLIST),
             ("--ml-bindport", &self.ml_bindport, NO_MEMBERLIST),
             ("--ml-labels", &self.ml_labels, NO_MEMBERLIST),

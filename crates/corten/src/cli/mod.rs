@@ -203,3 +203,16 @@ async fn stopped() -> Result<&'static str, Failure> {
         _ = signals.interrupt.recv() => "SIGINT",
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::Cli;
+
+    /// What several modules flatten into one command may clash, which shows only at run time.
+    #[test]
+    fn the_flags_of_every_command_agree() {
+        Cli::command().debug_assert();
+    }
+}

@@ -55,7 +55,7 @@ impl Board {
         Self {
             client,
             namespace: namespace.into(),
-            pod: pod.map(Into::into),
+            pod: pod.filter(|pod| !pod.is_empty()).map(Into::into),
             owner: Arc::default(),
         }
     }
