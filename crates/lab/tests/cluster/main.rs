@@ -3,5 +3,8 @@
 
 mod agents;
 mod controllers;
+mod crash;
+mod deposed;
+mod rows;
 mod services;
 mod stage;
