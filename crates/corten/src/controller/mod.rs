@@ -26,7 +26,7 @@ use crate::report::Reporter;
 use crate::sink::Sink;
 use crate::source::{self, Source};
 use crate::status::Health;
-use crate::statuses::{self, pools::Pools};
+use crate::statuses::{self, native::NativeStatuses, pools::Pools};
 pub use elector::Deadline;
 
 /// One term of office: runs the tasks until the deadline is withdrawn (leadership lost).
@@ -50,6 +50,7 @@ pub async fn term<S: Source, K: Sink>(
         source.run(updates_in).await;
     });
     let (pools, newest_pools) = Pools::new();
+    let (natives, newest_natives) = NativeStatuses::new();
     let (configuration_in, configuration) = watch::channel(None);
     if let Some(board) = sink.board() {
         let leads = leads_until.clone();
@@ -60,13 +61,16 @@ pub async fn term<S: Source, K: Sink>(
             move || leads.borrow().allows(Instant::now()),
         ));
         let leads = leads_until.clone();
-        tasks.spawn(statuses::pools::run(board, newest_pools, leads));
+        tasks.spawn(statuses::pools::run(board.clone(), newest_pools, leads));
+        let leads = leads_until.clone();
+        tasks.spawn(statuses::native::run(board, newest_natives, leads));
     }
     let outputs = planner::Outputs {
         writes: writes_in,
         accepted: accepted_in,
         reporter,
         pools,
+        natives,
         configuration: configuration_in,
     };
     tasks.spawn(planner::run(settings, updates, outputs, health, metrics));

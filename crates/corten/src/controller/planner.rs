@@ -16,6 +16,7 @@ use crate::report::Reporter;
 use crate::sink::{Component, Report, ServiceWrite};
 use crate::source::Updates;
 use crate::status::Health;
+use crate::statuses::native::NativeStatuses;
 use crate::statuses::pools::Pools;
 
 /// Events taken in before anything is decided.
@@ -69,6 +70,7 @@ pub(super) async fn run(
             }
             let namespace = &planner.world.settings().namespace;
             planner.outputs.pools.observe(&event, namespace);
+            planner.outputs.natives.observe(&event, namespace);
             dirty.extend(planner.world.apply(event));
             if let Some(key) = gone
                 && planner
@@ -97,6 +99,7 @@ pub(super) struct Outputs {
     pub(super) accepted: watch::Sender<Option<AcceptedConfigSpec>>,
     pub(super) reporter: Reporter,
     pub(super) pools: Pools,
+    pub(super) natives: NativeStatuses,
     pub(super) configuration: watch::Sender<Option<Configuration>>,
 }
 
@@ -133,6 +136,7 @@ impl Planner {
             }
         }
         self.outputs.pools.want(&self.world);
+        self.outputs.natives.want(&self.world);
         true
     }
 

@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use api::annotations::{LABEL_NODE, LABEL_SERVICE_NAME, LABEL_SERVICE_NAMESPACE};
+use api::corten::v1alpha1::{AddressPool, Advertisement, Peer};
 use api::meta::{ObjectMeta, OwnerReference};
 use api::metallb::{
     ConfigurationState, ConfigurationStateStatus, IPAddressPool, IPAddressPoolStatus,
@@ -14,6 +15,7 @@ use kube::Client;
 use kube::api::{DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams};
 use kube::core::request::Error as BuildError;
 use kube::core::{ObjectList, Request};
+use plan::config::{ObjectKind, ObjectRef};
 use plan::name::ServiceKey;
 use plan::status::Component;
 use serde::Deserialize;
@@ -107,6 +109,24 @@ impl Board {
         let patch = Patch::Merge(json!({ "status": status }));
         let pools = self.collection::<IPAddressPool>();
         self.send(pools.patch_subresource("status", pool, &manager(), &patch))
+            .await
+    }
+
+    /// Writes the status of an object of a native kind.
+    pub(crate) async fn write_native(
+        &self,
+        object: &ObjectRef,
+        status: &Value,
+    ) -> Result<(), WriteError> {
+        let collection = match object.kind {
+            ObjectKind::AddressPool => self.collection::<AddressPool>(),
+            ObjectKind::Advertisement => self.collection::<Advertisement>(),
+            ObjectKind::Peer => self.collection::<Peer>(),
+            // The other kinds have a status of their own making.
+            _ => return Ok(()),
+        };
+        let patch = Patch::Merge(json!({ "status": status }));
+        self.send(collection.patch_subresource("status", &object.name, &manager(), &patch))
             .await
     }
 

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  planner ──watch: counters───► pools ─────────┐
+//!  planner ──watch: verdicts───► native ────────┤
 //!  planner ──watch: Configuration► configuration ├─► Board (API), which tells what is there
 //!  planner ──Announced──────────► services ─────┘
 //! ```
@@ -9,5 +10,6 @@
 //! when somebody edits or deletes what was written. Nothing waits for these tasks.
 
 pub(crate) mod configuration;
+pub(crate) mod native;
 pub(crate) mod pools;
 pub(crate) mod services;
