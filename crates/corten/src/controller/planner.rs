@@ -124,12 +124,7 @@ impl Planner {
                 };
                 dirty.extend(more);
                 if let Some(write) = write
-                    && self
-                        .outputs
-                        .writes
-                        .send(Write::Service(write))
-                        .await
-                        .is_err()
+                    && self.outputs.writes.send(write).await.is_err()
                 {
                     return false;
                 }
@@ -141,7 +136,7 @@ impl Planner {
     }
 
     /// Decides for one Service and takes the decision into World before its write is sent.
-    fn decide_one(&mut self, key: &ServiceKey) -> Option<(Dirty, Option<ServiceWrite>)> {
+    fn decide_one(&mut self, key: &ServiceKey) -> Option<(Dirty, Option<Write>)> {
         let service = self.world.service(key)?;
         let decision = ipam::decide(
             self.world.allocator(),
@@ -162,11 +157,17 @@ impl Planner {
                 message: note.message.clone(),
             });
         }
-        let write = decision.needs_write(service).then(|| ServiceWrite {
-            service: key.clone(),
-            resource_version: service.resource_version.clone(),
-            ingress: decision.ingress.clone(),
-            pool: decision.pool_annotation.clone(),
+        let write = decision.needs_write(service).then(|| {
+            let gives_up = service
+                .assigned()
+                .filter(|ip| !decision.ingress.contains(ip));
+            let write = ServiceWrite {
+                service: key.clone(),
+                resource_version: service.resource_version.clone(),
+                ingress: decision.ingress.clone(),
+                pool: decision.pool_annotation.clone(),
+            };
+            Write::Service(write, gives_up.collect())
         });
         let dirty = self.world.apply(Event::Decided {
             service: key.clone(),

@@ -1,7 +1,12 @@
 //! Sends status writes: a bounded number at a time, the newest form of each Service only, and none
 //! after the deadline of the leadership.
+//!
+//! An address that goes from one Service to another leaves the first one's status before it enters
+//! the other's: whoever reads the statuses, a successor after a crash among them, never sees it
+//! given twice.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use plan::name::ServiceKey;
@@ -15,8 +20,8 @@ use crate::sink::{ServiceWrite, Sink, WriteError};
 /// What the planner asks for.
 #[derive(Debug)]
 pub(super) enum Write {
-    /// A status.
-    Service(ServiceWrite),
+    /// A status, and the addresses that it takes out of the status that is there.
+    Service(ServiceWrite, Vec<IpAddr>),
     /// The Service is gone.
     Forget(ServiceKey),
 }
@@ -24,10 +29,32 @@ pub(super) enum Write {
 impl Write {
     const fn service(&self) -> &ServiceKey {
         match self {
-            Self::Service(write) => &write.service,
+            Self::Service(write, _) => &write.service,
             Self::Forget(service) => service,
         }
     }
+
+    fn takes(&self) -> &[IpAddr] {
+        match self {
+            Self::Service(write, _) => &write.ingress,
+            Self::Forget(_) => &[],
+        }
+    }
+
+    fn gives_up(&self) -> &[IpAddr] {
+        match self {
+            Self::Service(_, gives_up) => gives_up,
+            Self::Forget(_) => &[],
+        }
+    }
+}
+
+/// How a write ended.
+enum Sent {
+    /// It arrived, or it is not to be sent again.
+    Done(Write),
+    /// It may succeed later.
+    Failed(Failed),
 }
 
 /// A write that failed, and how often it has.
@@ -45,6 +72,8 @@ struct Queue {
     /// A Service is written by one write at a time.
     busy: HashSet<ServiceKey>,
     resting: BTreeMap<(Instant, u64), Failed>,
+    /// Addresses that writes which have not arrived yet take out of a status.
+    leaving: BTreeMap<IpAddr, HashSet<ServiceKey>>,
     next: u64,
 }
 
@@ -59,16 +88,53 @@ impl Queue {
                 *next += 1;
                 *next
             });
+        for address in write.gives_up() {
+            let leaving = self.leaving.entry(*address).or_default();
+            leaving.insert(write.service().clone());
+        }
         self.waiting.insert(number, (write, backoff));
+    }
+
+    /// A write of `service` that gives up these addresses has arrived, or will never.
+    fn ended(&mut self, service: &ServiceKey, gave_up: &[IpAddr]) {
+        self.busy.remove(service);
+        let newer = self
+            .place
+            .get(service)
+            .and_then(|place| self.waiting.get(place))
+            .map_or_else(Vec::new, |(write, _)| write.gives_up().to_vec());
+        // A newer form that gives it up too has it to do still.
+        for address in gave_up.iter().filter(|address| !newer.contains(address)) {
+            self.left(service, *address);
+        }
+    }
+
+    /// `address` is not in the status of `service` any more, or stays there.
+    fn left(&mut self, service: &ServiceKey, address: IpAddr) {
+        if let Some(leaving) = self.leaving.get_mut(&address) {
+            leaving.remove(service);
+            if leaving.is_empty() {
+                self.leaving.remove(&address);
+            }
+        }
+    }
+
+    /// Whether the write takes an address that is still in another Service's status.
+    fn too_early(&self, write: &Write) -> bool {
+        let mut taken = write.takes().iter().filter_map(|ip| self.leaving.get(ip));
+        taken.any(|leaving| leaving.iter().any(|other| other != write.service()))
     }
 
     /// The next write that may be sent; its Service is busy from now on.
     fn pop(&mut self) -> Option<(Write, Option<Backoff>)> {
-        let ready = self
+        let mut idle = self
             .waiting
             .iter()
-            .find(|(_, (write, _))| !self.busy.contains(write.service()))
-            .map(|(number, _)| *number)?;
+            .filter(|(_, (write, _))| !self.busy.contains(write.service()));
+        let ready = idle.clone().find(|(_, (write, _))| !self.too_early(write));
+        // Services that change places wait for each other: one of them has to begin.
+        let begins = || idle.next().filter(|_| self.busy.is_empty());
+        let ready = ready.or_else(begins).map(|(number, _)| *number)?;
         let (write, backoff) = self.waiting.remove(&ready)?;
         self.place.remove(write.service());
         self.busy.insert(write.service().clone());
@@ -80,6 +146,26 @@ impl Queue {
         self.next += 1;
         let until = now + failed.backoff.next();
         self.resting.insert((until, self.next), failed);
+    }
+
+    /// A newer form of `service` comes: what waits or rests of it is void.
+    fn supersede(&mut self, service: &ServiceKey) {
+        let waiting = self
+            .place
+            .get(service)
+            .and_then(|place| self.waiting.get(place));
+        let mut void: Vec<IpAddr> =
+            waiting.map_or_else(Vec::new, |(write, _)| write.gives_up().to_vec());
+        self.resting.retain(|_, failed| {
+            let stays = failed.write.service() != service;
+            if !stays {
+                void.extend_from_slice(failed.write.gives_up());
+            }
+            stays
+        });
+        for address in void {
+            self.left(service, address);
+        }
     }
 
     /// When the first of the resting writes has rested enough.
@@ -108,7 +194,7 @@ pub(super) async fn run<K: Sink>(
     leads_until: watch::Receiver<Deadline>,
 ) {
     let mut queue = Queue::default();
-    let mut flying: JoinSet<(ServiceKey, Option<Failed>)> = JoinSet::new();
+    let mut flying: JoinSet<Sent> = JoinSet::new();
     loop {
         while flying.len() < K::IN_FLIGHT {
             let Some((write, backoff)) = queue.pop() else {
@@ -122,15 +208,17 @@ pub(super) async fn run<K: Sink>(
             write = writes.recv() => {
                 let Some(write) = write else { return };
                 // What rests of this Service is older.
-                queue.resting.retain(|_, failed| failed.write.service() != write.service());
+                queue.supersede(write.service());
                 queue.push(write, None);
             }
             Some(done) = flying.join_next() => match done {
-                Ok((service, failed)) => {
-                    queue.busy.remove(&service);
-                    if let Some(failed) = failed && !queue.place.contains_key(&service) {
-                        queue.rest(failed, Instant::now());
-                    }
+                Ok(Sent::Done(write)) => queue.ended(write.service(), write.gives_up()),
+                Ok(Sent::Failed(failed)) if queue.place.contains_key(failed.write.service()) => {
+                    queue.ended(failed.write.service(), failed.write.gives_up());
+                }
+                Ok(Sent::Failed(failed)) => {
+                    queue.busy.remove(failed.write.service());
+                    queue.rest(failed, Instant::now());
                 }
                 Err(error) => {
                     tracing::error!(%error, "a write task failed");
@@ -144,40 +232,39 @@ pub(super) async fn run<K: Sink>(
     }
 }
 
-/// Sends one write; gives it back when it failed and may succeed later.
+/// Sends one write.
 async fn send<K: Sink>(
     sink: K,
     write: Write,
     backoff: Option<Backoff>,
     leads_until: watch::Receiver<Deadline>,
-) -> (ServiceKey, Option<Failed>) {
-    let service = write.service().clone();
+) -> Sent {
     if !leads_until.borrow().allows(Instant::now()) {
-        return (service, None);
+        return Sent::Done(write);
     }
     let result = match &write {
-        Write::Service(write) => sink.write_service(write).await,
+        Write::Service(write, _) => sink.write_service(write).await,
         Write::Forget(service) => sink.forget_service(service).await,
     };
     match result {
-        Ok(()) => (service, None),
+        Ok(()) => Sent::Done(write),
         Err(WriteError::Outdated) => {
             // The newer form is on its way through the source and is decided on anew.
-            tracing::debug!(%service, "status write was outdated");
-            (service, None)
+            tracing::debug!(service = %write.service(), "status write was outdated");
+            Sent::Done(write)
         }
         // Refused too: what the API server says no to today it may accept when it is mended, and
         // nobody would ask again.
         Err(error) => {
             tracing::warn!(
-                %service,
+                service = %write.service(),
                 error = &error as &dyn std::error::Error,
                 "status write failed; trying again"
             );
             let backoff = backoff.unwrap_or_else(|| {
                 Backoff::new(Duration::from_millis(100), Duration::from_secs(5))
             });
-            (service, Some(Failed { write, backoff }))
+            Sent::Failed(Failed { write, backoff })
         }
     }
 }
@@ -228,12 +315,75 @@ mod tests {
     }
 
     fn write(name: &str, version: &str) -> Write {
-        Write::Service(ServiceWrite {
-            service: ServiceKey::new("default", name),
-            resource_version: version.into(),
-            ingress: Vec::new(),
-            pool: None,
-        })
+        Write::Service(
+            ServiceWrite {
+                service: ServiceKey::new("default", name),
+                resource_version: version.into(),
+                ingress: Vec::new(),
+                pool: None,
+            },
+            Vec::new(),
+        )
+    }
+
+    /// A write that moves a Service from one address to another.
+    fn moves(name: &str, from: &str, to: &str) -> Write {
+        let list = |text: &str| {
+            text.split_whitespace()
+                .map(|ip| ip.parse().unwrap())
+                .collect()
+        };
+        match write(name, from) {
+            Write::Service(write, _) => {
+                let ingress = list(to);
+                Write::Service(ServiceWrite { ingress, ..write }, list(from))
+            }
+            forget @ Write::Forget(_) => forget,
+        }
+    }
+
+    fn popped(queue: &mut Queue) -> Option<Write> {
+        queue.pop().map(|(write, _)| write)
+    }
+
+    fn name(write: Option<&Write>) -> &str {
+        write.map_or("", |write| &write.service().name)
+    }
+
+    #[test]
+    fn an_address_leaves_one_status_before_it_enters_another() {
+        let mut queue = Queue::default();
+        queue.push(moves("a", "10.0.0.1", "10.0.0.9"), None);
+        queue.push(moves("b", "", "10.0.0.1"), None);
+        queue.push(moves("c", "", "10.0.0.2"), None);
+        let a = popped(&mut queue).expect("it waits for nobody");
+        assert_eq!(name(Some(&a)), "a");
+        assert_eq!(name(popped(&mut queue).as_ref()), "c");
+        assert!(popped(&mut queue).is_none(), "a has not arrived");
+        queue.ended(a.service(), a.gives_up());
+        assert_eq!(name(popped(&mut queue).as_ref()), "b");
+        assert!(queue.leaving.is_empty());
+    }
+
+    #[test]
+    fn services_that_change_places_do_not_wait_for_ever() {
+        let mut queue = Queue::default();
+        queue.push(moves("a", "10.0.0.1", "10.0.0.2"), None);
+        queue.push(moves("b", "10.0.0.2", "10.0.0.1"), None);
+        let a = popped(&mut queue).expect("one begins");
+        assert!(popped(&mut queue).is_none());
+        queue.ended(a.service(), a.gives_up());
+        assert_eq!(name(popped(&mut queue).as_ref()), "b");
+    }
+
+    #[test]
+    fn a_newer_form_that_keeps_the_address_holds_nobody_up() {
+        let mut queue = Queue::default();
+        queue.push(moves("a", "10.0.0.1", ""), None);
+        queue.push(moves("b", "", "10.0.0.3"), None);
+        queue.supersede(&ServiceKey::new("default", "a"));
+        queue.push(moves("a", "", "10.0.0.1"), None);
+        assert!(queue.leaving.is_empty());
     }
 
     /// Waits until the sink was asked that `count` times.
@@ -295,7 +445,7 @@ mod tests {
         assert!(queue.resting.is_empty());
         assert_eq!(queue.waiting.len(), 1);
         let (newer, _) = queue.pop().expect("it waits");
-        assert!(matches!(newer, Write::Service(write) if &*write.resource_version == "new"));
+        assert!(matches!(newer, Write::Service(write, _) if &*write.resource_version == "new"));
     }
 
     #[tokio::test]
