@@ -3,33 +3,45 @@
 //! Each prints a table, and as its last line `{"bench": NAME, "figures": {…}}`.
 
 use crate::failure::{Failure, failed};
-use crate::shell::{cargo, line, stream};
+use crate::shell::{cargo, line, run as run_it, stream};
 
 struct Bench {
     name: &'static str,
     package: &'static str,
     example: &'static str,
+    /// A program of another package that it starts.
+    starts: Option<&'static str>,
     help: &'static str,
 }
 
-const BENCHES: [Bench; 3] = [
+const BENCHES: [Bench; 4] = [
     Bench {
         name: "alloc",
         package: "plan",
         example: "bench_alloc",
+        starts: None,
         help: "fill a /16 pool; one address more",
     },
     Bench {
         name: "world",
         package: "plan",
         example: "bench_world",
+        starts: None,
         help: "one change in a World of many Services",
     },
     Bench {
         name: "forward-load",
         package: "dataplane",
         example: "bench_forward_load",
+        starts: None,
         help: "20k Services into nftables; one more at 45k (root or user namespaces)",
+    },
+    Bench {
+        name: "controller",
+        package: "lab",
+        example: "bench_controller",
+        starts: Some("corten"),
+        help: "5k pending Services on a real API server against a bare client (Go, namespaces)",
     },
 ];
 
@@ -54,6 +66,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
             list()
         )));
     };
+    if let Some(package) = bench.starts {
+        run_it(&mut cargo(["build", "--release", "-p", package, "--bins"]))?;
+    }
     let mut command = cargo([
         "run",
         "--release",

@@ -1,7 +1,7 @@
 //! The table of commands: names, help, and who carries them out.
 
 use crate::failure::Failure;
-use crate::{bench, ci, crds, demo, test};
+use crate::{bench, ci, crds, demo, soak, test};
 
 struct Command {
     name: &'static str,
@@ -10,7 +10,7 @@ struct Command {
     run: fn(&[String]) -> Result<(), Failure>,
 }
 
-const COMMANDS: [Command; 6] = [
+const COMMANDS: [Command; 7] = [
     Command {
         name: "demo",
         arguments: "",
@@ -40,6 +40,12 @@ const COMMANDS: [Command; 6] = [
         arguments: "NAME | --list",
         help: "a bench in the release profile; its last line is one JSON object",
         run: bench::run,
+    },
+    Command {
+        name: "soak",
+        arguments: "[MINUTES | --kills N]",
+        help: "the controller killed 200 times, or as often and long as said",
+        run: soak::run,
     },
     Command {
         name: "help",
@@ -114,6 +120,7 @@ mod tests {
             "test --lsit",
             "bench",
             "bench nothing",
+            "soak soon",
         ] {
             assert_eq!(code(line), 2, "{line:?}");
         }

@@ -8,6 +8,7 @@ mod debian;
 mod demo;
 mod failure;
 mod shell;
+mod soak;
 mod source;
 mod test;
 
