@@ -78,10 +78,7 @@ impl Holders {
             return all;
         }
         let is_first = |service: &&Service| held.first.as_ref() == Some(&service.key);
-        let first = all
-            .iter()
-            .position(|service| is_first(service))
-            .unwrap_or(0);
+        let first = all.iter().position(is_first).unwrap_or(0);
         let first = all.remove(first);
         let mut taken: BTreeSet<_> = ipam::service_ports(first).into_iter().collect();
         let key = ipam::sharing_key(first);

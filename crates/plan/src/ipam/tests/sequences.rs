@@ -251,7 +251,11 @@ fn an_address_of_another_in_the_status_is_taken_back_and_told() {
     let decision = decide(&allocator, &usurper, None, &Options::default());
     assert_eq!(decision.ingress, ips("192.0.2.1"));
     assert_eq!(reasons(&decision), ["ClearAssignment"]);
-    assert!(decision.notes[0].message.contains("default/first"), "{:?}", decision.notes);
+    assert!(
+        decision.notes[0].message.contains("default/first"),
+        "{:?}",
+        decision.notes
+    );
 }
 
 #[test]
