@@ -33,7 +33,7 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
     host::check_directory(&options.dir)?;
     host::check_agent(mode != Mode::Off)?;
     // Held until the end: two writers of one state file would give an address twice.
-    let _lock = DirLock::take(&options.dir)?;
+    let lock = DirLock::take(&options.dir)?;
     runtime()?.block_on(async {
         let stop = Signals::listen()?.stop();
         let config = options.node.config(&options.common, mode)?;
@@ -42,7 +42,9 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
         let metrics = Metrics::new()?;
         let (_leads, leads_until) = watch::channel(Deadline::Never);
         let controller = controller::term(
-            DirSource::new(&options.dir, &options.common.namespace).quiet(),
+            DirSource::new(&options.dir, &options.common.namespace)
+                .quiet()
+                .keeping(&lock),
             sink.clone(),
             options.common.settings(),
             leads_until,

@@ -58,6 +58,11 @@ impl Manifest {
     pub fn position(&self, field: &str) -> Position {
         self.source.find(field)
     }
+
+    /// The object as it is written, as a document of a file.
+    pub fn text(&self) -> String {
+        format!("---\n{}\n", self.source.to_json())
+    }
 }
 
 impl fmt::Debug for Manifest {

@@ -8,6 +8,7 @@ use api::object::Object;
 use plan::name::ServiceKey;
 use plan::world::Event;
 
+use super::Duties;
 use super::files::{Files, Id};
 use crate::manifest::{self, Problem};
 use crate::source::kinds;
@@ -17,11 +18,15 @@ use crate::state::{self, Holdings, State};
 pub(super) struct Directory {
     dir: PathBuf,
     namespace: String,
+    duties: Duties,
     files: Files,
     told: BTreeMap<Id, Object>,
     holdings: Holdings,
     /// The last good forms of before the start have been told.
     begun: bool,
+    /// It was told that nothing is decided yet.
+    waiting: bool,
+    complete: bool,
     /// The last error of the directory or the state file, so that it is logged once.
     trouble: Option<String>,
     /// Objects that are in more than one file, with the file that does not count.
@@ -33,14 +38,17 @@ pub(super) struct Directory {
 }
 
 impl Directory {
-    pub(super) fn new(dir: &Path, namespace: &str, tells: bool) -> Self {
+    pub(super) fn new(dir: &Path, namespace: &str, duties: Duties) -> Self {
         Self {
             dir: dir.to_owned(),
             namespace: namespace.to_owned(),
-            files: Files::new(dir, tells),
+            duties,
+            files: Files::new(dir, duties),
             told: BTreeMap::new(),
             holdings: Holdings::new(),
             begun: false,
+            waiting: false,
+            complete: false,
             trouble: None,
             doubles: BTreeSet::new(),
             faults: Vec::new(),
@@ -63,6 +71,9 @@ impl Directory {
             Ok((changed, State { services, accepted })) => {
                 self.trouble = None;
                 self.holdings = services;
+                if self.complete {
+                    self.files.settle();
+                }
                 if changed {
                     self.judge();
                 }
@@ -80,6 +91,29 @@ impl Directory {
                 Vec::new()
             }
         }
+    }
+
+    /// Whether all that decisions need has been told. Who allocates decides nothing while addresses
+    /// are held and it is not known what a broken file said before the start: the pool, or the very
+    /// Service, that an address belongs to may have been in it. Once complete, always complete.
+    pub(super) fn is_complete(&mut self) -> bool {
+        if self.complete || !self.begun {
+            return self.complete;
+        }
+        let unknown = self.files.unknown();
+        let Some(file) = unknown.filter(|_| self.duties.keeps && !self.holdings.is_empty()) else {
+            self.complete = true;
+            self.files.settle();
+            return true;
+        };
+        if !std::mem::replace(&mut self.waiting, true) {
+            tracing::error!(
+                file = %file.display(),
+                "the file is broken and it is not known what it said before: no address is given or \
+                 taken back until it is mended or removed; who holds one keeps it"
+            );
+        }
+        false
     }
 
     /// Tells what is wrong between objects, where it is; the planner knows no files.

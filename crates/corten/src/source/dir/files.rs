@@ -10,6 +10,8 @@ use std::time::{Duration, SystemTime};
 use api::object::Object;
 use sha2::{Digest, Sha256};
 
+use super::Duties;
+use super::copies::Copies;
 use crate::manifest::{self, Manifest, Problem};
 
 /// Which object: kind, namespace, name.
@@ -67,22 +69,31 @@ pub(super) struct FileState {
     digest: [u8; 32],
     /// Something in it is wrong, so it does not say what is not there.
     broken: bool,
+    /// It is broken and has no copy, so nobody knows what was in force of it before the start.
+    unknown: bool,
     pub(super) manifests: BTreeMap<Id, Manifest>,
 }
+
+/// What was in force of a file, and whether more of it may have been before the start.
+type Earlier = (BTreeMap<Id, Manifest>, bool);
 
 /// The files of a directory, as last read.
 pub(super) struct Files {
     dir: PathBuf,
-    /// Whether problems are logged.
-    tells: bool,
+    duties: Duties,
+    copies: Copies,
+    /// The copies are those of the files.
+    swept: bool,
     files: BTreeMap<PathBuf, FileState>,
 }
 
 impl Files {
-    pub(super) fn new(dir: &Path, tells: bool) -> Self {
+    pub(super) fn new(dir: &Path, duties: Duties) -> Self {
         Self {
             dir: dir.to_owned(),
-            tells,
+            duties,
+            copies: Copies::of(dir),
+            swept: false,
             files: BTreeMap::new(),
         }
     }
@@ -97,8 +108,14 @@ impl Files {
         self.files.values().any(|file| file.broken)
     }
 
+    /// A broken file of which it is not known what was in force before the start.
+    pub(super) fn unknown(&self) -> Option<&PathBuf> {
+        let mut files = self.files.iter();
+        files.find_map(|(path, file)| file.unknown.then_some(path))
+    }
+
     pub(super) fn tell(&self, problem: &Problem) {
-        if self.tells {
+        if self.duties.tells {
             tracing::error!("{problem}");
         }
     }
@@ -109,6 +126,12 @@ impl Files {
         let before = self.files.len();
         self.files.retain(|path, _| found.contains_key(path));
         let mut changed = self.files.len() != before;
+        if self.duties.keeps && (changed || !self.swept) {
+            let swept = self
+                .copies
+                .sweep(|name| found.contains_key(&self.dir.join(name)));
+            self.swept = self.done("removed", swept);
+        }
         for (path, stamp) in found {
             let known = self.files.remove(&path);
             let (state, new) = match known {
@@ -155,27 +178,29 @@ impl Files {
     ) -> Option<(FileState, bool)> {
         let settled = stamp.is_settled();
         let name = path.display().to_string();
+        let mut earlier = None;
         let (digest, parsed) = match fs::read(path) {
             Ok(bytes) => {
                 let digest: [u8; 32] = Sha256::digest(&bytes).into();
                 if let Some(known) = known.as_ref().filter(|known| known.digest == digest) {
                     let manifests = known.manifests.clone();
-                    let broken = known.broken;
+                    let (broken, unknown) = (known.broken, known.unknown);
                     let state = FileState {
                         stamp,
                         settled,
                         digest,
                         broken,
+                        unknown,
                         manifests,
                     };
                     return Some((state, false));
                 }
                 let mut parsed = manifest::parse(&name, &bytes);
-                let emptied = bytes.is_empty()
-                    && known
-                        .as_ref()
-                        .is_some_and(|known| !known.manifests.is_empty());
-                if emptied {
+                if bytes.is_empty() || !parsed.problems.is_empty() {
+                    earlier = self.earlier(path, known);
+                }
+                let had_objects = |(manifests, _): &Earlier| !manifests.is_empty();
+                if bytes.is_empty() && earlier.as_ref().is_some_and(had_objects) {
                     // A full disk or an editor under way leaves this; nobody means it.
                     parsed.problems.push(problem(
                         &name,
@@ -187,6 +212,7 @@ impl Files {
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
             Err(error) => {
+                earlier = self.earlier(path, known);
                 let parsed = manifest::Parsed {
                     problems: vec![problem(
                         &name,
@@ -202,14 +228,13 @@ impl Files {
             self.tell(problem);
         }
         let broken = !parsed.problems.is_empty();
-        let mut manifests: BTreeMap<Id, Manifest> = parsed
-            .manifests
-            .into_iter()
-            .map(|manifest| (id(&manifest.object), manifest))
-            .collect();
+        let mut manifests = by_id(parsed.manifests);
+        let mut unknown = false;
         if broken {
             // What a broken document meant to replace stays in force.
-            for (id, manifest) in known.map(|known| known.manifests).unwrap_or_default() {
+            let (earlier, never_known) = earlier.unwrap_or((BTreeMap::new(), true));
+            unknown = never_known;
+            for (id, manifest) in earlier {
                 manifests.entry(id).or_insert(manifest);
             }
         }
@@ -218,10 +243,68 @@ impl Files {
             settled,
             digest,
             broken,
+            unknown,
             manifests,
         };
+        if !unknown {
+            self.copy(path, &state);
+        }
         Some((state, true))
     }
+
+    /// From now on nothing that is in force came from what is not known: what a file says that was
+    /// never understood is new when it is understood.
+    pub(super) fn settle(&mut self) {
+        for (path, file) in &self.files {
+            if file.unknown {
+                self.copy(path, file);
+            }
+        }
+        for file in self.files.values_mut() {
+            file.unknown = false;
+        }
+    }
+
+    fn copy(&self, path: &Path, file: &FileState) {
+        if self.duties.keeps {
+            let text: String = file.manifests.values().map(Manifest::text).collect();
+            self.done("written", self.copies.store(path, text.as_bytes()));
+        }
+    }
+
+    /// What was in force of the file so far, in this process or before it started.
+    fn earlier(&self, path: &Path, known: Option<FileState>) -> Option<Earlier> {
+        if let Some(known) = known {
+            return Some((known.manifests, known.unknown));
+        }
+        let bytes = self.copies.load(path)?;
+        let manifests = manifest::parse(&path.display().to_string(), &bytes).manifests;
+        if self.duties.tells {
+            tracing::info!(
+                file = %path.display(), objects = manifests.len(),
+                "what the file said before this start stays in force until it is mended"
+            );
+        }
+        Some((by_id(manifests), false))
+    }
+
+    /// Whether something was done to the copies; tells why not.
+    fn done(&self, what: &str, result: io::Result<()>) -> bool {
+        if let Err(error) = &result {
+            tracing::warn!(
+                dir = %self.dir.display(), %error,
+                "copies of good files not {what}; a file that is broken at the next start may be lost"
+            );
+        }
+        result.is_ok()
+    }
+}
+
+fn by_id(manifests: Vec<Manifest>) -> BTreeMap<Id, Manifest> {
+    let pairs = manifests.into_iter();
+    pairs
+        .map(|manifest| (id(&manifest.object), manifest))
+        .collect()
 }
 
 fn problem(file: &str, message: &str, remedy: &str) -> Problem {

@@ -3,8 +3,9 @@
 //! Every `*.yaml`, `*.yml` and `*.json` in the directory itself is read; Services get their status
 //! from the state file, as an API server would have it. The directory is watched: an edit takes
 //! effect at once. What is broken is reported with file, line and field, and what it replaced stays
-//! in force.
+//! in force, over a restart too: `corten run` keeps a copy of what is in force of each file.
 
+mod copies;
 mod directory;
 mod files;
 
@@ -35,7 +36,17 @@ const FALLBACK: Duration = Duration::from_secs(5);
 pub struct DirSource {
     dir: PathBuf,
     namespace: String,
+    duties: Duties,
+}
+
+/// What a source does besides reading.
+#[derive(Clone, Copy, Debug)]
+struct Duties {
+    /// Logs problems.
     tells: bool,
+    /// Keeps copies of what is in force; the process has the directory's lock, and decides by what is
+    /// read who holds which address.
+    keeps: bool,
 }
 
 impl DirSource {
@@ -44,14 +55,25 @@ impl DirSource {
         Self {
             dir: dir.to_owned(),
             namespace: namespace.to_owned(),
-            tells: true,
+            duties: Duties {
+                tells: true,
+                keeps: false,
+            },
         }
     }
 
     /// Logs no problems, since another source of the same directory does.
     #[must_use]
     pub fn quiet(mut self) -> Self {
-        self.tells = false;
+        self.duties.tells = false;
+        self
+    }
+
+    /// Keeps copies of what is in force for the next start, and does not say that all is known while
+    /// what a broken file said is not.
+    #[must_use]
+    pub fn keeping(mut self, _lock: &DirLock) -> Self {
+        self.duties.keeps = true;
         self
     }
 }
@@ -122,8 +144,8 @@ impl Source for DirSource {
     async fn run(self, out: mpsc::Sender<Event>) -> Stopped {
         let (changed_in, mut changed) = mpsc::channel(1);
         let mut watch = Watch::new(&self.dir, changed_in);
-        let mut directory = Directory::new(&self.dir, &self.namespace, self.tells);
-        let mut first = true;
+        let mut directory = Directory::new(&self.dir, &self.namespace, self.duties);
+        let mut synced = false;
         loop {
             watch.watch_state();
             let read = tokio::task::spawn_blocking(move || {
@@ -134,7 +156,9 @@ impl Source for DirSource {
                 return Stopped;
             };
             directory = read;
-            let synced = std::mem::take(&mut first).then_some(Event::Synced);
+            let complete = !synced && directory.is_complete();
+            synced |= complete;
+            let synced = complete.then_some(Event::Synced);
             for event in events.into_iter().chain(synced) {
                 if let Err(stopped) = tell(&out, event).await {
                     return stopped;

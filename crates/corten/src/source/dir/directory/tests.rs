@@ -19,7 +19,11 @@ impl Folder {
     }
 
     fn directory(&self) -> Directory {
-        Directory::new(&self.0, "metallb-system", true)
+        let duties = Duties {
+            tells: true,
+            keeps: true,
+        };
+        Directory::new(&self.0, "metallb-system", duties)
     }
 }
 
@@ -145,4 +149,73 @@ fn holdings_of_services_that_went_unnoticed_are_told_once_no_file_is_broken() {
     fs::remove_file(folder.0.join("b.yaml")).expect("removed");
     assert_eq!(told(directory.read()), ["-b"]);
     assert_eq!(told(directory.read()), [""; 0]);
+}
+
+/// A start anew with a broken file goes on with what it said, and with what is new in it.
+#[test]
+fn a_broken_file_means_what_it_said_before_the_start() {
+    let folder = Folder::new("copies");
+    folder.write("a.yaml", &(service("a", 80) + &service("b", 80)));
+    folder.write("c.yaml", &service("c", 80));
+    assert_eq!(told(folder.directory().read()), ["+a", "+b", "+c"]);
+    folder.write("a.yaml", &(service("a", 81) + "spec: {"));
+    let mut directory = folder.directory();
+    assert_eq!(told(directory.read()), ["+a", "+b", "+c"], "broken");
+    assert!(directory.is_complete());
+    for (file, text) in [("a.yaml", "}{"), ("c.yaml", "")] {
+        folder.write(file, text);
+        assert_eq!(
+            told(folder.directory().read()),
+            ["+a", "+b", "+c"],
+            "{file}"
+        );
+    }
+    folder.write("a.yaml", &service("a", 81));
+    folder.write("c.yaml", "# nothing\n");
+    assert_eq!(told(directory.read()), ["-b", "-c"], "mended");
+    assert_eq!(told(folder.directory().read()), ["+a"], "mended, anew");
+    // Without its file a copy is nothing.
+    fs::remove_file(folder.0.join("a.yaml")).expect("removed");
+    assert_eq!(told(directory.read()), ["-a"]);
+    folder.write("a.yaml", "}{");
+    assert_eq!(told(folder.directory().read()), [""; 0]);
+}
+
+#[test]
+fn nothing_is_decided_while_what_a_broken_file_said_is_not_known() {
+    let folder = Folder::new("unknown");
+    let copy = folder.0.join(".corten/good/a.yaml");
+    folder.write("a.yaml", "}{");
+    let mut directory = folder.directory();
+    directory.read();
+    assert!(directory.is_complete(), "nobody holds an address");
+    let holding = ("default/a".to_owned(), Holding::default());
+    let state = State {
+        services: Holdings::from([holding]),
+        ..State::default()
+    };
+    state::store(&folder.0, &state).expect("stored");
+    folder.write("a.yaml", &service("a", 80));
+    folder.directory().read();
+    let good = fs::read(&copy).expect("a copy");
+    folder.write("a.yaml", "}{");
+    for copied in [None, Some(&good[..good.len() - 1]), Some(b"\n"), Some(b"")] {
+        match copied {
+            Some(copied) => fs::write(&copy, copied).expect("written"),
+            None => fs::remove_file(&copy).expect("removed"),
+        }
+        let mut directory = folder.directory();
+        assert!(!directory.is_complete(), "not read yet");
+        assert_eq!(told(directory.read()), [""; 0]);
+        assert!(!directory.is_complete(), "{copied:?}");
+        // Another fault is no mending.
+        folder.write("a.yaml", "{");
+        directory.read();
+        assert!(!directory.is_complete(), "{copied:?}");
+    }
+    let mut directory = folder.directory();
+    directory.read();
+    folder.write("a.yaml", &service("a", 80));
+    assert_eq!(told(directory.read()), ["+a"]);
+    assert!(directory.is_complete(), "mended");
 }
