@@ -2,6 +2,7 @@
 
 mod edits;
 mod families;
+mod forms;
 mod leaving;
 mod links;
 mod local;
