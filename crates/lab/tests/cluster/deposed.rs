@@ -139,8 +139,8 @@ fn a_deposed_leaders_write_changes_nothing_on_the_wire() {
         asked?;
         pages?;
         assert_eq!(stage.addresses(HOLDER).await, ["10.0.0.150"]);
-        let pods = watched.pods.borrow();
-        assert_eq!(*pods, BTreeSet::from(["pod-1".to_owned()]));
+        let pods = watched.pods.take();
+        assert_eq!(pods, BTreeSet::from(["pod-1".to_owned()]));
         stage.say(format!(
             "{} rounds of ARP, {} pages: never two announcers, never the other Service",
             watched.asked.get(),
