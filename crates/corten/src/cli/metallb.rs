@@ -124,3 +124,50 @@ impl Controller {
         self.both.tell();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use crate::cli::Cli;
+
+    /// Every flag of MetalLB's two processes, as a manifest may have it.
+    const BOTH: &str = "--port=7472 --log-level=info --lb-class= --pprof-bind-address=:6060 \
+        --tls-min-version=VersionTLS12 --tls-curve-preferences=29,23 --metrics-cert-dir= \
+        --tls-cipher-suites=TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256 --health-probe-port=17472 \
+        --namespace=metallb-system --pod-name=p";
+    const CONTROLLER: &str = "--ml-secret-name=memberlist --deployment=controller \
+        --webhook-mode=onlywebhook --webhook-secret=metallb-webhook-cert --webhook-http2 \
+        --cert-service-name=metallb-webhook-service --cert-dir=/tmp/certs \
+        --disable-cert-rotation=true";
+    const SPEAKER: &str = "--node-name=n1 --host=10.0.0.1 --ml-bindaddr=10.0.0.1 \
+        --ml-bindport=7946 --ml-labels=app=metallb --ml-secret-key-path=/etc/ml_secret_key \
+        --ml-wan-config=false --ignore-exclude-lb=false --bgp-debounce-timeout=3000 \
+        --frrk8s-namespace=frr --frrk8s-secret-passthrough=true";
+
+    fn parse(command: &str, flags: &[&str]) -> Result<Cli, clap::Error> {
+        let words = flags.iter().flat_map(|flags| flags.split_whitespace());
+        Cli::try_parse_from(["corten", command].into_iter().chain(words))
+    }
+
+    #[test]
+    fn metallb_s_flags_are_accepted() {
+        for (command, flags) in [("controller", CONTROLLER), ("agent", SPEAKER)] {
+            if let Err(error) = parse(command, &[BOTH, flags]) {
+                panic!("{command}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn unknown_ones_and_bad_values_are_not() {
+        for flags in [
+            "--prot=9120",
+            "--port=many",
+            "--webhook-mode=on",
+            "--webhook-http2=maybe",
+        ] {
+            assert!(parse("controller", &[flags]).is_err(), "{flags}");
+        }
+    }
+}

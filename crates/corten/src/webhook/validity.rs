@@ -71,7 +71,7 @@ impl<'a> Reader<'a> {
         self.take(1)?
             .first()
             .copied()
-            .ok_or(self.error("end of data"))
+            .ok_or_else(|| self.error("end of data"))
     }
 
     /// Tag and contents of the next element.

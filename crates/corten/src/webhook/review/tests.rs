@@ -160,18 +160,24 @@ fn pools_that_overlap_are_refused_on_create_and_update() {
 #[test]
 fn a_bad_object_that_exists_holds_nothing_else_up() {
     let bad = pool("bad", "1.1.1.300/24");
-    passes(create(&pool("good", "1.1.1.0/24"), &[bad.clone()]));
+    passes(create(
+        &pool("good", "1.1.1.0/24"),
+        std::slice::from_ref(&bad),
+    ));
     refused(create(&bad, &[]), &["spec.addresses[0]"]);
     // Labels and finalizers of the bad one may change; its spec only for the better.
     let mut labelled = bad.clone();
     labelled["metadata"]["finalizers"] = json!([]);
     labelled["metadata"]["annotations"] = json!({"a": "b"});
-    passes(update(&labelled, &[bad.clone()]));
+    passes(update(&labelled, std::slice::from_ref(&bad)));
     refused(
-        update(&pool("bad", "1.1.1.301/24"), &[bad.clone()]),
+        update(&pool("bad", "1.1.1.301/24"), std::slice::from_ref(&bad)),
         &["spec.addresses[0]"],
     );
-    passes(update(&pool("bad", "1.1.2.0/24"), &[bad.clone()]));
+    passes(update(
+        &pool("bad", "1.1.2.0/24"),
+        std::slice::from_ref(&bad),
+    ));
     let mut going = pool("bad", "1.1.1.302/24");
     going["metadata"]["deletionTimestamp"] = json!("2026-06-01T00:00:00Z");
     passes(update(&going, &[bad]));
