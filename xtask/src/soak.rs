@@ -74,7 +74,7 @@ mod tests {
     fn arguments() {
         let plan = |line: &str| {
             let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
-            super::plan(&words)
+            plan(&words)
         };
         assert_eq!(plan(""), Some(Plan::Kills(200)));
         assert_eq!(plan("--kills 7"), Some(Plan::Kills(7)));

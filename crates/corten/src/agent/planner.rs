@@ -175,6 +175,10 @@ impl Planner {
                 crate::report::log_verdict(object, verdict);
             }
         }
+        if !dirty.objects.is_empty() || !self.adopted {
+            let verdicts = self.world.verdicts().values();
+            self.parts.metrics.set_config(verdicts);
+        }
         self.parts.statuses.judge(&self.world, &dirty);
         if dirty.members {
             self.meet().await;
