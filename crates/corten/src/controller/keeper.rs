@@ -31,7 +31,7 @@ pub(super) async fn run<K: Sink>(
                 }
                 Err(error) => {
                     tracing::warn!(
-                        error = &error as &dyn std::error::Error,
+                        error = crate::cli::chain(&error),
                         "last good forms not kept; trying again"
                     );
                     tokio::time::sleep(backoff.next()).await;

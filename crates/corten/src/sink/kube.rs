@@ -253,7 +253,9 @@ impl Sink for KubeSink {
             "apiVersion": AcceptedConfig::api_version(),
             "kind": AcceptedConfig::KIND,
             "metadata": { "name": AcceptedConfig::NAME, "namespace": &*self.namespace },
-            "spec": accepted,
+            // Written out where it is empty: an apply that leaves it out makes spec null, which is
+            // refused.
+            "spec": { "objects": accepted.objects },
         });
         let params = PatchParams::apply(MANAGER).force();
         let request = Request::new(path::<AcceptedConfig>(Some(&self.namespace)))

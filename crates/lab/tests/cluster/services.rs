@@ -31,7 +31,7 @@ fn configuration_and_requests() {
 }
 
 /// Waits for a log line with all these words.
-async fn logged(process: &Process, words: &[&str]) -> Result<String, WaitError> {
+pub(crate) async fn logged(process: &Process, words: &[&str]) -> Result<String, WaitError> {
     wait_for(SOON, &format!("a log line with {words:?}"), async || {
         let log = process.log();
         let mut lines = log.lines();
@@ -41,7 +41,7 @@ async fn logged(process: &Process, words: &[&str]) -> Result<String, WaitError> 
     .await
 }
 
-fn pool(name: &str, addresses: &str) -> String {
+pub(crate) fn pool(name: &str, addresses: &str) -> String {
     format!(
         "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\n\
          metadata: {{name: {name}, namespace: metallb-system}}\n\
@@ -49,7 +49,7 @@ fn pool(name: &str, addresses: &str) -> String {
     )
 }
 
-fn service(name: &str, annotations: &str, spec: &str) -> String {
+pub(crate) fn service(name: &str, annotations: &str, spec: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, annotations: {{{annotations}}}}}\n\
          spec: {{type: LoadBalancer, selector: {{app: myapp}}, {spec}}}\n"
