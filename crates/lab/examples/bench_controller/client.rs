@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 
 type Fault = Box<dyn Error + Send + Sync>;
 
-/// Requests at a time: as many as the controller has status writes on their way.
-const WORKERS: usize = 16;
+/// Requests at a time: as many as the controller has on their way, 16 statuses and 8 events.
+const WORKERS: usize = 24;
 
 /// What is done for each Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
