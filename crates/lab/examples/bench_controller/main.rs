@@ -226,7 +226,13 @@ impl Stage {
             .arg("controller")
             .arg("--kubeconfig")
             .arg(self.plane.kubeconfig(Account::Controller))
-            .args(["--pod-name", "bench", "--no-http", "--webhook-mode", "disabled"]);
+            .args([
+                "--pod-name",
+                "bench",
+                "--no-http",
+                "--webhook-mode",
+                "disabled",
+            ]);
         Ok(self.host.spawn("controller", command)?)
     }
 
