@@ -84,7 +84,11 @@ fn namespaces() -> BTreeSet<u64> {
 
 fn start(mark: &str) -> Option<Child> {
     let program = std::env::current_exe().expect("own program");
-    let mut child = Command::new(program)
+    // A shell without job control starts its background processes with SIGINT ignored, and that is
+    // handed down: here it must have its effect.
+    let mut child = Command::new("env")
+        .arg("--default-signal=INT,TERM,HUP")
+        .arg(program)
         .args(["victim", "--exact", "--nocapture"])
         .env(MARK, mark)
         .stdout(Stdio::piped())

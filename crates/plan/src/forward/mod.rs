@@ -3,7 +3,7 @@
 //! [`ServicePort`] is the desired state of one port of one Service in one family on one node; it
 //! has no choices left in it. Back ends (`dataplane`) bring it to the kernel.
 //!
-//! [`compile`] turns one into [`Elements`] of the flat rule set (`spec/dataplane.md` §2.3);
+//! [`compile()`] turns one into [`Elements`] of the flat rule set (`spec/dataplane.md` §2.3);
 //! [`Table`] holds them all and says what a change changes; [`Tracer`] walks a packet through.
 
 mod compile;

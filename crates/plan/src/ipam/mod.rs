@@ -2,7 +2,7 @@
 //!
 //! [`Allocator`] is the index of everything recorded: pools, allocations, and the Services that
 //! wait for an address. It lives inside World and changes only by [`Allocator::set_pools`],
-//! [`Allocator::record`] and [`Allocator::commit`]. [`decide`] reads it and a Service and proposes
+//! [`Allocator::record`] and [`Allocator::commit`]. [`decide()`] reads it and a Service and proposes
 //! a [`Decision`]; committing that decision and deciding again proposes nothing new.
 //!
 //! The rules are MetalLB's (its controller and allocator, release 0.16), the texts of its events
