@@ -7,7 +7,7 @@ use std::{
 
 use crate::ethernet::Mac;
 
-/// `ff02::1:ffXX:XXXX` with the address's last 24 bits.
+/// `ff02::1:ff00:0/104` with the address's last 24 bits (RFC 4291 §2.7.1).
 pub fn solicited_node(ip: Ipv6Addr) -> Ipv6Addr {
     let [.., a, b] = ip.segments();
     Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | (a & 0xff), b)
