@@ -111,31 +111,41 @@ impl Lab {
 
     /// Servers on every pod address that answer "own address, peer's address".
     pub(crate) fn serve(&self, port: u16) {
-        for host in 2..10u16 {
-            for address in [format!("10.1.0.{host}"), format!("fd01::{host}")] {
-                let at = SocketAddr::new(address.parse().expect("address"), port);
-                let (tcp, udp) = self
-                    .pods
-                    .run(|| (TcpListener::bind(at), UdpSocket::bind(at)))
-                    .expect("enter");
-                let (tcp, udp) = (tcp.expect("listen"), udp.expect("bind"));
-                std::thread::spawn(move || {
-                    for stream in tcp.incoming() {
-                        let Ok(mut stream) = stream else { continue };
-                        let Ok(peer) = stream.peer_addr() else {
-                            continue;
-                        };
-                        let _ = write!(stream, "{at} {peer}");
-                    }
-                });
-                std::thread::spawn(move || {
-                    let mut buffer = [0; 64];
-                    while let Ok((_, peer)) = udp.recv_from(&mut buffer) {
-                        let _ = udp.send_to(format!("{at} {peer}").as_bytes(), peer);
-                    }
-                });
-            }
+        let of_host = |host| [format!("10.1.0.{host}"), format!("fd01::{host}")];
+        for address in (2..10u16).flat_map(of_host) {
+            self.serve_at(SocketAddr::new(address.parse().expect("address"), port));
         }
+    }
+
+    /// More pods: `addresses` lead to the pods' namespace, and servers answer there too.
+    pub(crate) fn serve_more(&self, addresses: impl IntoIterator<Item = SocketAddr>) {
+        for at in addresses {
+            ip(&format!("-n pods addr add {}/32 dev lo", at.ip()));
+            self.serve_at(at);
+        }
+    }
+
+    fn serve_at(&self, at: SocketAddr) {
+        let (tcp, udp) = self
+            .pods
+            .run(|| (TcpListener::bind(at), UdpSocket::bind(at)))
+            .expect("enter");
+        let (tcp, udp) = (tcp.expect("listen"), udp.expect("bind"));
+        std::thread::spawn(move || {
+            for stream in tcp.incoming() {
+                let Ok(mut stream) = stream else { continue };
+                let Ok(peer) = stream.peer_addr() else {
+                    continue;
+                };
+                let _ = write!(stream, "{at} {peer}");
+            }
+        });
+        std::thread::spawn(move || {
+            let mut buffer = [0; 64];
+            while let Ok((_, peer)) = udp.recv_from(&mut buffer) {
+                let _ = udp.send_to(format!("{at} {peer}").as_bytes(), peer);
+            }
+        });
     }
 }
 
