@@ -112,6 +112,8 @@ impl Stage {
             .arg("--kubeconfig")
             .arg(self.plane.kubeconfig(Account::Controller))
             .args(["--pod-name", host.name(), "--log-level", "debug"])
+            // tests/webhook has its rights and its Service.
+            .args(["--webhook-mode", "disabled"])
             .args(["--http-address", "127.0.0.1:17472"]);
         host.spawn("controller", command)
     }
