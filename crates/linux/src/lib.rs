@@ -5,3 +5,4 @@ pub mod namespace;
 pub mod netlink;
 pub mod nft;
 pub mod packet;
+pub mod tcp;
