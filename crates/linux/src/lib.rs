@@ -1,8 +1,10 @@
 //! Kernel verbs: namespaces, netlink, sockets, nf_tables. The only crate with `unsafe`.
 
 pub mod capture;
+pub mod datagram;
 pub mod namespace;
 pub mod netlink;
 pub mod nft;
+mod option;
 pub mod packet;
 pub mod tcp;

@@ -2,7 +2,7 @@
 
 use std::{io, net::IpAddr, os::fd::AsRawFd};
 
-use super::set_option;
+use crate::option;
 
 /// The longest password that the kernel takes, in bytes.
 pub const MAX_PASSWORD: usize = libc::TCP_MD5SIG_MAXKEYLEN;
@@ -52,7 +52,7 @@ pub fn set_password(
         Some(_) => libc::TCP_MD5SIG_EXT,
         None => libc::TCP_MD5SIG,
     };
-    set_option(socket, libc::IPPROTO_TCP, name, &signature)
+    option::set(socket, libc::IPPROTO_TCP, name, &signature)
 }
 
 fn storage(ip: IpAddr) -> libc::sockaddr_storage {

@@ -10,12 +10,13 @@ mod tests;
 use std::{
     io,
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
-    os::fd::AsRawFd,
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
 
 pub use md5::{MAX_PASSWORD, set_password};
+
+use crate::option;
 
 /// Network control (RFC 4271 names no value; routers use IP precedence 6).
 const NETWORK_CONTROL: u32 = 0xc0;
@@ -139,28 +140,5 @@ fn set_min_ttl(socket: &Socket, family: IpAddr, min_ttl: u8) -> io::Result<()> {
         IpAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MINTTL),
         IpAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT),
     };
-    set_option(socket, level, name, &libc::c_int::from(min_ttl))
-}
-
-/// `setsockopt(2)` with a plain value.
-fn set_option<T: Copy>(
-    socket: &impl AsRawFd,
-    level: libc::c_int,
-    name: libc::c_int,
-    value: &T,
-) -> io::Result<()> {
-    // SAFETY: `value` is alive during the call and of the length given; the kernel only reads it.
-    let done = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            level,
-            name,
-            std::ptr::from_ref(value).cast(),
-            size_of::<T>() as libc::socklen_t,
-        )
-    };
-    if done < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
+    option::set(socket, level, name, &libc::c_int::from(min_ttl))
 }
