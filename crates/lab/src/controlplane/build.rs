@@ -1,5 +1,5 @@
-//! Finds or builds the control plane's binary (`lab/controlplane`, a Go
-//! program) and keeps it under the repository's `target/`.
+//! Finds or builds the Go programs that tests run (`lab/controlplane`,
+//! `lab/metallb`) and keeps them under the repository's `target/`.
 //!
 //! The build downloads Go modules, so it belongs before a sandbox is entered:
 //! inside there is no network. Of several test processes one builds and the
@@ -13,9 +13,43 @@ use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 
-/// What the program's version commands and `/version` report.
+/// What the control plane's version commands and `/version` report.
 const VERSION: &str = "v1.36.3";
-const SOURCES: [&str; 3] = ["go.mod", "go.sum", "main.go"];
+
+/// A program in Go: a module in `lab/NAME`, whose binary is `target/NAME/NAME`.
+struct Program {
+    name: &'static str,
+    /// What a person calls it.
+    title: &'static str,
+    /// How long a build from empty caches takes.
+    takes: &'static str,
+    /// What `go build` builds.
+    package: &'static str,
+    /// The files in its folder that shape the binary.
+    sources: &'static [&'static str],
+    linker_flags: fn() -> String,
+}
+
+/// Kubernetes' control plane.
+const CONTROL_PLANE: Program = Program {
+    name: "controlplane",
+    title: "the Kubernetes control plane",
+    takes: "7 minutes",
+    package: ".",
+    sources: &["go.mod", "go.sum", "main.go"],
+    linker_flags: version_flags,
+};
+
+/// MetalLB's controller, as its module has it.
+const METALLB: Program = Program {
+    name: "metallb",
+    title: "MetalLB's controller",
+    takes: "3 minutes",
+    package: "go.universe.tf/metallb/controller",
+    sources: &["go.mod", "go.sum"],
+    linker_flags: || "-s -w".to_owned(),
+};
+
 /// How often a running build says how far it is.
 const PROGRESS: Duration = Duration::from_secs(15);
 
@@ -23,14 +57,18 @@ const PROGRESS: Duration = Duration::from_secs(15);
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
     /// A tool is missing: whoever needs the control plane is skipped.
-    #[error("the Kubernetes control plane cannot be built here: {reason}")]
+    #[error("{program} cannot be built here: {reason}")]
     Missing {
+        /// What cannot be built.
+        program: &'static str,
         /// What is missing and which version is wanted.
         reason: String,
     },
     /// Go ran and failed.
-    #[error("`go build` in lab/controlplane failed ({status}):\n{output}")]
+    #[error("`go build` in lab/{program} failed ({status}):\n{output}")]
     Failed {
+        /// Its folder.
+        program: &'static str,
         /// Its exit status.
         status: std::process::ExitStatus,
         /// The end of what it printed.
@@ -55,14 +93,15 @@ pub enum BuildError {
 /// [`BuildError::Missing`] without Go of the version that `go.mod` asks for
 /// and without a binary of these sources; otherwise what failed.
 pub fn ensure_built() -> Result<PathBuf, BuildError> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    Build {
-        sources: root.join("lab/controlplane"),
-        target: root.join("target/controlplane"),
-        go: "go".into(),
-        say,
-    }
-    .ensure()
+    Build::of(&CONTROL_PLANE).ensure()
+}
+
+/// The same for MetalLB's controller, which the differential test runs beside Corten's.
+///
+/// # Errors
+/// As [`ensure_built`].
+pub fn ensure_metallb_built() -> Result<PathBuf, BuildError> {
+    Build::of(&METALLB).ensure()
 }
 
 /// The binary for a test that needs it, or `None` when the test is to be
@@ -87,7 +126,20 @@ pub fn ensure_built() -> Result<PathBuf, BuildError> {
 /// When the build fails, and with `CI=true` also where it would skip.
 #[must_use]
 pub fn binary_or_skip(test: &str) -> Option<PathBuf> {
-    match ensure_built() {
+    or_skip(test, ensure_built())
+}
+
+/// The same for MetalLB's controller.
+///
+/// # Panics
+/// As [`binary_or_skip`].
+#[must_use]
+pub fn metallb_or_skip(test: &str) -> Option<PathBuf> {
+    or_skip(test, ensure_metallb_built())
+}
+
+fn or_skip(test: &str, built: Result<PathBuf, BuildError>) -> Option<PathBuf> {
+    match built {
         Ok(binary) => Some(binary),
         Err(missing @ BuildError::Missing { .. }) => {
             let ci = std::env::var("CI").as_deref() == Ok("true");
@@ -102,6 +154,7 @@ pub fn binary_or_skip(test: &str) -> Option<PathBuf> {
 
 /// Where a build reads and writes; a value so that tests can have their own.
 struct Build {
+    program: &'static Program,
     sources: PathBuf,
     target: PathBuf,
     go: PathBuf,
@@ -110,6 +163,17 @@ struct Build {
 }
 
 impl Build {
+    fn of(program: &'static Program) -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        Self {
+            program,
+            sources: root.join("lab").join(program.name),
+            target: root.join("target").join(program.name),
+            go: "go".into(),
+            say,
+        }
+    }
+
     fn ensure(&self) -> Result<PathBuf, BuildError> {
         fs::create_dir_all(&self.target).map_err(at(&self.target))?;
         let target = self.target.canonicalize().map_err(at(&self.target))?;
@@ -118,7 +182,7 @@ impl Build {
             .and_then(|file| file.lock().map(|()| file))
             .map_err(at(&lock))?;
 
-        let (binary, key) = (target.join("controlplane"), target.join("key"));
+        let (binary, key) = (target.join(self.program.name), target.join("key"));
         let sources = self.digest()?;
         let go = self.go_version();
         let kept = fs::read_to_string(&key).unwrap_or_default();
@@ -132,8 +196,11 @@ impl Build {
             return Ok(binary);
         }
 
-        let go = go.map_err(|reason| BuildError::Missing { reason })?;
-        let new = target.join("controlplane.new");
+        let go = go.map_err(|reason| BuildError::Missing {
+            program: self.program.title,
+            reason,
+        })?;
+        let new = target.join(format!("{}.new", self.program.name));
         self.build(&new)?;
         // The key goes first and comes last: killed in between, it is built again.
         match fs::remove_file(&key) {
@@ -148,13 +215,13 @@ impl Build {
     /// Digest of all that shapes the binary but the Go version.
     fn digest(&self) -> Result<String, BuildError> {
         let mut hash = Sha256::new();
-        for name in SOURCES {
+        for name in self.program.sources {
             let path = self.sources.join(name);
             let content = fs::read(&path).map_err(at(&path))?;
             hash.update(format!("{name} {}\n", content.len()));
             hash.update(content);
         }
-        hash.update(linker_flags());
+        hash.update((self.program.linker_flags)());
         Ok(hash
             .finalize()
             .iter()
@@ -189,14 +256,15 @@ impl Build {
     }
 
     fn build(&self, output: &Path) -> Result<(), BuildError> {
-        (self.say)("building the Kubernetes control plane: once, about 7 minutes on 2 cores");
+        let Program { title, takes, .. } = self.program;
+        (self.say)(&format!("building {title}: once, about {takes} on 2 cores"));
         let started = Instant::now();
         let mut go = Command::new(&self.go)
             .args(["build", "-v", "-trimpath", "-buildvcs=false", "-ldflags"])
-            .arg(linker_flags())
+            .arg((self.program.linker_flags)())
             .arg("-o")
             .arg(output)
-            .arg(".")
+            .arg(self.program.package)
             .env("CGO_ENABLED", "0")
             .current_dir(&self.sources)
             .stdin(Stdio::null())
@@ -224,6 +292,7 @@ impl Build {
         if !status.success() {
             let end = lines.len().saturating_sub(20);
             return Err(BuildError::Failed {
+                program: self.program.name,
                 status,
                 output: lines.split_off(end).join("\n"),
             });
@@ -233,7 +302,7 @@ impl Build {
     }
 }
 
-fn linker_flags() -> String {
+fn version_flags() -> String {
     let package = "k8s.io/component-base/version";
     let (major, minor) = ("1", "36");
     format!(
@@ -274,7 +343,7 @@ mod tests {
         fn new(name: &str) -> Self {
             let path = std::env::temp_dir().join(format!("lab-{name}-{}", std::process::id()));
             fs::create_dir_all(path.join("sources")).unwrap();
-            for file in SOURCES {
+            for file in CONTROL_PLANE.sources {
                 fs::write(path.join("sources").join(file), "go 1.26.0\n").unwrap();
             }
             Self(path)
@@ -300,6 +369,7 @@ mod tests {
                 .status();
             assert!(written.unwrap().success());
             Build {
+                program: &CONTROL_PLANE,
                 sources: self.0.join("sources"),
                 target: self.0.join("target"),
                 go,
@@ -349,14 +419,14 @@ mod tests {
         absent.go = folder.0.join("no-such-go");
         let error = absent.ensure().unwrap_err();
         assert!(
-            matches!(&error, BuildError::Missing { reason } if reason.contains("Go 1.26.0 or later")),
+            matches!(&error, BuildError::Missing { reason, .. } if reason.contains("Go 1.26.0 or later")),
             "{error}"
         );
 
         let old = folder.build("go1.19.8");
         let error = old.ensure().unwrap_err();
         assert!(
-            matches!(&error, BuildError::Missing { reason } if reason.contains("go1.19.8")),
+            matches!(&error, BuildError::Missing { reason, .. } if reason.contains("go1.19.8")),
             "{error}"
         );
 

@@ -4,7 +4,7 @@
 //! There are no kubelets: the lab plays them ([`Api::create_node`],
 //! [`Api::run_pod`]), and the real controllers react as in a cluster.
 //!
-//! Owns: the folder `controlplane` in the lab's (kubeconfigs, certificates);
+//! Owns: the folder `HOST-controlplane` in the lab's (kubeconfigs, certificates);
 //! its processes, whose logs are beside those of the lab's other processes and
 //! which end with the value, and in any case with the sandbox. The binary is
 //! that of `lab/controlplane`; see [`ensure_built`].
@@ -29,7 +29,7 @@ use std::process::{Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 pub use api::{Api, ApiError, Patch};
-pub use build::{BuildError, binary_or_skip, ensure_built};
+pub use build::{BuildError, binary_or_skip, ensure_built, ensure_metallb_built, metallb_or_skip};
 pub use files::Account;
 pub use kubelet::PodName;
 
@@ -95,7 +95,7 @@ impl ControlPlane {
     /// the namespace `default` exists.
     ///
     /// `binary` is what [`ensure_built`] gave; `address` one of the host's
-    /// that the other hosts reach. One to a lab.
+    /// that the other hosts reach. One to a host.
     ///
     /// # Errors
     /// A process that ended (with the end of its log), or the deadline.
@@ -106,7 +106,7 @@ impl ControlPlane {
         address: IpAddr,
     ) -> Result<Self, ControlPlaneError> {
         let server = SocketAddr::new(address, PORT);
-        let dir = lab.dir().join("controlplane");
+        let dir = lab.dir().join(format!("{}-controlplane", host.name()));
         let files = Files::create(&dir, server).map_err(at(&dir))?;
         let mut plane = Self {
             binary: binary.to_owned(),
