@@ -13,7 +13,7 @@ struct Tool {
     why: &'static str,
 }
 
-const TOOLS: [Tool; 2] = [
+const TOOLS: [Tool; 4] = [
     Tool {
         program: "ip",
         package: "iproute2",
@@ -23,6 +23,16 @@ const TOOLS: [Tool; 2] = [
         program: "nft",
         package: "nftables",
         why: "the oracle for what is in nf_tables",
+    },
+    Tool {
+        program: "vtysh",
+        package: "frr",
+        why: "the router that BGP tests peer with",
+    },
+    Tool {
+        program: "bird",
+        package: "bird2",
+        why: "another router",
     },
 ];
 

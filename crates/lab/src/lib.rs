@@ -31,6 +31,7 @@ mod lab;
 pub mod probe;
 mod process;
 mod relay;
+pub mod router;
 pub mod sandbox;
 pub mod scene;
 mod segment;

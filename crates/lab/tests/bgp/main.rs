@@ -1,0 +1,3 @@
+//! BGP end to end, with real routers.
+
+mod routers;
