@@ -31,7 +31,7 @@ pub(crate) fn sandboxed(test: &str, body: impl FnOnce()) {
         .arg("--nocapture");
     match sandbox.spawn() {
         Ok(mut child) => {
-            let status = child.wait_timeout(Duration::from_secs(60)).expect("wait");
+            let status = child.wait_timeout(Duration::from_secs(300)).expect("wait");
             assert!(
                 status.is_some_and(|s| s.success()),
                 "in the sandbox: {status:?}"

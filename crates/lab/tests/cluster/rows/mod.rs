@@ -1,19 +1,23 @@
 //! The rules of allocation on a real API server, row by row (`spec/metallb.md` §2.2 to 2.6): what a
 //! user does, the address that comes of it, and the event that says so. The rows are data
 //! ([`table`]); one control plane serves them all.
+//!
+//! What needs a controller that was away comes after the rows ([`Play::restarts`]).
 
+mod stored;
 mod table;
 
 use std::collections::BTreeSet;
 use std::fmt;
 
 use lab::controlplane::{Api, ApiError, Patch, binary_or_skip};
-use lab::{Outcome, wait_for};
+use lab::{Outcome, Process, wait_for};
 use serde_json::{Value, json};
 
 use crate::stage::{Fault, MINUTES, SOON, Stage, turn};
 
 const SERVICES: &str = "/api/v1/namespaces/default/services";
+const NAMESPACE: &str = "/api/v1/namespaces/default";
 const POOLS: &str = "/apis/metallb.io/v1beta1/namespaces/metallb-system/ipaddresspools";
 
 /// One row of the tables.
@@ -29,8 +33,15 @@ enum Step {
     Pool(&'static str, &'static [&'static str], &'static str),
     /// Removes a pool.
     NoPool(&'static str),
-    /// Creates the Service `.0` with the annotations `.1` (their prefix is added) and the spec `.2`.
+    /// Creates the Service `.0` with the annotations `.1` (those without a prefix get
+    /// `metallb.io/`) and the spec `.2`.
     Service(&'static str, &'static str, &'static str),
+    /// Merges `.1` into the labels of the Service `.0`.
+    Label(&'static str, &'static str),
+    /// Merges into the labels of the Services' namespace.
+    Namespace(&'static str),
+    /// Replaces fields of the stored spec of the Service `.0`, past the API server.
+    Stored(&'static str, &'static str),
     /// Merges into the annotations of the Service `.0` what `.1` says, and `.2` into its spec.
     Edit(&'static str, &'static str, &'static str),
     /// Removes a Service.
@@ -39,10 +50,14 @@ enum Step {
     Has(&'static str, &'static [&'static str]),
     /// All that was done has been seen, and the Service has these addresses.
     Still(&'static str, &'static [&'static str]),
-    /// The annotation that names the pool.
+    /// The annotation that names the pool; empty: it is not there.
     From(&'static str, &'static str),
     /// An event `REASON` of the Service whose message has these words.
     Told(&'static str, &'static str, &'static str),
+    /// No event `REASON` of the Service so far.
+    Never(&'static str, &'static str),
+    /// No event at all of the Service so far.
+    Silent(&'static str),
 }
 
 #[test]
@@ -55,7 +70,11 @@ fn every_row() {
     lab::run_for(name, MINUTES, async |lab| {
         let stage = Stage::build(lab, &binary, 0).await?;
         let mut controller = stage.controller(&stage.api_host)?;
-        let mut play = Play { stage, barriers: 0 };
+        let mut play = Play {
+            stage,
+            barriers: 0,
+            unseen: false,
+        };
         play.pool("barrier", &["192.0.2.0/24"], r#"{"autoAssign": false}"#)
             .await?;
         let mut failed = Vec::new();
@@ -70,26 +89,15 @@ fn every_row() {
         }
         play.stage.say(format!("{count} rows"));
         assert!(failed.is_empty(), "{failed:#?}");
-        // Four Services on two addresses: who has one keeps it, however often.
-        play.pool("two", &["10.1.0.1-10.1.0.2"], "{}").await?;
-        for name in ["r1", "r2", "r3", "r4"] {
-            play.service(name, "{}", "{}").await?;
-        }
-        let before = play.settled().await?;
-        for restart in 1..=5 {
-            controller.kill();
-            controller = play.stage.controller(&play.stage.api_host)?;
-            play.barrier().await?;
-            assert_eq!(play.settled().await?, before, "restart {restart}");
-        }
-        play.stage.say(format!("five restarts: {before:?}"));
-        Ok(())
+        play.restarts(&mut controller).await
     });
 }
 
 struct Play {
     stage: Stage,
     barriers: u32,
+    /// Pools or the namespace have changed since the last barrier.
+    unseen: bool,
 }
 
 fn object(text: &str) -> Result<Value, Fault> {
@@ -101,7 +109,10 @@ fn annotations(text: &str) -> Result<Value, Fault> {
     let plain = object(text)?;
     let all = plain.as_object().into_iter().flatten();
     Ok(all
-        .map(|(key, value)| (format!("metallb.io/{key}"), value.clone()))
+        .map(|(key, value)| match key.contains('/') {
+            true => (key.clone(), value.clone()),
+            false => (format!("metallb.io/{key}"), value.clone()),
+        })
         .collect())
 }
 
@@ -120,6 +131,17 @@ impl Play {
     }
 
     async fn step(&mut self, step: &Step) -> Outcome {
+        // Services come by another watch than pools and namespaces: what is done to them may be
+        // seen first.
+        match step {
+            Step::Pool(..) | Step::NoPool(_) | Step::Namespace(_) => self.unseen = true,
+            Step::Service(..) | Step::Edit(..) | Step::Label(..) | Step::Stored(..)
+                if self.unseen =>
+            {
+                self.barrier().await?;
+            }
+            _ => {}
+        }
         match *step {
             Step::Pool(name, addresses, spec) => self.pool(name, addresses, spec).await,
             Step::NoPool(name) => Ok(self.delete(POOLS, name).await?),
@@ -133,6 +155,18 @@ impl Play {
                 self.api().patch(&path, Patch::Merge, &patch).await?;
                 Ok(())
             }
+            Step::Label(name, labels) => {
+                let patch = json!({"metadata": {"labels": object(labels)?}});
+                let path = format!("{SERVICES}/{name}");
+                self.api().patch(&path, Patch::Merge, &patch).await?;
+                Ok(())
+            }
+            Step::Namespace(labels) => {
+                let patch = json!({"metadata": {"labels": object(labels)?}});
+                self.api().patch(NAMESPACE, Patch::Merge, &patch).await?;
+                Ok(())
+            }
+            Step::Stored(name, spec) => stored::rewrite(&self.stage, name, &object(spec)?).await,
             Step::NoService(name) => Ok(self.delete(SERVICES, name).await?),
             Step::Has(name, addresses) => Ok(self.stage.has(name, addresses).await?),
             Step::Still(name, addresses) => {
@@ -143,32 +177,49 @@ impl Play {
                 }
                 Ok(())
             }
-            Step::From(name, pool) => Ok(wait_for(SOON, "the pool's annotation", async || {
-                let service = self.stage.service(name).await;
-                let service = service.map_err(|error| error.to_string())?;
-                let notes = &service["metadata"]["annotations"];
-                match notes["metallb.io/ip-allocated-from-pool"].as_str() {
-                    Some(found) if found == pool => Ok(()),
-                    other => Err(format!("{other:?}")),
-                }
-            })
-            .await?),
-            Step::Told(name, reason, words) => Ok(wait_for(SOON, "the event", async || {
-                let events = self.stage.events(name).await;
-                let events = events.map_err(|error| vec![error.to_string()])?;
-                let told = |event: &String| {
-                    event.starts_with(reason)
-                        && event.contains("metallb-controller")
-                        && event.contains(words)
-                };
-                if events.iter().any(told) {
-                    Ok(())
-                } else {
-                    Err(events)
-                }
-            })
-            .await?),
+            Step::From(name, pool) => self.taken_from(name, pool).await,
+            Step::Told(name, reason, words) => self.told(name, reason, words).await,
+            Step::Never(name, reason) => self.never(name, reason).await,
+            Step::Silent(name) => self.never(name, "").await,
         }
+    }
+
+    async fn taken_from(&self, name: &str, pool: &str) -> Outcome {
+        let look = async || {
+            let service = self.stage.service(name).await;
+            let service = service.map_err(|error| error.to_string())?;
+            let notes = &service["metadata"]["annotations"];
+            match notes["metallb.io/ip-allocated-from-pool"].as_str() {
+                Some(found) if found == pool => Ok(()),
+                None if pool.is_empty() => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        };
+        Ok(wait_for(SOON, "the pool's annotation", look).await?)
+    }
+
+    async fn told(&self, name: &str, reason: &str, words: &str) -> Outcome {
+        let look = async || {
+            let events = self.stage.events(name).await;
+            let events = events.map_err(|error| vec![error.to_string()])?;
+            let beginning = format!("{reason} metallb-controller: ");
+            let told = |event: &String| event.starts_with(&beginning) && event.contains(words);
+            if events.iter().any(told) {
+                Ok(())
+            } else {
+                Err(events)
+            }
+        };
+        Ok(wait_for(SOON, "the event", look).await?)
+    }
+
+    /// The Service has no event that begins so.
+    async fn never(&self, name: &str, beginning: &str) -> Outcome {
+        let events = self.stage.events(name).await?;
+        if events.iter().any(|event| event.starts_with(beginning)) {
+            return Err(format!("{events:#?}").into());
+        }
+        Ok(())
     }
 
     async fn pool(&self, name: &str, addresses: &[&str], spec: &str) -> Outcome {
@@ -218,23 +269,27 @@ impl Play {
             .map(drop)
     }
 
-    /// Waits until the controller has seen all that was done: a Service made now has its address.
-    /// The pools come by another watch, and a pool is made now too.
+    /// Waits until the controller has seen all that was done: a Service made now has its address,
+    /// from a pool made now, for a label that the namespace has now. They come by three watches.
     async fn barrier(&mut self) -> Outcome {
         self.barriers += 1;
-        let (name, octet) = (format!("barrier-{}", self.barriers), self.barriers);
-        let address = format!("198.51.100.{octet}");
-        self.pool(
-            &name,
-            &[&format!("{address}/32")],
-            r#"{"autoAssign": false}"#,
-        )
-        .await?;
+        let number = self.barriers;
+        let (name, label) = (format!("barrier-{number}"), number.to_string());
+        let address = format!("172.20.{}.{}", number >> 8, number & 255);
+        let patch = json!({"metadata": {"labels": {"barrier": label}}});
+        self.api().patch(NAMESPACE, Patch::Merge, &patch).await?;
+        let spec = json!({
+            "autoAssign": false,
+            "serviceAllocation": {"namespaceSelectors": [{"matchLabels": {"barrier": label}}]},
+        });
+        self.pool(&name, &[&format!("{address}/32")], &spec.to_string())
+            .await?;
         let notes = json!({"address-pool": name}).to_string();
         self.service(&name, &notes, "{}").await?;
         self.stage.has(&name, &[&address]).await?;
         self.delete(SERVICES, &name).await?;
         self.delete(POOLS, &name).await?;
+        self.unseen = false;
         Ok(())
     }
 
@@ -249,6 +304,56 @@ impl Play {
                 }
             }
         }
+        self.barrier().await
+    }
+
+    /// Four Services on two addresses: who has one keeps it, however often.
+    async fn restarts(&mut self, controller: &mut Process) -> Outcome {
+        self.pool("two", &["10.1.0.1-10.1.0.2"], "{}").await?;
+        for name in ["r1", "r2", "r3", "r4"] {
+            self.service(name, "{}", "{}").await?;
+        }
+        let before = self.settled().await?;
+        for restart in 1..=5 {
+            self.restart(controller).await?;
+            assert_eq!(self.settled().await?, before, "restart {restart}");
+        }
+        self.stage.say(format!("five restarts: {before:?}"));
+
+        // What happens while nobody leads: the pool is renamed, and a status is edited.
+        controller.kill();
+        self.delete(POOLS, "two").await?;
+        self.pool("renamed", &["10.1.0.1-10.1.0.2"], "{}").await?;
+        self.pool("odd", &["10.2.0.0/30"], r#"{"autoAssign": false}"#)
+            .await?;
+        self.service("odd", r#"{"address-pool": "odd"}"#, "{}")
+            .await?;
+        let status = json!({"status": {"loadBalancer": {"ingress": [
+            {"ip": "10.2.0.1"}, {"ip": "10.2.0.2"},
+        ]}}});
+        let path = format!("{SERVICES}/odd/status");
+        self.api().patch(&path, Patch::Merge, &status).await?;
+        self.restart(controller).await?;
+        assert_eq!(self.settled().await?, before, "renamed");
+        for held in &before {
+            let name = held.split(' ').next().unwrap_or_default();
+            self.taken_from(name, "renamed").await?;
+            self.never(name, "ClearAssignment").await?;
+        }
+        self.told(
+            "odd",
+            "nolbIPsIPFamily",
+            "neither one address nor one of each family",
+        )
+        .await?;
+        self.stage.has("odd", &["10.2.0.0"]).await?;
+        Ok(())
+    }
+
+    /// Kills the controller, starts it again and waits until it decides.
+    async fn restart(&mut self, controller: &mut Process) -> Outcome {
+        controller.kill();
+        *controller = self.stage.controller(&self.stage.api_host)?;
         self.barrier().await
     }
 
