@@ -20,8 +20,8 @@ pub const LEASE: Duration = Duration::from_secs(4);
 pub const DEADLINE: Duration = Duration::from_secs(2);
 /// Time between renewals.
 const RENEW: Duration = Duration::from_secs(1);
-/// Time between looks at another's lease.
-const LOOK: Duration = Duration::from_millis(500);
+/// Time between looks at another's lease: what a take-over may be later than the lease's end.
+const LOOK: Duration = Duration::from_millis(250);
 /// How long the API server may take to answer: a second try fits into [`DEADLINE`].
 const ANSWER: Duration = Duration::from_millis(900);
 
@@ -244,7 +244,7 @@ mod tests {
         };
         for (after, next) in [
             (0, LOOK),
-            (3700, LEASE),
+            (3900, LEASE),
             (5000, Duration::from_millis(5000) + LOOK),
         ] {
             let started = seen_at + Duration::from_millis(after);
