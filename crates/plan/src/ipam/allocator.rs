@@ -10,6 +10,7 @@ use super::decide::Decision;
 use super::error::{AllocationError, Conflict};
 use super::pool::{Counters, Pool, PoolUse};
 use super::runs::Runs;
+use super::waiters::{Change, Waiters};
 use crate::name::{Name, ServiceKey};
 use crate::net::Protocol;
 
@@ -95,7 +96,7 @@ pub struct Allocator {
     allocations: BTreeMap<ServiceKey, Allocation>,
     users: BTreeMap<IpAddr, Users>,
     keys: BTreeMap<SharingKey, KeyUse>,
-    pending: BTreeMap<ServiceKey, Pending>,
+    pending: Waiters,
 }
 
 impl Allocator {
@@ -135,7 +136,8 @@ impl Allocator {
         let changed = |name: &Name| {
             old.get(name).map(|used| &used.pool) != self.pools.get(name).map(|used| &used.pool)
         };
-        let mut again: BTreeSet<ServiceKey> = self.pending.keys().cloned().collect();
+        let mut again: BTreeSet<ServiceKey> =
+            self.pending.iter().map(|(key, _)| key.clone()).collect();
         for (service, allocation) in &self.allocations {
             let moved = allocation.ips.iter().any(|ip| {
                 let before = block_of(&old_blocks, *ip);
@@ -209,9 +211,9 @@ impl Allocator {
     ) -> Result<Vec<ServiceKey>, Conflict> {
         let again = self.record(service, decision.allocation.clone())?;
         match &decision.pending {
-            Some(pending) => self.pending.insert(service.clone(), pending.clone()),
+            Some(pending) => self.pending.insert(service, pending.clone()),
             None => self.pending.remove(service),
-        };
+        }
         Ok(again)
     }
 
@@ -408,26 +410,26 @@ impl Allocator {
 
     fn release(&mut self, service: &ServiceKey, allocation: &Allocation) {
         for ip in &allocation.ips {
-            let mut left: BTreeSet<_> = self.users(*ip).cloned().collect();
-            left.remove(service);
-            let last_user = left.is_empty();
-            match left.len() {
-                0 => {
-                    if self.users.remove(ip).is_some()
-                        && let Some(pool) = self.pool_use_mut(*ip)
+            let last_user = match self.users.get_mut(ip) {
+                Some(Users::Many(services)) => {
+                    services.remove(service);
+                    if services.len() == 1
+                        && let Some(user) = services.pop_first()
                     {
-                        pool.give_back(*ip);
-                    }
-                }
-                1 => {
-                    if let Some(user) = left.pop_first() {
                         self.users.insert(*ip, Users::One(user));
                     }
+                    false
                 }
-                _ => {
-                    self.users.insert(*ip, Users::Many(left));
+                Some(Users::One(user)) if user != service => false,
+                Some(Users::One(_)) => {
+                    self.users.remove(ip);
+                    if let Some(pool) = self.pool_use_mut(*ip) {
+                        pool.give_back(*ip);
+                    }
+                    true
                 }
-            }
+                None => true,
+            };
             let Some(key) = &allocation.sharing else {
                 continue;
             };
@@ -455,22 +457,24 @@ impl Allocator {
     /// or is used in another way (under another key, on other ports), or one that they ask for has
     /// other users. Taking a free address helps nobody: whoever could share it could have had it.
     fn concerned(&self, service: &ServiceKey, old: Option<&Allocation>) -> Vec<ServiceKey> {
+        let change = self.change(old, self.allocations.get(service));
+        let met: BTreeSet<&ServiceKey> = self
+            .pending
+            .met_by(&change)
+            .filter(|waiter| *waiter != service)
+            .collect();
+        met.into_iter().cloned().collect()
+    }
+
+    fn change(&self, old: Option<&Allocation>, new: Option<&Allocation>) -> Change {
         let ips = |a: Option<&Allocation>| a.map_or_else(Vec::new, |a| a.ips.clone());
-        let (freed, taken) = (ips(old), ips(self.allocations.get(service)));
-        let pools: Vec<&Pool> = freed.iter().filter_map(|ip| self.pool_of(*ip)).collect();
-        let concerns = |pending: &Pending| match &pending.wants {
-            Wants::Nothing => false,
-            Wants::Addresses(ips) => ips
-                .iter()
-                .any(|ip| freed.contains(ip) || taken.contains(ip)),
-            Wants::Pool(name) => pools.iter().any(|pool| pool.name == *name),
-            Wants::Any => !pools.is_empty(),
-        };
-        self.pending
-            .iter()
-            .filter(|(waiter, pending)| *waiter != service && concerns(pending))
-            .map(|(waiter, _)| waiter.clone())
-            .collect()
+        let freed = ips(old);
+        let pools = freed.iter().filter_map(|ip| self.pool_of(*ip));
+        Change {
+            pools: pools.map(|pool| pool.name.clone()).collect(),
+            taken: ips(new),
+            freed,
+        }
     }
 }
 

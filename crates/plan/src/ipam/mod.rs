@@ -26,6 +26,7 @@ mod request;
 mod runs;
 #[cfg(test)]
 mod tests;
+mod waiters;
 
 pub use allocator::{Allocation, Allocator, Pending, Port, SharingKey, Wants};
 pub use decide::{Decision, Kind, Note, Options, Outcome, Reason, decide};

@@ -4,6 +4,7 @@ mod controller;
 mod properties;
 mod sequences;
 mod tables;
+mod waiters;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
