@@ -1,8 +1,9 @@
 //! `ServiceL2Status`: exactly one for each Service that this node announces.
 //!
 //! Only what is really announced is put up. Whoever takes a Service over deletes the objects of
-//! other nodes, once, at that moment; afterwards each node minds its own objects alone. So two
-//! nodes that both think themselves elected never delete each other's objects in turn.
+//! other nodes at that moment, and once more when its own was deleted later: another node may have
+//! taken over and died before this one heard of it. Afterwards each node minds its own objects
+//! alone, so two nodes that both think themselves elected do not go on deleting each other's.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -68,6 +69,8 @@ struct Known {
     own: BTreeMap<String, ServiceL2StatusStatus>,
     /// Other nodes' objects were deleted since this node began to announce it.
     taken_over: bool,
+    /// And once more, since somebody deleted this node's.
+    taken_again: bool,
     busy: bool,
     /// Own objects that went while a job was under way.
     gone: BTreeSet<String>,
@@ -169,6 +172,7 @@ impl Services {
                     interfaces.map(|interfaces| l2_status(&service, &self.node, &interfaces));
                 if known.wanted.is_none() {
                     known.taken_over = false;
+                    known.taken_again = false;
                     known.not_before = None;
                 }
                 self.due.insert(service);
@@ -199,6 +203,8 @@ impl Services {
                     }
                     if known.wanted.is_some() {
                         known.not_before = Some(now + HOLD);
+                        known.taken_over &= known.taken_again;
+                        known.taken_again = true;
                     }
                     self.due.insert(service);
                 }

@@ -60,7 +60,7 @@ fn done(services: &mut Services, job: &Job, own: &[(&str, ServiceL2StatusStatus)
 }
 
 #[test]
-fn the_elected_node_takes_over_once() {
+fn the_elected_node_takes_over_once_and_once_again_when_its_object_is_deleted() {
     let (mut services, now) = (services(), Instant::now());
     services.told(announced("a"));
     assert!(matches!(services.next(now), Next::Nothing), "not listed");
@@ -74,12 +74,30 @@ fn the_elected_node_takes_over_once() {
     services.seen(Seen::Applied(object("l2-1", "a")), now);
     assert!(matches!(services.next(now), Next::Nothing));
 
-    // Somebody deletes it: it is made anew, later, and nobody else's is touched.
+    // Somebody deletes it: it is made anew, later; another node may have taken over and died.
     services.seen(gone("l2-1"), now);
     assert!(matches!(services.next(now), Next::At(at) if at == now + HOLD));
-    let again = job(&mut services, now + HOLD);
-    assert!(!again.take_over, "no fight");
-    assert!(again.own.is_empty());
+    let later = now + HOLD;
+    let again = job(&mut services, later);
+    assert!(again.take_over && again.own.is_empty(), "{again:?}");
+    done(&mut services, &again, &[("l2-2", status("a"))], later);
+    assert!(
+        matches!(services.next(later), Next::Nothing),
+        "all is right"
+    );
+
+    // From then on nobody else's is touched.
+    services.seen(gone("l2-2"), later);
+    let last = job(&mut services, later + HOLD);
+    assert!(!last.take_over, "no fight");
+
+    // Elected anew, it takes over as at first.
+    done(&mut services, &last, &[("l2-3", status("a"))], later);
+    services.told(Told::Announced(key("a"), None));
+    let lost = job(&mut services, later + HOLD);
+    done(&mut services, &lost, &[], later);
+    services.told(announced("a"));
+    assert!(job(&mut services, later + HOLD).take_over);
 }
 
 #[test]
