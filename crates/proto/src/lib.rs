@@ -11,6 +11,7 @@
 
 pub mod announcer;
 pub mod arp;
+pub mod bfd;
 mod bytes;
 pub mod ethernet;
 pub mod member;
