@@ -11,6 +11,7 @@ mod host;
 mod metallb;
 mod run;
 mod serving;
+mod sysctl;
 mod webhook;
 
 use std::net::SocketAddr;
@@ -48,6 +49,8 @@ enum Command {
     Check(check::Options),
     /// Print the custom resource definitions as YAML, for `kubectl apply -f -`.
     Crds(crds::Options),
+    /// Set kernel settings and end: what nodes that forward need.
+    Sysctl(sysctl::Options),
 }
 
 /// Options of every long-running command.
@@ -142,6 +145,7 @@ pub fn main() -> ExitCode {
         Command::Run(options) => run::main(options),
         Command::Check(options) => return check::main(&options),
         Command::Crds(options) => crds::main(&options),
+        Command::Sysctl(options) => sysctl::main(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
