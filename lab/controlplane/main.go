@@ -1,6 +1,7 @@
-// Command controlplane is a whole Kubernetes control plane in one static
-// binary: etcd, kube-apiserver, kube-controller-manager, kubectl and
-// kube-proxy. The part is named by argv[0] or by the first argument:
+// Command controlplane is a whole Kubernetes in one static binary: etcd,
+// kube-apiserver, kube-controller-manager, kube-scheduler, kubectl, and a
+// node's kubelet and kube-proxy. The part is named by argv[0] or by the first
+// argument:
 //
 //	controlplane kubectl get services
 //	ln -s controlplane kubectl && ./kubectl get services
@@ -9,6 +10,7 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -24,6 +26,8 @@ import (
 	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
 	controllers "k8s.io/kubernetes/cmd/kube-controller-manager/app"
 	proxy "k8s.io/kubernetes/cmd/kube-proxy/app"
+	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
+	kubelet "k8s.io/kubernetes/cmd/kubelet/app"
 )
 
 // parts that are cobra commands; etcd has an entry point of its own.
@@ -31,7 +35,9 @@ var parts = map[string]func() *cobra.Command{
 	"kube-apiserver":          apiserver.NewAPIServerCommand,
 	"kube-controller-manager": controllers.NewControllerManagerCommand,
 	"kube-proxy":              proxy.NewProxyCommand,
+	"kube-scheduler":          func() *cobra.Command { return scheduler.NewSchedulerCommand() },
 	"kubectl":                 kubectl.NewDefaultKubectlCommand,
+	"kubelet":                 func() *cobra.Command { return kubelet.NewKubeletCommand(context.Background()) },
 }
 
 func names() []string {
