@@ -1,7 +1,7 @@
 //! The table of commands: names, help, and who carries them out.
 
 use crate::failure::Failure;
-use crate::{bench, ci, crds, demo, soak, test};
+use crate::{bench, ci, crds, demo, image, manifests, soak, test};
 
 struct Command {
     name: &'static str,
@@ -10,7 +10,7 @@ struct Command {
     run: fn(&[String]) -> Result<(), Failure>,
 }
 
-const COMMANDS: [Command; 7] = [
+const COMMANDS: [Command; 9] = [
     Command {
         name: "demo",
         arguments: "",
@@ -34,6 +34,18 @@ const COMMANDS: [Command; 7] = [
         arguments: "",
         help: "write deploy/crds from the types of crates/api",
         run: crds::run,
+    },
+    Command {
+        name: "manifests",
+        arguments: "[--check]",
+        help: "write deploy/*.yaml from the chart, or say whether they are as it has them (Go)",
+        run: manifests::run,
+    },
+    Command {
+        name: "image",
+        arguments: "[--arch A] [--profile P]",
+        help: "the static program in an OCI image, without a daemon",
+        run: image::run,
     },
     Command {
         name: "bench",
@@ -81,7 +93,7 @@ pub(crate) fn usage() -> String {
     let mut text = String::from("usage: cargo xtask COMMAND\n");
     for command in &COMMANDS {
         let left = format!("{} {}", command.name, command.arguments);
-        text.push_str(&format!("\n  {left:<20} {}", command.help));
+        text.push_str(&format!("\n  {left:<28} {}", command.help));
     }
     text
 }
@@ -117,6 +129,8 @@ mod tests {
             "tset",
             "ci now",
             "crds --out x",
+            "manifests --now",
+            "image --arch riscv",
             "test --lsit",
             "bench",
             "bench nothing",

@@ -7,6 +7,8 @@ mod crds;
 mod debian;
 mod demo;
 mod failure;
+mod image;
+mod manifests;
 mod shell;
 mod soak;
 mod source;
