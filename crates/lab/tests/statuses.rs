@@ -368,7 +368,20 @@ async fn quiet(stage: &Stage) -> Outcome {
         );
         Ok(versions)
     };
-    let before = versions().await?;
+    // What the last chapter's restarts have to say is said.
+    let mut before = versions().await?;
+    let mut since = std::time::Instant::now();
+    wait_for(SOON, "two seconds without a write", async || {
+        let now = versions().await.map_err(|error| error.to_string())?;
+        if now != before {
+            (before, since) = (now, std::time::Instant::now());
+        }
+        match since.elapsed() {
+            quiet if quiet.as_secs() >= 2 => Ok(()),
+            quiet => Err(format!("{quiet:?}")),
+        }
+    })
+    .await?;
     assert_eq!(before.len(), 2 + 4 + 1 + 1, "{before:#?}");
     // Round trips through controller and agents that take longer than any of them waits to write:
     // Services that no pool may serve, so that no counter changes.

@@ -21,6 +21,7 @@ async fn in_time(stage: &Stage, since: Instant, ip: IpAddr, answered: bool) -> O
     })
     .await?;
     let took = since.elapsed();
+    println!("{what}, after {took:?}");
     assert!(took < BOUND, "{what}, but only after {took:?}");
     Ok(())
 }
@@ -80,6 +81,7 @@ fn an_edit_takes_effect_in_under_a_second() {
             };
             wait_until(SOON, "pages from pod-2 alone", only).await?;
             let took = since.elapsed();
+            lab.say(format!("endpoints changed after {took:?}"));
             assert!(took < BOUND, "endpoints changed after {took:?}");
             Ok(())
         },

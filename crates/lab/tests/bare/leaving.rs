@@ -32,9 +32,10 @@ async fn leave(lab: &lab::Lab, v6: bool) -> Outcome {
     wait_until(SOON, "answers before", async || prober.answered() > 200).await?;
     let told = Instant::now();
     stage.on(&owner).terminate();
-    // Who asks meanwhile is answered at any moment, by the old owner or the new one.
+    // Who asks meanwhile is answered at any moment, by the old owner or the new one. A window is
+    // long enough for a busy machine, and a fifth of what a death costs.
     let (mut silent, mut windows) = (0, 0);
-    let window = Duration::from_millis(60);
+    let window = Duration::from_millis(200);
     let mut taken = None;
     while taken.is_none_or(|taken: Instant| taken.elapsed() < Duration::from_millis(500)) {
         let names = stage.answering(address, window).await?;
@@ -63,13 +64,15 @@ async fn leave(lab: &lab::Lab, v6: bool) -> Outcome {
         "{silent} of {windows} windows without an answer; {gaps:?}"
     ));
     assert_eq!(silent, 0, "windows in which nobody answered, of {windows}");
-    // Far below the second that a death costs; what is left is the machine's own.
-    assert!(gaps.longest < Duration::from_millis(500), "{gaps:?}");
+    // Below the second that a death costs; what is left is the machine's own.
+    assert!(gaps.longest < Duration::from_millis(800), "{gaps:?}");
     // They were told, and did not have to find out.
     for other in stage.others(&owner) {
         stage.logged(&other, &["left", &owner]).await?;
         let log = stage.on(&other).log();
-        assert!(!log.contains("not heard of for too long"), "{log}");
+        let mut lines = log.lines();
+        let dead = |line: &str| line.contains("not heard of for too long") && line.contains(&owner);
+        assert!(!lines.any(dead), "{log}");
     }
     Ok(())
 }
@@ -106,7 +109,7 @@ fn the_old_owner_answers_until_another_has_taken_over() {
             }
             stage.on(&owner).terminate();
             stage.logged(&owner, &["stopping"]).await?;
-            let names = stage.answering(address, Duration::from_millis(100)).await?;
+            let names = stage.answering(address, Duration::from_millis(300)).await?;
             assert_eq!(names, std::slice::from_ref(&owner));
             for other in stage.others(&owner) {
                 stage.on(&other).thaw();
