@@ -90,9 +90,12 @@ impl Story {
             (Account::Admin, "admin"),
             (
                 Account::Controller,
-                "system:serviceaccount:metallb-system:controller",
+                "system:serviceaccount:metallb-system:corten-controller",
             ),
-            (Account::Agent, "system:serviceaccount:metallb-system:agent"),
+            (
+                Account::Agent,
+                "system:serviceaccount:metallb-system:corten-agent",
+            ),
         ] {
             let config = self.plane.kubeconfig(account);
             let config = ["--kubeconfig", config.to_str().unwrap()];

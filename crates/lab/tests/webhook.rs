@@ -163,7 +163,7 @@ impl Story {
         command
             .args(["controller", "--webhook-port", "443", "--pod-name", "c1"])
             .args([
-                "--ml-secret-name=memberlist",
+                "--ml-secret-name=corten-memberlist",
                 "--webhook-http2=false",
                 "--log-level=debug",
             ])
@@ -201,7 +201,7 @@ impl Story {
             }
         })
         .await?;
-        let members = "/api/v1/namespaces/metallb-system/secrets/memberlist";
+        let members = "/api/v1/namespaces/metallb-system/secrets/corten-memberlist";
         wait_for(SOON, "the member Secret", async || {
             let secret = self.plane.api().get(members).await;
             let secret = secret.map_err(|error| error.to_string())?;

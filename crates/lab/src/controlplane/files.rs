@@ -40,7 +40,7 @@ impl Account {
             Self::Controller | Self::Agent => {
                 let name = self.name();
                 format!(
-                    "{token},system:serviceaccount:{namespace}:{name},{name},\
+                    "{token},system:serviceaccount:{namespace}:corten-{name},{name},\
                      \"system:serviceaccounts,system:serviceaccounts:{namespace}\"\n"
                 )
             }
@@ -166,7 +166,7 @@ users:
         );
         assert_eq!(
             Account::Agent.line(),
-            "lab-agent,system:serviceaccount:metallb-system:agent,agent,\
+            "lab-agent,system:serviceaccount:metallb-system:corten-agent,agent,\
              \"system:serviceaccounts,system:serviceaccounts:metallb-system\"\n"
         );
     }

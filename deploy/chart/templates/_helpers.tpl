@@ -1,0 +1,101 @@
+{{- define "corten.name" -}}
+{{ default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" }}
+{{- end }}
+
+{{- define "corten.fullname" -}}
+{{- $name := include "corten.name" . -}}
+{{- if .Values.fullnameOverride -}}
+{{ .Values.fullnameOverride | trunc 52 | trimSuffix "-" }}
+{{- else if contains $name .Release.Name -}}
+{{ .Release.Name | trunc 52 | trimSuffix "-" }}
+{{- else -}}
+{{ printf "%s-%s" .Release.Name $name | trunc 52 | trimSuffix "-" }}
+{{- end -}}
+{{- end }}
+
+{{- define "corten.controllerAccount" -}}
+{{ default (printf "%s-controller" (include "corten.fullname" .)) .Values.controller.serviceAccount.name }}
+{{- end }}
+
+{{- define "corten.agentAccount" -}}
+{{ default (printf "%s-agent" (include "corten.fullname" .)) .Values.speaker.serviceAccount.name }}
+{{- end }}
+
+{{- define "corten.memberSecret" -}}
+{{ default (printf "%s-memberlist" (include "corten.fullname" .)) .Values.speaker.secretName }}
+{{- end }}
+
+{{- define "corten.labels" -}}
+app.kubernetes.io/name: {{ include "corten.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{/* YAML takes a bare off for false. */}}
+{{- define "corten.forward" -}}
+{{ default "off" .Values.forward }}
+{{- end }}
+
+{{/* What tells one component's Pods from all others, MetalLB's among them. */}}
+{{- define "corten.selector" -}}
+app.kubernetes.io/name: {{ include "corten.name" .root }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+app.kubernetes.io/component: {{ .component }}
+{{- end }}
+
+{{/* Labels of Pods: those of MetalLB's manifests too, which tools select by. */}}
+{{- define "corten.podLabels" -}}
+{{ include "corten.selector" . }}
+app: metallb
+component: {{ .component }}
+{{- end }}
+
+{{- define "corten.image" -}}
+{{ .image.repository }}:{{ default .root.Chart.AppVersion .image.tag }}
+{{- end }}
+
+{{/* An HTTP probe; `probe` has its settings, `host` is empty for the Pod's own address. */}}
+{{- define "corten.probe" -}}
+httpGet:
+  {{- with .host }}
+  host: {{ . }}
+  {{- end }}
+  path: {{ .path }}
+  port: 17472
+{{ omit .probe "enabled" | toYaml }}
+{{- end }}
+
+{{/* Flags that both processes have. */}}
+{{- define "corten.args" -}}
+- --log-level={{ .component.logLevel }}
+- --port={{ .root.Values.prometheus.metricsPort }}
+{{- with .root.Values.loadBalancerClass }}
+- --lb-class={{ . }}
+{{- end }}
+{{- with .root.Values.tls.minVersion }}
+- --tls-min-version={{ . }}
+{{- end }}
+{{- with .root.Values.tls.cipherSuites }}
+- --tls-cipher-suites={{ . }}
+{{- end }}
+{{- with .root.Values.tls.curvePreferences }}
+- --tls-curve-preferences={{ . }}
+{{- end }}
+{{- if .certificate }}
+- --metrics-cert-dir=/etc/metrics-tls
+{{- end }}
+{{- end }}
+
+{{- define "corten.env" -}}
+- name: METALLB_NAMESPACE
+  valueFrom:
+    fieldRef: {fieldPath: metadata.namespace}
+- name: METALLB_POD_NAME
+  valueFrom:
+    fieldRef: {fieldPath: metadata.name}
+{{- end }}
+
+{{- define "corten.scrape" -}}
+prometheus.io/scrape: "true"
+prometheus.io/scheme: https
+prometheus.io/port: {{ .Values.prometheus.metricsPort | quote }}
+{{- end }}
