@@ -12,6 +12,7 @@
 pub mod announcer;
 pub mod arp;
 pub mod bfd;
+pub mod bgp;
 mod bytes;
 pub mod ethernet;
 pub mod member;
