@@ -59,4 +59,14 @@ mod tests {
         backoff.reset();
         assert!(backoff.next() <= Duration::from_millis(100));
     }
+
+    /// Equal by chance once in 2^256 runs.
+    #[test]
+    fn two_of_them_do_not_keep_step() {
+        let waits = || {
+            let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
+            std::array::from_fn::<_, 8, _>(|_| backoff.next())
+        };
+        assert_ne!(waits(), waits());
+    }
 }

@@ -24,7 +24,8 @@ const QUIET: Duration = Duration::from_secs(10);
 const LANES: usize = 8;
 /// Reports that may wait in one lane.
 const QUEUE: usize = 2048;
-/// After so many reports in one lane, those too old to matter are forgotten.
+/// With so many Services known in one lane, those told of too long ago to matter are forgotten; with
+/// twice as many as stayed then, again.
 const SWEEP: usize = 1024;
 
 /// A report and its moment.
@@ -89,9 +90,11 @@ impl Reports {
 /// Sends the reports of one lane in their order.
 async fn drain<K: Sink>(mut lane: mpsc::Receiver<Timed>, sink: K) {
     let mut last: HashMap<ServiceKey, (Report, Instant)> = HashMap::new();
+    let mut sweep = SWEEP;
     while let Some((report, at)) = lane.recv().await {
-        if last.len() >= SWEEP {
+        if last.len() >= sweep {
             last.retain(|_, (_, told)| told.elapsed() < QUIET);
+            sweep = SWEEP.max(2 * last.len());
         }
         if report.component == Component::Controller {
             let now = Instant::now();

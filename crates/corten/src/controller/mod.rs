@@ -12,6 +12,7 @@
 pub mod elector;
 mod keeper;
 mod planner;
+mod queue;
 mod writer;
 
 use std::time::Instant;

@@ -10,7 +10,7 @@ use plan::status::{self, Component as Says, Configuration};
 use plan::world::{Dirty, Event, Settings, World};
 use tokio::sync::{mpsc, watch};
 
-use super::writer::Write;
+use super::queue::Write;
 use crate::http::Metrics;
 use crate::report::Reporter;
 use crate::sink::{Component, Report, ServiceWrite};
