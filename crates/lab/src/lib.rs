@@ -19,11 +19,15 @@
 //! - [`Segment`]: a bridge, with ports that can be cut or unplugged, and a capture;
 //! - [`Host`]: a namespace with processes, back ends and probes; nodes, routers and pods are hosts;
 //! - [`wait_for`]: the only place where a test waits;
-//! - [`controlplane`]: a real Kubernetes API server on a host.
+//! - [`controlplane`]: a real Kubernetes API server on a host;
+//! - [`cluster`]: a real Kubernetes cluster, whose nodes are hosts;
+//! - [`chart`]: the published manifests, rendered by helm.
 
 pub mod backend;
 mod bin;
 mod capture;
+pub mod chart;
+pub mod cluster;
 pub mod controlplane;
 mod error;
 mod host;

@@ -15,6 +15,7 @@ use std::time::Duration;
 use linux::namespace::{Sandbox, SandboxError, in_sandbox};
 
 use crate::Lab;
+use crate::cluster::cgroups;
 
 /// What a test body gives: any error fails the test.
 pub type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
@@ -123,7 +124,7 @@ pub fn target_dir() -> PathBuf {
     marked.map_or_else(std::env::temp_dir, Path::to_owned)
 }
 
-fn folder(name: &str) -> PathBuf {
+pub(crate) fn folder(name: &str) -> PathBuf {
     target_dir()
         .join("lab")
         .join(name.replace("::", "-").replace('/', "-"))
@@ -156,7 +157,10 @@ fn outside(
     args: &[&str],
     capture: bool,
 ) -> Result<ExitStatus, SandboxError> {
-    let mut sandbox = Sandbox::current_exe()?.env(INSIDE, name);
+    let cgroup = cgroups::name();
+    let mut sandbox = Sandbox::current_exe()?
+        .env(INSIDE, name)
+        .env(cgroups::VARIABLE, &cgroup);
     for arg in args {
         sandbox = sandbox.arg(*arg);
     }
@@ -185,6 +189,11 @@ fn outside(
     if let Some(printer) = printer {
         let _ = printer.join();
     }
+    // Of labs that had containers; the kernel removes everything else.
+    cgroups::remove(&cgroup).map_err(|source| SandboxError::Failed {
+        step: "remove the lab's cgroups",
+        source,
+    })?;
     Ok(status)
 }
 

@@ -1,5 +1,5 @@
-//! Finds or builds the Go programs that tests run (`lab/controlplane`,
-//! `lab/metallb`) and keeps them under the repository's `target/`.
+//! Finds or builds the Go programs that tests run (modules in `lab/`) and
+//! keeps them under the repository's `target/`.
 //!
 //! The build downloads Go modules, so it belongs before a sandbox is entered:
 //! inside there is no network. Of several test processes one builds and the
@@ -16,23 +16,33 @@ use sha2::{Digest as _, Sha256};
 /// What the control plane's version commands and `/version` report.
 const VERSION: &str = "v1.36.3";
 
-/// A program in Go: a module in `lab/NAME`, whose binary is `target/NAME/NAME`.
-struct Program {
-    name: &'static str,
+/// A program in Go, whose binary is `target/NAME/NAME`.
+pub(crate) struct Program {
+    pub(crate) name: &'static str,
+    /// The module's folder in `lab/`.
+    pub(crate) module: &'static str,
     /// What a person calls it.
-    title: &'static str,
+    pub(crate) title: &'static str,
     /// How long a build from empty caches takes.
-    takes: &'static str,
+    pub(crate) takes: &'static str,
     /// What `go build` builds.
-    package: &'static str,
+    pub(crate) package: &'static str,
     /// The files in its folder that shape the binary.
-    sources: &'static [&'static str],
-    linker_flags: fn() -> String,
+    pub(crate) sources: &'static [&'static str],
+    pub(crate) linker_flags: fn() -> String,
+}
+
+impl Program {
+    /// As [`ensure_built`].
+    pub(crate) fn ensure_built(&'static self) -> Result<PathBuf, BuildError> {
+        Build::of(self).ensure()
+    }
 }
 
 /// Kubernetes' control plane.
 const CONTROL_PLANE: Program = Program {
     name: "controlplane",
+    module: "controlplane",
     title: "the Kubernetes control plane",
     takes: "7 minutes",
     package: ".",
@@ -43,6 +53,7 @@ const CONTROL_PLANE: Program = Program {
 /// MetalLB's controller, as its module has it.
 const METALLB: Program = Program {
     name: "metallb",
+    module: "metallb",
     title: "MetalLB's controller",
     takes: "3 minutes",
     package: "go.universe.tf/metallb/controller",
@@ -65,9 +76,9 @@ pub enum BuildError {
         reason: String,
     },
     /// Go ran and failed.
-    #[error("`go build` in lab/{program} failed ({status}):\n{output}")]
+    #[error("`go build` of {program} failed ({status}):\n{output}")]
     Failed {
-        /// Its folder.
+        /// What was built.
         program: &'static str,
         /// Its exit status.
         status: std::process::ExitStatus,
@@ -93,7 +104,7 @@ pub enum BuildError {
 /// [`BuildError::Missing`] without Go of the version that `go.mod` asks for
 /// and without a binary of these sources; otherwise what failed.
 pub fn ensure_built() -> Result<PathBuf, BuildError> {
-    Build::of(&CONTROL_PLANE).ensure()
+    CONTROL_PLANE.ensure_built()
 }
 
 /// The same for MetalLB's controller, which the differential test runs beside Corten's.
@@ -101,7 +112,7 @@ pub fn ensure_built() -> Result<PathBuf, BuildError> {
 /// # Errors
 /// As [`ensure_built`].
 pub fn ensure_metallb_built() -> Result<PathBuf, BuildError> {
-    Build::of(&METALLB).ensure()
+    METALLB.ensure_built()
 }
 
 /// The binary for a test that needs it, or `None` when the test is to be
@@ -138,9 +149,9 @@ pub fn metallb_or_skip(test: &str) -> Option<PathBuf> {
     or_skip(test, ensure_metallb_built())
 }
 
-fn or_skip(test: &str, built: Result<PathBuf, BuildError>) -> Option<PathBuf> {
+pub(crate) fn or_skip<T>(test: &str, built: Result<T, BuildError>) -> Option<T> {
     match built {
-        Ok(binary) => Some(binary),
+        Ok(built) => Some(built),
         Err(missing @ BuildError::Missing { .. }) => {
             let ci = std::env::var("CI").as_deref() == Ok("true");
             assert!(!ci, "{test} may not be skipped with CI=true: {missing}");
@@ -150,6 +161,12 @@ fn or_skip(test: &str, built: Result<PathBuf, BuildError>) -> Option<PathBuf> {
         }
         Err(error) => panic!("{error}"),
     }
+}
+
+/// A folder in the repository's `target/`: whoever builds elsewhere finds the same programs.
+pub(crate) fn target(name: &str) -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    root.join("target").join(name)
 }
 
 /// Where a build reads and writes; a value so that tests can have their own.
@@ -167,8 +184,8 @@ impl Build {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
         Self {
             program,
-            sources: root.join("lab").join(program.name),
-            target: root.join("target").join(program.name),
+            sources: root.join("lab").join(program.module),
+            target: target(program.name),
             go: "go".into(),
             say,
         }

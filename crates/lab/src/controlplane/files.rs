@@ -33,7 +33,7 @@ impl Account {
     /// are those that RBAC knows the ServiceAccounts by, so that the shipped
     /// roles are tested without a token controller.
     fn line(self) -> String {
-        let token = self.token();
+        let token = token(self.name());
         let namespace = "metallb-system";
         match self {
             Self::Admin => format!("{token},admin,admin,\"system:masters\"\n"),
@@ -46,11 +46,29 @@ impl Account {
             }
         }
     }
+}
 
-    /// No secret: only the lab's own namespaces reach this API server.
-    fn token(self) -> String {
-        format!("lab-{}", self.name())
+/// One more who asks the API server: a part of the cluster.
+#[derive(Clone, Debug)]
+pub(crate) struct User {
+    /// What its kubeconfig is called.
+    pub(crate) name: String,
+    /// Its name for the API server.
+    pub(crate) user: String,
+    /// Its groups, separated by commas.
+    pub(crate) groups: String,
+}
+
+impl User {
+    fn line(&self) -> String {
+        let Self { name, user, groups } = self;
+        format!("{},{user},{name},\"{groups}\"\n", token(name))
     }
+}
+
+/// No secret: only the lab's own namespaces reach this API server.
+fn token(name: &str) -> String {
+    format!("lab-{name}")
 }
 
 /// Paths in the folder.
@@ -61,8 +79,9 @@ pub(super) struct Files {
 
 impl Files {
     /// Makes the folder, which must not exist (old data would pass for new),
-    /// and writes the token file and the kubeconfigs.
-    pub(super) fn create(dir: &Path, server: SocketAddr) -> io::Result<Self> {
+    /// and writes the token file and the kubeconfigs: the accounts' and those
+    /// of `users`.
+    pub(super) fn create(dir: &Path, server: SocketAddr, users: &[User]) -> io::Result<Self> {
         if let Some(parent) = dir.parent() {
             fs::create_dir_all(parent)?;
         }
@@ -70,11 +89,14 @@ impl Files {
         let files = Self {
             dir: dir.canonicalize()?,
         };
-        let tokens: String = Account::ALL.into_iter().map(Account::line).collect();
+        let accounts = Account::ALL.into_iter().map(Account::line);
+        let tokens: String = accounts.chain(users.iter().map(User::line)).collect();
         fs::write(files.tokens(), tokens)?;
-        for account in Account::ALL {
-            let config = kubeconfig(server, account, &files.ca());
-            fs::write(files.kubeconfig(account), config)?;
+        let mut names: Vec<&str> = Account::ALL.into_iter().map(Account::name).collect();
+        names.extend(users.iter().map(|user| user.name.as_str()));
+        for name in names {
+            let config = kubeconfig(server, name, &files.ca());
+            fs::write(files.kubeconfig_of(name), config)?;
         }
         Ok(files)
     }
@@ -99,7 +121,12 @@ impl Files {
     }
 
     pub(super) fn kubeconfig(&self, account: Account) -> PathBuf {
-        self.dir.join(format!("{}.kubeconfig", account.name()))
+        self.kubeconfig_of(account.name())
+    }
+
+    /// The kubeconfig of an account or user by its name.
+    pub(super) fn kubeconfig_of(&self, name: &str) -> PathBuf {
+        self.dir.join(format!("{name}.kubeconfig"))
     }
 
     /// kubectl's discovery cache.
@@ -108,8 +135,8 @@ impl Files {
     }
 }
 
-fn kubeconfig(server: SocketAddr, account: Account, ca: &Path) -> String {
-    let (name, token, ca) = (account.name(), account.token(), ca.display());
+fn kubeconfig(server: SocketAddr, name: &str, ca: &Path) -> String {
+    let (token, ca) = (token(name), ca.display());
     format!(
         "apiVersion: v1\n\
          kind: Config\n\
@@ -136,7 +163,7 @@ mod tests {
     fn kubeconfig_of_an_ipv6_server_has_brackets_and_the_account_s_token() {
         let text = kubeconfig(
             "[fd00::1]:6443".parse().unwrap(),
-            Account::Agent,
+            "agent",
             Path::new("/lab/apiserver.crt"),
         );
         let expected = "\

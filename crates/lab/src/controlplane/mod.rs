@@ -17,7 +17,7 @@
 //! ```
 
 mod api;
-mod build;
+pub(crate) mod build;
 mod files;
 mod kubelet;
 mod parts;
@@ -31,11 +31,13 @@ use std::time::Duration;
 pub use api::{Api, ApiError, Patch};
 pub use build::{BuildError, binary_or_skip, ensure_built, ensure_metallb_built, metallb_or_skip};
 pub use files::Account;
+pub(crate) use files::User;
 pub use kubelet::PodName;
 
 use crate::{Host, Lab, LabError, Process, WaitError, wait_for};
 use files::Files;
 use parts::Part;
+pub(crate) use parts::{SCHEDULER, SERVICE_RANGE_V4, SERVICE_RANGE_V6, Shape};
 
 const PORT: u16 = 6443;
 /// Some 3 s on an idle machine with 2 cores.
@@ -85,6 +87,7 @@ pub enum ControlPlaneError {
 pub struct ControlPlane {
     binary: PathBuf,
     files: Files,
+    shape: Shape,
     server: SocketAddr,
     api: Api,
     processes: Vec<(&'static str, Process)>,
@@ -105,18 +108,30 @@ impl ControlPlane {
         host: &Host,
         address: IpAddr,
     ) -> Result<Self, ControlPlaneError> {
+        Self::start_shaped(binary, lab, host, address, Shape::default()).await
+    }
+
+    /// [`ControlPlane::start`] for real kubelets, too.
+    pub(crate) async fn start_shaped(
+        binary: &Path,
+        lab: &Lab,
+        host: &Host,
+        address: IpAddr,
+        shape: Shape,
+    ) -> Result<Self, ControlPlaneError> {
         let server = SocketAddr::new(address, PORT);
         let dir = lab.dir().join(format!("{}-controlplane", host.name()));
-        let files = Files::create(&dir, server).map_err(at(&dir))?;
+        let files = Files::create(&dir, server, &shape.users).map_err(at(&dir))?;
         let mut plane = Self {
             binary: binary.to_owned(),
             api: Api::new(host.run_dir().join(parts::SOCKET)),
             files,
+            shape,
             server,
             processes: Vec::new(),
         };
         plane.spawn(host, parts::etcd())?;
-        let api_server = parts::api_server(&plane.files, server);
+        let api_server = parts::api_server(&plane.files, server, &plane.shape);
         plane.spawn(host, api_server)?;
         // The API server writes its key after its certificate, which the
         // other two read when they start.
@@ -129,10 +144,14 @@ impl ControlPlane {
             .await?;
         let (proxy, controllers) = (
             parts::proxy(&plane.files),
-            parts::controller_manager(&plane.files),
+            parts::controller_manager(&plane.files, &plane.shape),
         );
         plane.spawn(host, proxy)?;
         plane.spawn(host, controllers)?;
+        if plane.shape.kubelets {
+            let scheduler = parts::scheduler(&plane.files);
+            plane.spawn(host, scheduler)?;
+        }
         plane
             .wait("a ready API server", async |api| {
                 api.ready().await.map_err(chain)?;
@@ -159,6 +178,11 @@ impl ControlPlane {
     #[must_use]
     pub fn kubeconfig(&self, account: Account) -> PathBuf {
         self.files.kubeconfig(account)
+    }
+
+    /// The kubeconfig file of one of the cluster's own parts.
+    pub(crate) fn kubeconfig_of(&self, name: &str) -> PathBuf {
+        self.files.kubeconfig_of(name)
     }
 
     /// Runs kubectl as admin on a host, with `stdin` as its input, and gives
@@ -227,7 +251,7 @@ impl ControlPlane {
     /// # Errors
     /// As [`ControlPlane::start`].
     pub async fn start_api_server(&mut self, host: &Host) -> Result<(), ControlPlaneError> {
-        let api_server = parts::api_server(&self.files, self.server);
+        let api_server = parts::api_server(&self.files, self.server, &self.shape);
         self.spawn(host, api_server)?;
         self.wait("a ready API server", async |api| {
             api.ready().await.map_err(chain)
