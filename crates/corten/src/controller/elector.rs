@@ -47,6 +47,13 @@ impl Deadline {
     }
 }
 
+/// Waits until a write may be sent: a renewal that came late ends the deadline for a moment and not
+/// the term, and what was decided is still to be written. False when no renewal will come any more.
+pub(crate) async fn may_write(leads_until: &mut watch::Receiver<Deadline>) -> bool {
+    let allows = |deadline: &Deadline| deadline.allows(Instant::now());
+    leads_until.wait_for(allows).await.is_ok()
+}
+
 /// What was last seen of another's lease.
 struct Seen {
     version: Option<String>,

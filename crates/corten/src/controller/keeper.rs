@@ -1,11 +1,11 @@
 //! Keeps the last good forms of bad objects, for the next start (design.md §4.2).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use api::corten::v1alpha1::AcceptedConfigSpec;
 use tokio::sync::watch;
 
-use super::elector::Deadline;
+use super::elector::{Deadline, may_write};
 use crate::backoff::Backoff;
 use crate::sink::Sink;
 
@@ -13,17 +13,14 @@ use crate::sink::Sink;
 pub(super) async fn run<K: Sink>(
     sink: K,
     mut accepted: watch::Receiver<Option<AcceptedConfigSpec>>,
-    leads_until: watch::Receiver<Deadline>,
+    mut leads_until: watch::Receiver<Deadline>,
 ) {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
     while accepted.changed().await.is_ok() {
-        loop {
+        while may_write(&mut leads_until).await {
             let Some(newest) = accepted.borrow_and_update().clone() else {
                 break;
             };
-            if !leads_until.borrow().allows(Instant::now()) {
-                break;
-            }
             match sink.keep(&newest).await {
                 Ok(()) => {
                     backoff.reset();

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::elector::Deadline;
+use super::elector::{Deadline, may_write};
 use super::queue::{Failed, Queue, Write};
 use crate::backoff::Backoff;
 use crate::sink::{Sink, WriteError};
@@ -66,9 +66,9 @@ async fn send<K: Sink>(
     sink: K,
     write: Write,
     backoff: Option<Backoff>,
-    leads_until: watch::Receiver<Deadline>,
+    mut leads_until: watch::Receiver<Deadline>,
 ) -> Sent {
-    if !leads_until.borrow().allows(Instant::now()) {
+    if !may_write(&mut leads_until).await {
         return Sent::Done(write);
     }
     let result = match &write {
@@ -247,6 +247,27 @@ mod tests {
         writer.await.unwrap();
         let last = sink.asked.lock().unwrap().last().cloned();
         assert_eq!(last.as_deref(), Some("bad new"));
+    }
+
+    #[tokio::test]
+    async fn what_the_deadline_held_up_is_sent_when_the_lease_is_renewed() {
+        let sink = Moody::default();
+        let (leads, leads_until) = watch::channel(Deadline::Until(Instant::now()));
+        let (out, writes) = mpsc::channel(64);
+        let writer = tokio::spawn(run(sink.clone(), writes, leads_until));
+        // More than are on their way at once.
+        let count = 2 * Moody::IN_FLIGHT;
+        for n in 0..count {
+            out.send(write(&format!("s-{n}"), "1")).await.unwrap();
+        }
+        // The writer has taken them all.
+        let reserved = out.reserve_many(out.max_capacity()).await.unwrap();
+        drop(reserved);
+        assert!(sink.asked.lock().unwrap().is_empty());
+        leads.send_replace(Deadline::Never);
+        wanted(&sink, count, |_| true).await;
+        drop(out);
+        writer.await.unwrap();
     }
 
     #[tokio::test]

@@ -157,6 +157,8 @@ pub(crate) async fn run(
                 continue;
             }
             if !leads_until.borrow().allows(Instant::now()) {
+                // The lease may be renewed still.
+                wake = Some(Instant::now() + PERIOD);
                 break;
             }
             let written = board.write_native(object, &status).await;
