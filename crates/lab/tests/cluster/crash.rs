@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 use crate::stage::{Fault, SOON, Stage, ingress, turn};
 
 const SERVICES: &str = "/api/v1/namespaces/default/services";
+const POOLS: &str = "/apis/metallb.io/v1beta1/namespaces/metallb-system/ipaddresspools";
 const POOL_ANNOTATION: &str = "metallb.io/address-pool";
 const IP_ANNOTATION: &str = "metallb.io/loadBalancerIPs";
 const SHARING_ANNOTATION: &str = "metallb.io/allow-shared-ip";
@@ -54,9 +55,17 @@ fn nothing_is_lost_however_often_the_controller_dies() {
         let mut controller = story.stage.controller(&host)?;
         let mut early = 0;
         let start = Instant::now();
+        story.pair().await?;
         for kill in 1..=kills {
-            let lives = Duration::from_millis(story.random.below(500));
-            story.load(lives).await?;
+            if kill % 2 == 0 {
+                let lives = Duration::from_millis(story.random.below(500));
+                story.load(lives).await?;
+            }
+            story.hand_over(kill).await?;
+            if kill % 2 == 1 {
+                let lives = Duration::from_millis(story.random.below(500));
+                story.load(lives).await?;
+            }
             controller.kill();
             story.never(kill).await?;
             controller = story.stage.controller(&host)?;
@@ -79,6 +88,10 @@ fn nothing_is_lost_however_often_the_controller_dies() {
         Ok(())
     });
 }
+
+/// Two Services that ask for one address; whoever gives it up takes the other one.
+const PAIR: [&str; 2] = ["pair-a", "pair-b"];
+const PAIR_ADDRESSES: [Ipv4Addr; 2] = [Ipv4Addr::new(10, 70, 0, 1), Ipv4Addr::new(10, 70, 0, 2)];
 
 /// xorshift: reproducible, and good enough to choose.
 struct Random(u64);
@@ -119,17 +132,16 @@ impl Pools {
         for (name, addresses, auto) in [("auto", &self.auto, true), ("named", &self.named, false)] {
             let list: Vec<String> = addresses.iter().map(|ip| format!("{ip}/32")).collect();
             let spec = json!({"addresses": list, "autoAssign": auto});
-            let path = "/apis/metallb.io/v1beta1/namespaces/metallb-system/ipaddresspools";
             let api = stage.plane.api();
             if first {
                 let pool = json!({
                     "apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool",
                     "metadata": {"name": name}, "spec": spec,
                 });
-                api.create(path, &pool).await?;
+                api.create(POOLS, &pool).await?;
             } else {
                 let patch = json!({"spec": spec});
-                api.patch(&format!("{path}/{name}"), Patch::Merge, &patch)
+                api.patch(&format!("{POOLS}/{name}"), Patch::Merge, &patch)
                     .await?;
             }
         }
@@ -145,6 +157,70 @@ struct Story {
 }
 
 impl Story {
+    /// The pair, with its pool: the first has the address, the second waits for it.
+    async fn pair(&self) -> Outcome {
+        let api = self.stage.plane.api();
+        let list = PAIR_ADDRESSES.map(|ip| format!("{ip}/32"));
+        let pool = json!({
+            "apiVersion": "metallb.io/v1beta1", "kind": "IPAddressPool",
+            "metadata": {"name": "pair"},
+            "spec": {"addresses": list, "autoAssign": false},
+        });
+        api.create(POOLS, &pool).await?;
+        for name in PAIR {
+            let annotations = json!({IP_ANNOTATION: PAIR_ADDRESSES[0].to_string()});
+            let service = object(name, &annotations, 80);
+            api.create(SERVICES, &service).await?;
+        }
+        Ok(())
+    }
+
+    async fn asks(&self, name: &str, address: Ipv4Addr) -> Outcome {
+        let patch = json!({"metadata": {"annotations": {IP_ANNOTATION: address.to_string()}}});
+        let path = format!("{SERVICES}/{name}");
+        let api = self.stage.plane.api();
+        api.patch(&path, Patch::Merge, &patch).await?;
+        Ok(())
+    }
+
+    /// The one that has the pair's address asks for another, and the one that waits gets it. That
+    /// is two writes; until the second has landed nobody has it, or the first one alone.
+    async fn hand_over(&self, kill: u64) -> Outcome {
+        let [address, other] = PAIR_ADDRESSES;
+        let held = [address.to_string()];
+        let look = async || {
+            let has = [
+                self.stage.addresses(PAIR[0]).await,
+                self.stage.addresses(PAIR[1]).await,
+            ];
+            match has.each_ref().map(|has| *has == held) {
+                [true, false] => Ok((PAIR[0], PAIR[1])),
+                [false, true] => Ok((PAIR[1], PAIR[0])),
+                _ => Err(has),
+            }
+        };
+        let (giver, taker) = wait_for(SOON, "one of the pair to have its address", look).await?;
+        self.asks(taker, address).await?;
+        let waits = async || self.stage.addresses(taker).await.is_empty();
+        wait_until(SOON, "the other one to wait for it", waits).await?;
+        self.asks(giver, other).await?;
+        wait_for(SOON, "the other one to have it", async || {
+            let mut services = self.list().await.map_err(|error| error.to_string())?;
+            services.retain(|service| PAIR.contains(&&*service.name));
+            assert!(
+                twice(&services).is_empty(),
+                "kill {kill}: given twice: {services:#?}"
+            );
+            let has = services.iter().find(|service| service.name == taker);
+            match has.and_then(|service| service.address) {
+                Some(ip) if ip == address => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await?;
+        Ok(())
+    }
+
     /// Changes without a pause for so long.
     async fn load(&mut self, time: Duration) -> Outcome {
         let start = Instant::now();
@@ -223,17 +299,7 @@ impl Story {
             let key = ["red", "blue"][self.random.below(2) as usize];
             annotations.insert(SHARING_ANNOTATION, key.to_owned());
         }
-        let port = 80 + self.random.below(3);
-        json!({
-            "apiVersion": "v1",
-            "kind": "Service",
-            "metadata": {"name": name, "annotations": annotations},
-            "spec": {
-                "type": "LoadBalancer",
-                "allocateLoadBalancerNodePorts": false,
-                "ports": [{"port": port}],
-            },
-        })
+        object(name, &json!(annotations), 80 + self.random.below(3))
     }
 
     async fn list(&self) -> Result<Vec<Service>, Fault> {
@@ -272,6 +338,8 @@ impl Story {
     /// Addresses outside the rules, and Services that wait for nothing.
     fn wrong(&self, services: &[Service]) -> Vec<String> {
         let Pools { auto, named } = &self.pools;
+        let known =
+            |ip: &Ipv4Addr| auto.contains(ip) || named.contains(ip) || PAIR_ADDRESSES.contains(ip);
         let used: BTreeSet<Ipv4Addr> = services.iter().filter_map(|s| s.address).collect();
         let mut wrong = Vec::new();
         for service in services {
@@ -286,7 +354,7 @@ impl Story {
                 Some(ip) if !service.balanced => {
                     wrong.push(format!("{name}: no balancer has {ip}"))
                 }
-                Some(ip) if !auto.contains(ip) && !named.contains(ip) => {
+                Some(ip) if !known(ip) => {
                     wrong.push(format!("{name}: {ip} is in no pool"));
                 }
                 Some(ip) if pool.as_deref() == Some("named") && !named.contains(ip) => {
@@ -299,10 +367,7 @@ impl Story {
                 None if !service.balanced => {}
                 None => {
                     let free = match (wish, pool) {
-                        (Some(ip), _) => {
-                            let known = auto.contains(ip) || named.contains(ip);
-                            (known && !used.contains(ip)).then_some(*ip)
-                        }
+                        (Some(ip), _) => (known(ip) && !used.contains(ip)).then_some(*ip),
                         (None, Some(_)) => named.difference(&used).next().copied(),
                         (None, None) => auto.difference(&used).next().copied(),
                     };
@@ -314,6 +379,19 @@ impl Story {
         }
         wrong
     }
+}
+
+fn object(name: &str, annotations: &Value, port: u64) -> Value {
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": name, "annotations": annotations},
+        "spec": {
+            "type": "LoadBalancer",
+            "allocateLoadBalancerNodePorts": false,
+            "ports": [{"port": port}],
+        },
+    })
 }
 
 /// What the rules look at.

@@ -75,7 +75,11 @@ fn a_deposed_leaders_write_changes_nothing_on_the_wire() {
         }
         stage.apply(WARM).await?;
         for n in 0..20 {
-            stage.event(&format!("warm-{n}"), "IPAllocated").await?;
+            let name = format!("warm-{n}");
+            wait_until(SOON, "an address of the warm pool", async || {
+                stage.addresses(&name).await.len() == 1
+            })
+            .await?;
         }
         let _new_leader = stage.controller(&new)?;
         stage.ready(&new).await?;
