@@ -14,11 +14,15 @@
 {{- end }}
 
 {{- define "corten.controllerAccount" -}}
-{{ default (printf "%s-controller" (include "corten.fullname" .)) .Values.controller.serviceAccount.name }}
+{{- with .Values.controller.serviceAccount }}
+{{- default (ternary (printf "%s-controller" (include "corten.fullname" $)) "default" .create) .name }}
+{{- end }}
 {{- end }}
 
 {{- define "corten.agentAccount" -}}
-{{ default (printf "%s-agent" (include "corten.fullname" .)) .Values.speaker.serviceAccount.name }}
+{{- with .Values.speaker.serviceAccount }}
+{{- default (ternary (printf "%s-agent" (include "corten.fullname" $)) "default" .create) .name }}
+{{- end }}
 {{- end }}
 
 {{- define "corten.memberSecret" -}}
@@ -53,21 +57,21 @@ component: {{ .component }}
 {{ .image.repository }}:{{ default .root.Chart.AppVersion .image.tag }}
 {{- end }}
 
-{{/* An HTTP probe; `probe` has its settings, `host` is empty for the Pod's own address. */}}
+{{/* An HTTP probe of `port`; `probe` has its settings, `host` is empty for the Pod's own address. */}}
 {{- define "corten.probe" -}}
 httpGet:
   {{- with .host }}
   host: {{ . }}
   {{- end }}
   path: {{ .path }}
-  port: 17472
+  port: {{ .port }}
 {{ omit .probe "enabled" | toYaml }}
 {{- end }}
 
 {{/* Flags that both processes have. */}}
 {{- define "corten.args" -}}
 - --log-level={{ .component.logLevel }}
-- --port={{ .root.Values.prometheus.metricsPort }}
+- --port={{ .port }}
 {{- with .root.Values.loadBalancerClass }}
 - --lb-class={{ . }}
 {{- end }}
@@ -97,5 +101,5 @@ httpGet:
 {{- define "corten.scrape" -}}
 prometheus.io/scrape: "true"
 prometheus.io/scheme: https
-prometheus.io/port: {{ .Values.prometheus.metricsPort | quote }}
+prometheus.io/port: {{ .port | quote }}
 {{- end }}
