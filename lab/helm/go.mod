@@ -1,3 +1,4 @@
+// Helm, which renders deploy/chart: crates/lab/src/chart.rs builds it. Nothing of it is in the product.
 module helm
 
 go 1.26.0
