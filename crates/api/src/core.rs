@@ -1,7 +1,9 @@
-//! The core kinds, slim: `Service`, `EndpointSlice`, `Node`, `Namespace`, `ServiceCIDR`.
+//! The core kinds, slim: `Service`, `EndpointSlice`, `Node`, `Namespace`, `Secret`,
+//! `ServiceCIDR`.
 
 mod endpoints;
 mod node;
+mod secret;
 mod service;
 mod service_cidr;
 
@@ -10,6 +12,7 @@ pub use endpoints::{
     ForZone, LABEL_SERVICE_NAME,
 };
 pub use node::{Namespace, Node, NodeAddress, NodeCondition, NodeSpec, NodeStatus, Taint};
+pub use secret::{BASIC_AUTH, Content, Secret};
 pub use service::{
     ClientIpConfig, IntOrString, IpFamily, IpFamilyPolicy, LoadBalancerIngress, LoadBalancerStatus,
     Protocol, Service, ServicePort, ServiceSpec, ServiceStatus, ServiceType, SessionAffinity,

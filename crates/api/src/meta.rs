@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 mod selector;
 
@@ -37,10 +37,11 @@ pub struct ObjectMeta {
         deserialize_with = "crate::de::null_default"
     )]
     pub labels: BTreeMap<String, String>,
-    /// Annotations.
+    /// Annotations, without the copy of the whole object that `kubectl apply` leaves there:
+    /// passwords are in it.
     #[serde(
         skip_serializing_if = "BTreeMap::is_empty",
-        deserialize_with = "crate::de::null_default"
+        deserialize_with = "annotations"
     )]
     pub annotations: BTreeMap<String, String>,
     /// RFC 3339 in UTC with a `Z`, so that text order is time order.
@@ -107,6 +108,14 @@ pub struct Condition {
     /// Details about the transition, for people. May be empty.
     #[cfg_attr(feature = "crds", schemars(length(max = 32768)))]
     pub message: String,
+}
+
+fn annotations<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, String>, D::Error> {
+    let mut annotations: BTreeMap<String, String> = crate::de::null_default(deserializer)?;
+    annotations.remove("kubectl.kubernetes.io/last-applied-configuration");
+    Ok(annotations)
 }
 
 fn is_zero(value: &i64) -> bool {

@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::Kind;
-use crate::core::{EndpointSlice, Namespace, Node, Service, ServiceCIDR};
+use crate::core::{EndpointSlice, Namespace, Node, Secret, Service, ServiceCIDR};
 use crate::corten::v1alpha1::{AcceptedConfig, AddressPool, Advertisement, NodeState, Peer};
 use crate::meta::ObjectMeta;
 use crate::metallb::{
@@ -109,6 +109,7 @@ objects!(
     Node,
     Namespace,
     ServiceCIDR,
+    Secret,
     IPAddressPool,
     L2Advertisement,
     BGPAdvertisement,

@@ -93,6 +93,10 @@ fn every_kind_goes_there_and_back() {
                 "incarnation": 7, "version": 3, "agentVersion": "0.1.0"}}),
         json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR",
             "metadata": {"name": "kubernetes"}, "spec": {"cidrs": ["10.96.0.0/12"]}}),
+        json!({"apiVersion": "v1", "kind": "Secret",
+            "metadata": {"name": "s", "namespace": "metallb-system"},
+            "type": "kubernetes.io/basic-auth", "data": {"password": "aHVzaA=="},
+            "stringData": {"username": "hush"}}),
         json!({"apiVersion": "corten.dev/v1alpha1", "kind": "AddressPool",
             "metadata": {"name": "p", "namespace": "metallb-system"},
             "spec": {"addresses": ["10.0.0.0/24"], "autoAssign": false, "avoidBuggyIPs": true,
@@ -155,6 +159,7 @@ fn encode(object: &Object) -> Value {
         Object::ServiceL2Status(o) => serde_json::to_value(o),
         Object::ServiceBGPStatus(o) => serde_json::to_value(o),
         Object::ConfigurationState(o) => serde_json::to_value(o),
+        Object::Secret(o) => serde_json::to_value(o),
         Object::ServiceCIDR(o) => serde_json::to_value(o),
         Object::AddressPool(o) => serde_json::to_value(o),
         Object::Advertisement(o) => serde_json::to_value(o),
@@ -255,4 +260,25 @@ fn foreign_kinds_pass() {
         (object.kind(), object.name(), object.namespaced()),
         ("Deployment", "web", None)
     );
+}
+
+#[test]
+fn nothing_of_a_secret_is_shown() {
+    let applied = "kubectl.kubernetes.io/last-applied-configuration";
+    let secret = decode(json!({"apiVersion": "v1", "kind": "Secret",
+        "metadata": {"name": "s", "annotations": {applied: "{\"password\": \"hush\"}", "a": "b"}},
+        "data": {"password": "aHVzaA=="}, "stringData": {"username": "hush"}}));
+    let peer = decode(
+        json!({"apiVersion": "metallb.io/v1beta2", "kind": "BGPPeer",
+        "metadata": {"name": "p", "annotations": {applied: "{\"password\": \"hush\"}"}},
+        "spec": {"myASN": 1, "password": "hush"}}),
+    );
+    for decoded in [secret, peer] {
+        let shown = format!("{decoded:?}");
+        assert!(
+            !shown.contains("hush") && !shown.contains("aHVzaA"),
+            "{shown}"
+        );
+        assert_eq!(decoded.unknown_fields, Vec::<String>::new());
+    }
 }

@@ -53,8 +53,9 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
         let client = cluster::connect(&options.cluster).await?;
         let namespace = &options.common.namespace;
         let native_bgp = options.compatible.both.native_bgp();
+        let metrics = Metrics::new()?;
         let webhook = match options.webhook.options(namespace, tls, native_bgp) {
-            Some(webhook) => Some(Webhook::start(client.clone(), webhook).await?),
+            Some(webhook) => Some(Webhook::start(client.clone(), webhook, &metrics).await?),
             None => None,
         };
         let identity = match &options.pod_name {
@@ -62,7 +63,6 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
             None => format!("{}-{}", host::name()?, process::id()),
         };
         let health = Health::default();
-        let metrics = Metrics::new()?;
         let serve = options.serving.serve(
             &options.common,
             client.clone(),

@@ -14,14 +14,14 @@ const NO_PPROF: &str = "there is no profiler to serve";
 pub(super) struct Both {
     #[arg(long, hide = true, default_value = "")]
     pprof_bind_address: String,
-    /// native, frr or frr-k8s: native refuses what MetalLB's native mode refuses; else everything
-    /// that Corten can do is accepted.
+    /// native, frr or frr-k8s: with native, peers on one node may differ in router ID and AS
+    /// number, as in MetalLB's native mode. Whatever Corten can do is accepted in each.
     #[arg(long, hide = true, env = "METALLB_BGP_TYPE", default_value = "")]
     bgp_type: String,
 }
 
 impl Both {
-    /// The rules of MetalLB's native mode, where it is asked for by name.
+    /// Native mode, where it is asked for by name.
     pub(super) fn native_bgp(&self) -> bool {
         self.bgp_type == "native"
     }
@@ -127,7 +127,7 @@ impl Controller {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
+    use clap::{CommandFactory, Parser};
 
     use crate::cli::Cli;
 
@@ -155,6 +155,72 @@ mod tests {
         for (command, flags) in [("controller", CONTROLLER), ("agent", SPEAKER)] {
             if let Err(error) = parse(command, &[BOTH, flags]) {
                 panic!("{command}: {error}");
+            }
+        }
+    }
+
+    /// Flag, default, environment (`spec/metallb.md` §6.1); an empty default is no value or "".
+    const TABLE: [(&str, &str, &str); 21] = [
+        ("port", "9120", ""),
+        ("namespace", "metallb-system", "METALLB_NAMESPACE"),
+        ("ml-secret-name", "", "METALLB_ML_SECRET_NAME"),
+        ("deployment", "", "METALLB_DEPLOYMENT"),
+        ("pod-name", "", "METALLB_POD_NAME"),
+        ("log-level", "info", ""),
+        ("lb-class", "", ""),
+        ("webhook-mode", "enabled", ""),
+        ("webhook-secret", "metallb-webhook-cert", ""),
+        ("webhook-http2", "false", ""),
+        ("cert-service-name", "metallb-webhook-service", ""),
+        ("cert-dir", "/tmp/k8s-webhook-server/serving-certs", ""),
+        ("disable-cert-rotation", "false", ""),
+        ("health-probe-port", "17472", ""),
+        ("pprof-bind-address", "", ""),
+        ("tls-min-version", "VersionTLS13", ""),
+        ("tls-cipher-suites", "", ""),
+        ("tls-curve-preferences", "", ""),
+        ("metrics-cert-dir", "", ""),
+        ("bgp-type", "", "METALLB_BGP_TYPE"),
+        // The port of the webhook is no flag of MetalLB's; it is always this one.
+        ("webhook-port", "9443", ""),
+    ];
+
+    #[test]
+    fn defaults_and_environment_are_metallb_s() {
+        let mut cli = Cli::command();
+        cli.build();
+        let controller = cli.find_subcommand("controller").expect("the command");
+        for (flag, default, variable) in TABLE {
+            let mut arguments = controller.get_arguments();
+            let argument = arguments.find(|argument| argument.get_long() == Some(flag));
+            let argument = argument.expect(flag);
+            let values = argument.get_default_values();
+            let values: Vec<_> = values.iter().map(|value| value.to_string_lossy()).collect();
+            assert_eq!(values.join(","), default, "--{flag}");
+            let read = argument.get_env().unwrap_or_default().to_string_lossy();
+            assert_eq!(read, variable, "--{flag}");
+        }
+    }
+
+    #[test]
+    fn words_are_metallb_s() {
+        for flags in [
+            "--log-level=all",
+            "--log-level=debug",
+            "--log-level=info",
+            "--log-level=warn",
+            "--log-level=error",
+            "--log-level=none",
+            "--webhook-mode=enabled",
+            "--webhook-mode=disabled",
+            "--webhook-mode=onlywebhook",
+            "--webhook-http2=f",
+            "--disable-cert-rotation",
+            "--port=0",
+            "--health-probe-port=0",
+        ] {
+            if let Err(error) = parse("controller", &[flags]) {
+                panic!("{flags}: {error}");
             }
         }
     }

@@ -37,11 +37,12 @@ pub(super) struct Flags {
     /// Service in front of the webhook.
     #[arg(long, default_value = "metallb-webhook-service")]
     cert_service_name: String,
-    /// Do not make certificates: take those in --cert-dir.
+    /// Do not make certificates: take those in --cert-dir, and leave it to their maker to write
+    /// the caBundle into metallb-webhook-configuration (and into the CRD of BGPPeer).
     #[arg(long, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_value = "false", default_missing_value = "true", value_parser = go_bool)]
     disable_cert_rotation: bool,
-    /// Directory with tls.crt, tls.key and perhaps ca.crt, for --disable-cert-rotation.
+    /// Directory with tls.crt and tls.key, for --disable-cert-rotation; read again every 30 s.
     #[arg(long, default_value = "/tmp/k8s-webhook-server/serving-certs")]
     cert_dir: String,
     #[arg(long, hide = true, action = clap::ArgAction::Set, num_args = 0..=1,

@@ -121,6 +121,8 @@ pub struct Metrics {
     pub reports_dropped: IntCounter,
     /// Elements written to the kernel's tables.
     pub forward_elements: IntCounter,
+    /// What the API server asked the webhook, and what came of it; labels path, answer.
+    pub webhook_requests: IntCounterVec,
 }
 
 impl Metrics {
@@ -190,6 +192,11 @@ impl Metrics {
             forward_elements: counter(
                 "corten_forward_elements_written_total",
                 "Elements written to the kernel's tables",
+            )?,
+            webhook_requests: counters(
+                "corten_webhook_requests_total",
+                "Requests of the API server to the webhook, by path and answer",
+                &["path", "answer"],
             )?,
             registry,
         })

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use api::corten::v1alpha1::AcceptedConfigSpec;
 use api::object::Object;
-use plan::config::{self, Kept};
+use plan::config::{self, Kept, SecretFacts};
 use plan::name::ServiceKey;
 use plan::world::{Event, Slice, service_ranges};
 
@@ -43,6 +43,11 @@ pub(super) fn applied(object: Object) -> Option<Event> {
             form: Some(service_ranges(&cidr)),
             name: cidr.metadata.name.into(),
         }),
+        Object::Secret(secret) => Some(Event::Secret {
+            form: Some(SecretFacts::from(&secret)),
+            namespace: secret.metadata.namespace.into(),
+            name: secret.metadata.name.into(),
+        }),
         Object::AcceptedConfig(accepted) => Some(last_good(&accepted.spec)),
         Object::NodeState(state) => Some(Event::State {
             node: state.metadata.name.into(),
@@ -75,6 +80,13 @@ pub(super) fn gone(object: &Object) -> Option<Event> {
         Event::Node { name, .. } => Event::Node { name, form: None },
         Event::State { node, .. } => Event::State { node, form: None },
         Event::ServiceRange { name, .. } => Event::ServiceRange { name, form: None },
+        Event::Secret {
+            namespace, name, ..
+        } => Event::Secret {
+            namespace,
+            name,
+            form: None,
+        },
         // What was good is known.
         Event::LastGood(_) => return None,
         other => other,

@@ -47,7 +47,8 @@ pub enum Certificates {
         /// The Secret's name.
         secret: String,
     },
-    /// Somebody else's, in a directory with `tls.crt`, `tls.key` and perhaps `ca.crt`.
+    /// Somebody else's, in a directory with `tls.crt` and `tls.key`. Who made them also tells the
+    /// API server to trust them: no Secret is looked at and no bundle written.
     Given(PathBuf),
 }
 
@@ -137,16 +138,16 @@ impl Keeper {
 
     /// One look at everything; the policy that is in force after it.
     async fn round(&mut self) -> Result<Policy, KeeperError> {
-        let data = match &self.certificates {
-            Certificates::Own { secret } => self.own(secret).await?,
-            Certificates::Given(dir) => given(dir)?,
+        let (data, own) = match &self.certificates {
+            Certificates::Own { secret } => (self.own(secret).await?, true),
+            Certificates::Given(dir) => (given(dir)?, false),
         };
         let (Some(cert), Some(key)) = (data.get(TLS_CERT), data.get(TLS_KEY)) else {
             // `own` and `given` end in data that are complete.
             return Ok(Policy::Ignore);
         };
         let loaded = Arc::new(certs::certified_key(cert, key)?);
-        let bundle = data.get(CA_CERT).filter(|bundle| !bundle.is_empty());
+        let bundle = data.get(CA_CERT).filter(|bundle| own && !bundle.is_empty());
         if let Some(bundle) = bundle {
             self.trusted.clone_from(bundle);
         }
@@ -224,7 +225,7 @@ impl Keeper {
         }
         let bundle = match &self.certificates {
             Certificates::Own { .. } => registration::bundle_of(&there),
-            Certificates::Given(dir) => given(dir)?.get(CA_CERT).map(|bundle| base64(bundle)),
+            Certificates::Given(_) => None,
         };
         let wanted = registration::configuration(&self.service, bundle.as_ref(), Policy::Ignore);
         self.apply(&wanted).await
@@ -360,13 +361,12 @@ fn request(
 
 fn given(dir: &std::path::Path) -> Result<SecretData, KeeperError> {
     let mut data = SecretData::new();
-    for name in [TLS_CERT, TLS_KEY, CA_CERT] {
+    for name in [TLS_CERT, TLS_KEY] {
         let path = dir.join(name);
         match std::fs::read(&path) {
             Ok(bytes) => {
                 data.insert(name.to_owned(), bytes);
             }
-            Err(error) if name == CA_CERT && error.kind() == std::io::ErrorKind::NotFound => {}
             Err(source) => return Err(KeeperError::File { path, source }),
         }
     }

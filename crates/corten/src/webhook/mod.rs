@@ -29,6 +29,7 @@ pub(crate) use keeper::now;
 pub use keeper::{Certificates, KeeperError};
 pub use registration::{Policy, Service};
 
+use crate::http::Metrics;
 use crate::http::listener::{TlsListener, bind};
 use crate::http::tls::TlsSettings;
 
@@ -87,7 +88,11 @@ impl std::fmt::Debug for Webhook {
 
 impl Webhook {
     /// Listens and serves.
-    pub async fn start(client: Client, options: Options) -> Result<Self, WebhookError> {
+    pub async fn start(
+        client: Client,
+        options: Options,
+        metrics: &Metrics,
+    ) -> Result<Self, WebhookError> {
         let address = options.address;
         let listen = |source| WebhookError::Listen { address, source };
         let tcp = bind(address).await.map_err(listen)?;
@@ -98,7 +103,7 @@ impl Webhook {
             namespace: options.service.namespace.clone(),
             native_bgp: options.native_bgp,
         };
-        let router = server::router(client.clone(), rules);
+        let router = server::router(client.clone(), rules, metrics.webhook_requests.clone());
         let keeper = |serve| keeper::Keeper {
             client: client.clone(),
             service: options.service.clone(),

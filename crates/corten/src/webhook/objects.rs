@@ -1,11 +1,12 @@
 //! The objects that exist, read for one request. There are tens of them: a list per request is
 //! always fresh, and no replica needs a cache of what it does not lead.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use api::Kind;
-use api::core::Node;
+use api::core::{Node, ServiceCIDR};
 use api::corten::v1alpha1::{AddressPool, Advertisement, Peer};
 use api::metallb::{
     BFDProfile, BGPAdvertisement, BGPPeer, Community, IPAddressPool, L2Advertisement,
@@ -14,16 +15,19 @@ use kube::Client;
 use kube::core::params::ListParams;
 use kube::core::{ObjectList, Request};
 use plan::config::{Object, ObjectKind};
+use plan::world;
 use serde::de::DeserializeOwned;
 
-use super::review::{Known, Subject};
+use super::review::{Cluster, Known, Subject};
 use crate::source::kube::path;
 
 /// Objects of one kind that are read.
 const MOST: usize = 10_000;
 const PAGE: u32 = 500;
-/// For all lists of a request.
-const PATIENCE: Duration = Duration::from_secs(4);
+/// For all lists that a verdict needs.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// For those that only a warning needs. Together less than the API server waits for us.
+const FOR_WARNINGS: Duration = Duration::from_secs(1);
 
 /// Why the objects are not known.
 #[derive(Debug, thiserror::Error)]
@@ -76,24 +80,55 @@ pub async fn known(client: &Client, namespace: &str, subject: Subject) -> Result
                 ObjectKind::Peer => lists.add::<Peer>(into).await,
             }?;
         }
-        let nodes = match subject.nodes {
-            true => lists.of::<Node>().await?,
-            false => Vec::new(),
+        let nodes = match subject.cluster {
+            Cluster::Nodes => lists.of::<Node>().await?,
+            Cluster::Nothing | Cluster::Ranges => Vec::new(),
         };
         Ok((objects, nodes))
     };
-    let (objects, nodes) = match tokio::time::timeout(PATIENCE, all).await {
+    let (objects, mut nodes) = match tokio::time::timeout(PATIENCE, all).await {
         Ok(listed) => listed?,
         Err(_) => return Err(ListError::Late),
     };
+    let mut service_ranges = BTreeMap::new();
+    if subject.cluster == Cluster::Ranges {
+        // Only a warning depends on them: without them the object is judged all the same.
+        let ranges = async { Ok((lists.of::<Node>().await?, lists.of::<ServiceCIDR>().await?)) };
+        match tokio::time::timeout(FOR_WARNINGS, ranges).await {
+            Ok(Ok((listed, cidrs))) => {
+                nodes = listed;
+                service_ranges = cidrs
+                    .into_iter()
+                    .map(|cidr| {
+                        (
+                            cidr.metadata.name.as_str().into(),
+                            world::service_ranges(&cidr),
+                        )
+                    })
+                    .collect();
+            }
+            Ok(Err(error)) => {
+                let error: &ListError = &error;
+                tracing::warn!(
+                    error = error as &dyn std::error::Error,
+                    "whether a pool overlaps the cluster's own ranges is not known"
+                );
+            }
+            Err(_) => tracing::warn!(
+                "whether a pool overlaps the cluster's own ranges is not known: no answer from \
+                 the API server in {FOR_WARNINGS:?}"
+            ),
+        }
+    }
     let (objects, nodes) = (objects.into_iter(), nodes.into_iter());
     Ok(Known {
         objects: objects
             .map(|object: Object| (object.reference(), Arc::new(object)))
             .collect(),
         nodes: nodes
-            .map(|node| (node.metadata.name, node.metadata.labels))
+            .map(|node| (node.metadata.name.as_str().into(), node.into()))
             .collect(),
+        service_ranges,
     })
 }
 

@@ -9,8 +9,10 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use plan::config::{self, Context, Finding, Object, ObjectKind, ObjectRef, Objects, Verdict};
-use plan::world::Labels;
+use plan::name::Name;
+use plan::world::Node;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -40,8 +42,19 @@ pub struct Subject {
     pub operations: [&'static str; 2],
     /// The kinds that it is judged against.
     pub against: &'static [ObjectKind],
-    /// Whether the labels of nodes count.
-    pub nodes: bool,
+    /// What else counts.
+    pub cluster: Cluster,
+}
+
+/// What a kind is judged against besides other objects.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cluster {
+    /// Nothing.
+    Nothing,
+    /// The labels of nodes: what is refused depends on them.
+    Nodes,
+    /// Addresses of nodes, ranges of Pods and of ClusterIPs: for a warning, if they can be had.
+    Ranges,
 }
 
 /// What is there already.
@@ -49,8 +62,10 @@ pub struct Subject {
 pub struct Known {
     /// Objects of the kinds that the subject is judged against.
     pub objects: Objects,
-    /// Labels of every node, where they count.
-    pub nodes: BTreeMap<String, Labels>,
+    /// Every node, where they count.
+    pub nodes: BTreeMap<Name, Node>,
+    /// Ranges of ClusterIPs by ServiceCIDR, where they count.
+    pub service_ranges: BTreeMap<Name, Vec<IpNet>>,
 }
 
 /// What the objects are held to.
@@ -73,7 +88,7 @@ pub const SUBJECTS: [Subject; 6] = [
         version: "v1beta2",
         operations: ON_CHANGE,
         against: &[ObjectKind::BGPPeer, ObjectKind::Peer],
-        nodes: true,
+        cluster: Cluster::Nodes,
     },
     Subject {
         kind: ObjectKind::IPAddressPool,
@@ -82,7 +97,7 @@ pub const SUBJECTS: [Subject; 6] = [
         version: "v1beta1",
         operations: ON_CHANGE,
         against: &[ObjectKind::IPAddressPool, ObjectKind::AddressPool],
-        nodes: false,
+        cluster: Cluster::Ranges,
     },
     Subject {
         kind: ObjectKind::BGPAdvertisement,
@@ -96,7 +111,7 @@ pub const SUBJECTS: [Subject; 6] = [
             ObjectKind::IPAddressPool,
             ObjectKind::AddressPool,
         ],
-        nodes: true,
+        cluster: Cluster::Nodes,
     },
     Subject {
         kind: ObjectKind::Community,
@@ -105,7 +120,7 @@ pub const SUBJECTS: [Subject; 6] = [
         version: "v1beta1",
         operations: ON_CHANGE,
         against: &[ObjectKind::Community],
-        nodes: false,
+        cluster: Cluster::Nothing,
     },
     Subject {
         kind: ObjectKind::BFDProfile,
@@ -114,7 +129,7 @@ pub const SUBJECTS: [Subject; 6] = [
         version: "v1beta1",
         operations: ["CREATE", "DELETE"],
         against: &[ObjectKind::BGPPeer, ObjectKind::Peer],
-        nodes: false,
+        cluster: Cluster::Nothing,
     },
     Subject {
         kind: ObjectKind::L2Advertisement,
@@ -128,7 +143,7 @@ pub const SUBJECTS: [Subject; 6] = [
             ObjectKind::IPAddressPool,
             ObjectKind::AddressPool,
         ],
-        nodes: false,
+        cluster: Cluster::Nothing,
     },
 ];
 
@@ -249,14 +264,9 @@ pub fn review(subject: Subject, request: &Request, known: Known, rules: &Rules) 
         .map(|(reference, object)| (reference, Arc::new(alone((*object).clone()))))
         .collect();
     objects.insert(reference.clone(), Arc::new(alone(incoming)));
-    let nodes = known.nodes.iter();
     let context = Context {
-        namespace: &rules.namespace,
         native_bgp: rules.native_bgp,
-        nodes: nodes
-            .map(|(name, labels)| (name.as_str(), labels))
-            .collect(),
-        ranges: Vec::new(),
+        ..Context::of_cluster(&rules.namespace, &known.nodes, &known.service_ranges)
     };
     judge(&objects, &reference, context)
 }

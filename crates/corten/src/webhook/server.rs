@@ -9,6 +9,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use kube::Client;
+use prometheus::IntCounterVec;
 use serde::Deserialize;
 use serde_json::Value;
 use tokio::sync::Semaphore;
@@ -30,19 +31,40 @@ struct Shared {
     client: Client,
     rules: Rules,
     turns: Semaphore,
+    requests: IntCounterVec,
 }
 
+impl Shared {
+    fn count(&self, path: &str, answer: &str) {
+        self.requests.with_label_values(&[path, answer]).inc();
+    }
+}
+
+const CONVERT: &str = "convert";
+
 /// Every path of `spec/metallb.md` §1.12.
-pub(super) fn router(client: Client, rules: Rules) -> Router {
+pub(super) fn router(client: Client, rules: Rules, requests: IntCounterVec) -> Router {
     let shared = Arc::new(Shared {
         client,
         rules,
         turns: Semaphore::new(AT_ONCE),
+        requests,
     });
     let mut router = Router::new().route("/convert", post(conversion));
     for subject in SUBJECTS {
-        let judge = async move |State(shared): State<Arc<Shared>>, body: Bytes| {
-            admission(subject, &shared, &body).await
+        let judge = async move |State(shared): State<Arc<Shared>>, body: Bytes| match admission(
+            subject, &shared, &body,
+        )
+        .await
+        {
+            Ok((answer, review)) => {
+                shared.count(subject.singular, answer);
+                json(&review)
+            }
+            Err(failed) => {
+                shared.count(subject.singular, "failed");
+                failed
+            }
         };
         router = router.route(&subject.path(), post(judge));
     }
@@ -51,10 +73,15 @@ pub(super) fn router(client: Client, rules: Rules) -> Router {
         .with_state(shared)
 }
 
-async fn admission(subject: Subject, shared: &Shared, body: &[u8]) -> Response {
+/// The answer in a word and as a review; or why there is none: then the failure policy decides.
+async fn admission(
+    subject: Subject,
+    shared: &Shared,
+    body: &[u8],
+) -> Result<(&'static str, Value), Response> {
     let request = match serde_json::from_slice::<AdmissionReview>(body) {
         Ok(review) => review.request,
-        Err(error) => return refuse(StatusCode::BAD_REQUEST, &error),
+        Err(error) => return Err(refuse(StatusCode::BAD_REQUEST, &error)),
     };
     let answer = match without_others(subject, &request) {
         Some(answer) => answer,
@@ -64,13 +91,12 @@ async fn admission(subject: Subject, shared: &Shared, body: &[u8]) -> Response {
             let namespace = &shared.rules.namespace;
             let known = match objects::known(&shared.client, namespace, subject).await {
                 Ok(known) => known,
-                // No answer: the failure policy decides.
                 Err(error) => {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
                         "an object could not be judged"
                     );
-                    return refuse(StatusCode::INTERNAL_SERVER_ERROR, &error);
+                    return Err(refuse(StatusCode::INTERNAL_SERVER_ERROR, &error));
                 }
             };
             review(subject, &request, known, &shared.rules)
@@ -88,17 +114,30 @@ async fn admission(subject: Subject, shared: &Shared, body: &[u8]) -> Response {
             "refused"
         );
     }
-    json(&answer.into_review(&request.uid))
+    let word = match answer.denied {
+        None => "allowed",
+        Some(_) => "denied",
+    };
+    Ok((word, answer.into_review(&request.uid)))
 }
 
-async fn conversion(body: Bytes) -> Response {
-    let review: Value = match serde_json::from_slice(&body) {
-        Ok(review) => review,
-        Err(error) => return refuse(StatusCode::BAD_REQUEST, &error),
+async fn conversion(State(shared): State<Arc<Shared>>, body: Bytes) -> Response {
+    let converted = match serde_json::from_slice::<Value>(&body) {
+        Ok(review) => {
+            convert::convert(&review).map_err(|error| refuse(StatusCode::BAD_REQUEST, &error))
+        }
+        Err(error) => Err(refuse(StatusCode::BAD_REQUEST, &error)),
     };
-    match convert::convert(&review) {
-        Ok(answer) => json(&answer),
-        Err(error) => refuse(StatusCode::BAD_REQUEST, &error),
+    match converted {
+        Ok(answer) => {
+            let success = answer["response"]["result"]["status"] == "Success";
+            shared.count(CONVERT, if success { "converted" } else { "denied" });
+            json(&answer)
+        }
+        Err(failed) => {
+            shared.count(CONVERT, "failed");
+            failed
+        }
     }
 }
 

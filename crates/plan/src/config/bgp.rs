@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::bfd::BfdProfile;
-use super::community::CommunityValue;
+use super::community::{CommunityError, CommunityValue};
 use super::context::Context;
 use super::l2::PoolChoice;
 use super::peer::Peer;
@@ -137,6 +137,7 @@ pub(super) fn check(name: &str, spec: &BGPAdvertisementSpec, found: &mut Finding
                 format!("invalid community {community:?} in BGP advertisement: {error}"),
                 COMMUNITY,
             );
+            found.upstream(community_message(community, &error));
         }
     }
     found.unique("spec.peers", &spec.peers);
@@ -162,6 +163,11 @@ pub(super) fn check(name: &str, spec: &BGPAdvertisementSpec, found: &mut Finding
     }
 }
 
+/// MetalLB's text of a community that cannot be read.
+fn community_message(text: &str, error: &CommunityError) -> String {
+    format!("{error}\ninvalid community {text:?} in BGP advertisement")
+}
+
 /// The values of communities; an alias goes before a value that is written like it.
 pub(super) fn resolve(
     communities: &[String],
@@ -175,14 +181,17 @@ pub(super) fn resolve(
             Ok(value) => {
                 values.insert(value);
             }
-            Err(error) => found.transient(
-                format!("spec.communities[{n}]"),
-                format!(
-                    "invalid community {text:?} in BGP advertisement: {error}, and no Community \
-                     in force has this alias"
-                ),
-                "create a Community with this alias, or write the value",
-            ),
+            Err(error) => {
+                found.transient(
+                    format!("spec.communities[{n}]"),
+                    format!(
+                        "invalid community {text:?} in BGP advertisement: {error}, and no \
+                         Community in force has this alias"
+                    ),
+                    "create a Community with this alias, or write the value",
+                );
+                found.upstream(community_message(text, &error));
+            }
         }
     }
     values

@@ -9,7 +9,7 @@ use super::community::{Alias, CommunityValue};
 use super::verdict::{Findings, finding};
 use super::{
     BgpAdvertisement, Compiled, Context, Draft, Finding, L2Advertisement, Object, ObjectKind,
-    ObjectRef, Objects, Peer, draft, native, peer, pool,
+    ObjectRef, Objects, Password, Peer, draft, native, peer, pool, secret,
 };
 use crate::ipam::Pool;
 use crate::name::Name;
@@ -283,6 +283,10 @@ impl<'a> Compiler<'a> {
                     ),
                     "give every alias its own name",
                 );
+                found.upstream(format!(
+                    "duplicate definition of community {:?}",
+                    alias.name
+                ));
             }
         }
         aliases.retain(|alias| !self.alias_owners.contains_key(&alias.name));
@@ -311,11 +315,15 @@ impl<'a> Compiler<'a> {
                         bgp::echo_message(pool, &ad.name, &peer.name),
                         "choose a profile without echo, or keep IPv6 pools from this peer",
                     );
+                    found.upstream(bgp::echo_message(pool, &ad.name, &peer.name));
                 }
             }
         }
         if form == Form::LastGood && found.errors.len() > before {
             return None;
+        }
+        if let (Some(secrets), Password::Secret(secret)) = (self.context.secrets, &peer.password) {
+            secret::check(&peer.name, secret, self.context.namespace, secrets, found);
         }
         if let Some(profile) = &peer.bfd_profile
             && !bgp.bfd_profiles.contains_key(profile)
@@ -328,6 +336,10 @@ impl<'a> Compiler<'a> {
                 ),
                 "create the BFDProfile, or leave it out",
             );
+            found.upstream(format!(
+                "peer {} referencing non existing bfd profile {profile}",
+                peer.name
+            ));
             // A session that was there goes on without.
             peer.bfd_profile = None;
         }
@@ -376,6 +388,7 @@ impl<'a> Compiler<'a> {
                         "leave out the peer or the IPv6 pool, or give the peer a BFD profile \
                          without echo",
                     );
+                    found.upstream(bgp::echo_message(&pool, &ad.name, &peer.name));
                     break;
                 }
                 ad.pools.remove(&pool);

@@ -6,7 +6,7 @@ use std::fmt;
 use ipnet::IpNet;
 
 use super::address::Blocks;
-use super::{Selector, any_matches};
+use super::{SecretFacts, Selector, any_matches};
 use crate::name::Name;
 use crate::world::{Labels, Node};
 
@@ -22,6 +22,8 @@ pub struct Context<'a> {
     pub nodes: BTreeMap<&'a str, &'a Labels>,
     /// Ranges in use by the cluster itself.
     pub ranges: Vec<KnownRange<'a>>,
+    /// The Secrets of the namespace; `None`: nobody has looked, and peers are not judged by them.
+    pub secrets: Option<&'a BTreeMap<Name, SecretFacts>>,
 }
 
 impl<'a> From<&'a str> for Context<'a> {

@@ -30,6 +30,7 @@ mod native;
 mod object;
 mod peer;
 mod pool;
+mod secret;
 mod selector;
 #[cfg(test)]
 mod tests;
@@ -43,6 +44,7 @@ pub use context::{Context, KnownRange, Purpose};
 pub use l2::{L2Advertisement, Preference};
 pub use object::{Object, ObjectKind, ObjectRef, Objects};
 pub use peer::{Neighbour, Password, Peer, RemoteAs, Timers};
+pub use secret::SecretFacts;
 pub use selector::{Requirement, Selector, any_matches};
 pub use verdict::{ACCEPTED, Finding, Verdict};
 

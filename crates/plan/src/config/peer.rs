@@ -363,8 +363,9 @@ fn timers(
 /// Two peers that one node holds, as MetalLB's modes with FRR want them. `older` is in force.
 pub(super) fn check_pair(peer: &Peer, older: &Peer, context: &Context<'_>, found: &mut Findings) {
     let other = &older.name;
+    let same_node = context.share_node(&peer.node_selectors, &older.node_selectors);
     if same_wishes(peer, older) {
-        return found.error(
+        found.error(
             "spec",
             format!(
                 "peer {} already exists: the older peer {other:?} has the same spec",
@@ -372,55 +373,83 @@ pub(super) fn check_pair(peer: &Peer, older: &Peer, context: &Context<'_>, found
             ),
             "leave out one of the two",
         );
-    }
-    if !context.share_node(&peer.node_selectors, &older.node_selectors) {
+        // With FRR MetalLB compares the peers of a node before it compares all peers.
+        found.upstream(match same_node && !context.native_bgp {
+            true => format!("peer {} already exists, {DUPLICATE}", identity(peer)),
+            false => format!("peer {} already exists", peer.name),
+        });
         return;
     }
-    if (&peer.neighbour, &peer.vrf) == (&older.neighbour, &older.vrf) {
-        let (field, identity) = match &peer.neighbour {
-            Neighbour::Address(address) => ("spec.peerAddress", address.to_string()),
-            Neighbour::Interface(name) => ("spec.interface", name.to_string()),
-        };
-        found.error(
-            field,
-            format!(
-                "peer {identity} already exists, FRR mode doesn't support duplicate BGPPeers: the \
-                 older peer {other:?} is on the same node"
-            ),
-            "leave out one of the two, or choose nodes that they do not share",
-        );
-    }
-    if context.native_bgp {
+    if !same_node {
         return;
     }
-    if peer.router_id != older.router_id {
-        let shown = |peer: &Peer| {
-            peer.router_id
-                .map_or_else(|| "unset".to_owned(), |id| id.to_string())
+    if !context.native_bgp && peer.router_id != older.router_id {
+        let shown = |peer: &Peer| peer.router_id.map_or_else(String::new, |id| id.to_string());
+        let unset = |text: String| match text.is_empty() {
+            true => "unset".to_owned(),
+            false => text,
         };
+        let rule = "in FRR mode peers selecting the same node must all have the same RouterID";
         found.error(
             "spec.routerID",
             format!(
-                "peer {} has RouterID different from {other}, in FRR mode all RouterID must be \
-                 equal: {} and {}",
+                "peer {} has RouterID different from {other}, {rule}: {} and {}",
                 peer.name,
-                shown(peer),
-                shown(older)
+                unset(shown(peer)),
+                unset(shown(older))
             ),
             "give both the same router ID, or choose nodes that they do not share",
         );
+        found.upstream(format!(
+            "peer {} has RouterID different from {}, {rule}",
+            shown(peer),
+            shown(older)
+        ));
     }
-    if peer.vrf == older.vrf && peer.my_asn != older.my_asn {
+    if (&peer.neighbour, &peer.vrf) == (&older.neighbour, &older.vrf) {
+        let field = match &peer.neighbour {
+            Neighbour::Address(_) => "spec.peerAddress",
+            Neighbour::Interface(_) => "spec.interface",
+        };
+        let said = format!("peer {} already exists, {DUPLICATE}", identity(peer));
+        found.error(
+            field,
+            format!("{said}: the older peer {other:?} is on the same node"),
+            "leave out one of the two, or choose nodes that they do not share",
+        );
+        found.upstream(said);
+    }
+    if !context.native_bgp && peer.vrf == older.vrf && peer.my_asn != older.my_asn {
+        let rule = "in FRR mode peers selecting the same node must have the same myAsn within the \
+                    same VRF";
         found.error(
             "spec.myASN",
             format!(
-                "peer {} has myAsn different from {other}, in FRR mode all myAsn must be equal \
-                 for the same VRF: {} and {}",
+                "peer {} has myAsn different from {other}, {rule}: {} and {}",
                 peer.name, peer.my_asn, older.my_asn
             ),
             "give both the same AS number (localASN says another one to one peer), or choose \
              nodes that they do not share",
         );
+        found.upstream(format!(
+            "peer {} has myAsn different from {}, {rule}",
+            identity(peer),
+            identity(older)
+        ));
+    }
+}
+
+const DUPLICATE: &str = "FRR mode doesn't support duplicate BGPPeers selecting the same node";
+
+/// What tells a peer from another towards FRR.
+fn identity(peer: &Peer) -> String {
+    let neighbour = match &peer.neighbour {
+        Neighbour::Address(address) => address.to_string(),
+        Neighbour::Interface(name) => name.to_string(),
+    };
+    match &peer.vrf {
+        Some(vrf) => format!("{neighbour}-{vrf}"),
+        None => neighbour,
     }
 }
 

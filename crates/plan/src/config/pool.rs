@@ -43,6 +43,9 @@ pub(super) fn check(name: &str, spec: &IPAddressPoolSpec, found: &mut Findings) 
             Ok(parsed) => parsed,
             Err(error) => {
                 found.error(field, error.to_string(), error.remedy());
+                found.upstream(format!(
+                    "parsing address pool {name}: invalid CIDR {entry:?} in pool {name:?}: {error}"
+                ));
                 continue;
             }
         };
@@ -62,6 +65,7 @@ pub(super) fn check(name: &str, spec: &IPAddressPoolSpec, found: &mut Findings) 
                     format!("CIDR {block} overlaps with {other} of spec.addresses[{earlier}]"),
                     "list every address once",
                 );
+                found.upstream(overlap(&block, name, other));
                 break;
             }
             own.insert(block, n);
@@ -108,6 +112,10 @@ pub(super) fn check(name: &str, spec: &IPAddressPoolSpec, found: &mut Findings) 
     }
 }
 
+fn overlap(block: &IpNet, pool: &str, other: &IpNet) -> String {
+    format!("CIDR \"{block}\" in pool {pool:?} overlaps with already defined CIDR \"{other}\"")
+}
+
 /// No block of a pool may meet one of an older pool; those that do, each with its older pool.
 pub(super) fn check_overlaps(
     draft: &Draft,
@@ -131,12 +139,13 @@ pub(super) fn check_overlaps(
             found.error(
                 format!("spec.addresses[{entry}]"),
                 format!(
-                    "CIDR \"{block}\" in pool \"{}\" overlaps with already defined CIDR \"{other}\" \
-                     of the older {what} \"{}\"",
-                    draft.pool.name, owner.name
+                    "{} of the older {what} \"{}\"",
+                    overlap(block, &draft.pool.name, other),
+                    owner.name
                 ),
                 "leave the addresses to one of the two pools",
             );
+            found.upstream(overlap(block, &draft.pool.name, other));
             met.push((*block, owner.clone()));
         }
     }

@@ -16,6 +16,10 @@ pub struct Finding {
     pub message: String,
     /// What to do about it.
     pub remedy: String,
+    /// MetalLB's whole text for this fault, where it is not [`Self::message`] in the frame that
+    /// MetalLB puts around what is wrong within an object of this kind.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub upstream: String,
     /// It goes away when an object comes that is named here and missing: an admission webhook
     /// lets it pass.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -162,6 +166,13 @@ impl Findings {
         });
     }
 
+    /// MetalLB's whole text for the error that was found last ([`Finding::upstream`]).
+    pub(super) fn upstream(&mut self, text: impl Into<String>) {
+        if let Some(last) = self.errors.last_mut() {
+            last.upstream = text.into();
+        }
+    }
+
     /// The same findings under other names of their fields: pairs of what a field is called where
     /// the rule is, and in the object's kind.
     pub(super) fn renamed(mut self, names: &[(&str, &str)]) -> Self {
@@ -256,6 +267,7 @@ pub(super) fn finding(
         field: field.into(),
         message: message.into(),
         remedy: remedy.into(),
+        upstream: String::new(),
         transient: false,
         warning: false,
     }

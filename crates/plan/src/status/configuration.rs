@@ -1,5 +1,11 @@
 //! `ConfigurationState`: whether a component could use the configuration, and if not, which
 //! object, which field and what to do.
+//!
+//! `errorSummary` is what MetalLB would say, to the letter: its parser stops at the first fault,
+//! and its end-to-end tests compare whole texts. The condition's message says everything: each
+//! fault with object, field, remedy and what is in force. Reason `UnknownError` is MetalLB's word
+//! for a handler that failed and tries again; a plan cannot fail, and nothing is said before
+//! everything is known, so Corten never writes it.
 
 use std::collections::BTreeMap;
 
@@ -7,6 +13,7 @@ use api::meta::Condition;
 use api::metallb::{ConfigurationResult, ConfigurationStateStatus};
 use serde::{Deserialize, Serialize};
 
+use super::summary;
 use crate::config::{Finding, Object, ObjectKind, ObjectRef, Selector, Verdict, any_matches};
 use crate::name::Name;
 use crate::world::World;
@@ -102,27 +109,36 @@ fn concerns(world: &World, node: &str, object: &ObjectRef) -> bool {
 pub struct Configuration {
     /// Empty: it is good. Else one line for each fault.
     pub message: String,
+    /// The fault that MetalLB would stop at, in its words; empty when it is good.
+    pub summary: String,
 }
 
 /// What `component` should say: every fault of every object that it reads.
 pub fn configuration(world: &World, component: &Component) -> Configuration {
+    let verdicts = world.verdicts().iter();
+    let bad =
+        verdicts.filter(|(object, verdict)| !verdict.in_force() && component.reads(world, object));
+    let summary = summary::of(bad.clone());
+    Configuration {
+        message: message(bad),
+        summary: summary.map_or_else(String::new, |text| format!("{PREFIX}{text}")),
+    }
+}
+
+fn message<'v>(bad: impl Iterator<Item = (&'v ObjectRef, &'v Verdict)>) -> String {
     let mut message = String::new();
-    let bad = world
-        .verdicts()
-        .iter()
-        .filter(|(object, verdict)| !verdict.in_force() && component.reads(world, object));
     for (object, verdict) in bad {
         for line in lines(object, verdict) {
             let before = if message.is_empty() { PREFIX } else { "\n" };
             if message.len() + before.len() + line.len() + CUT.len() > LONGEST {
                 message.push_str(CUT);
-                return Configuration { message };
+                return message;
             }
             message.push_str(before);
             message.push_str(&line);
         }
     }
-    Configuration { message }
+    message
 }
 
 /// MetalLB's message, then what it does not say: object, field, remedy, and what is in force.
@@ -181,12 +197,12 @@ impl Configuration {
         };
         let same = held == Some(&condition)
             && observed.is_some_and(|observed| {
-                observed.result == Some(result) && observed.error_summary == self.message
+                observed.result == Some(result) && observed.error_summary == self.summary
             });
         (!same).then(|| ConfigurationStateStatus {
             conditions: vec![condition],
             result: Some(result),
-            error_summary: self.message.clone(),
+            error_summary: self.summary.clone(),
         })
     }
 }

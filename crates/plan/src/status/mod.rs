@@ -7,6 +7,7 @@
 mod configuration;
 mod l2;
 mod pool;
+mod summary;
 #[cfg(test)]
 mod tests;
 

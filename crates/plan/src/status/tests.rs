@@ -8,7 +8,7 @@ use crate::announce::l2::{Announcement, Interfaces};
 use crate::config;
 use crate::ipam;
 use crate::name::{Name, ServiceKey};
-use crate::world::tests::{Told, balancer, configured, ip, key, object, settings};
+use crate::world::tests::{NAMESPACE, Told, balancer, configured, ip, key, object, settings};
 use crate::world::{Event, World};
 
 fn status(v4: (i64, i64), v6: (i64, i64)) -> IPAddressPoolStatus {
@@ -130,6 +130,123 @@ fn each_component_judges_what_it_reads() {
     assert_eq!(says(&told, &b), says(&told, &a));
 }
 
+/// Whole texts, as MetalLB's end-to-end tests compare them.
+#[test]
+fn the_summary_is_what_metallb_would_say() {
+    let mut told = Told::new(settings(), &["192.0.2.0/30"], "n1");
+    let speaker = Component::Speaker("n1".into());
+    let summary = |told: &Told| configuration(&told.world, &speaker).summary;
+    let peer = |address: &str, more: serde_json::Value| {
+        let mut spec = json!({"myASN": 64512, "peerASN": 64513, "peerAddress": address});
+        for (field, value) in more.as_object().into_iter().flatten() {
+            spec[field.as_str()] = value.clone();
+        }
+        spec
+    };
+    let secret = |basic_auth, has_password| Event::Secret {
+        namespace: NAMESPACE.into(),
+        name: "hidden".into(),
+        form: Some(config::SecretFacts {
+            basic_auth,
+            has_password,
+        }),
+    };
+    assert_eq!(summary(&told), "");
+
+    told.configure(
+        "BGPPeer",
+        "peer1",
+        peer("192.168.1.1", json!({"passwordSecret": {"name": "hidden"}})),
+    );
+    assert_eq!(
+        summary(&told),
+        "configuration error: parsing peer peer1 secret ref not found for peer config \
+         \"metallb-system\"/\"peer1\"\nfailed to parse peer peer1 password secret"
+    );
+    told.tell(secret(false, true));
+    assert_eq!(
+        summary(&told),
+        "configuration error: parsing peer peer1 secret type mismatch on \
+         \"metallb-system\"/\"hidden\", type \"kubernetes.io/basic-auth\" is expected \
+         \nfailed to parse peer peer1 password secret"
+    );
+    let message = configuration(&told.world, &speaker).message;
+    let parts = ["BGPPeer metallb-system/peer1, spec.passwordSecret; delete the Secret"];
+    assert!(parts.iter().all(|part| message.contains(part)), "{message}");
+    told.tell(secret(true, false));
+    assert_eq!(
+        summary(&told),
+        "configuration error: parsing peer peer1 password not specified in the secret \
+         \"metallb-system\"/\"hidden\"\nfailed to parse peer peer1 password secret"
+    );
+    told.tell(secret(true, true));
+    assert_eq!(summary(&told), "");
+
+    // Two bad peers: the first one's fault alone.
+    told.configure(
+        "BGPPeer",
+        "bgp-bfd",
+        peer("192.168.100.3", json!({"bfdProfile": "bfd-profile"})),
+    );
+    told.configure(
+        "BGPPeer",
+        "bgp-secret-fail",
+        peer("192.168.200.5", json!({"passwordSecret": {"name": "none"}})),
+    );
+    assert_eq!(
+        summary(&told),
+        "configuration error: peer bgp-bfd referencing non existing bfd profile bfd-profile"
+    );
+    assert_eq!(
+        configuration(&told.world, &Component::Controller).summary,
+        ""
+    );
+    told.configure("BFDProfile", "bfd-profile", json!({}));
+    told.configure(
+        "BGPPeer",
+        "bgp-secret-fail",
+        peer("192.168.1.1", json!({"passwordSecret": {"name": "hidden"}})),
+    );
+    // Which of two of the same age is the younger one, its name says.
+    assert_eq!(
+        summary(&told),
+        "configuration error: peer 192.168.1.1 already exists, FRR mode doesn't support duplicate \
+         BGPPeers selecting the same node"
+    );
+    told.configure(
+        "BGPPeer",
+        "bgp-secret-fail",
+        peer("192.168.1.2", json!({"vrf": "red"})),
+    );
+
+    told.configure(
+        "BGPAdvertisement",
+        "advert-community-test",
+        json!({"ipAddressPools": ["pool"], "communities": ["my-valid-alias"]}),
+    );
+    assert_eq!(
+        summary(&told),
+        "configuration error: invalid community format: my-valid-alias\n\
+         invalid community \"my-valid-alias\" in BGP advertisement"
+    );
+    told.configure(
+        "IPAddressPool",
+        "other",
+        json!({"addresses": ["192.0.2.0/24"]}),
+    );
+    assert_eq!(
+        summary(&told),
+        "configuration error: CIDR \"192.0.2.0/30\" in pool \"pool\" overlaps with already \
+         defined CIDR \"192.0.2.0/24\""
+    );
+    told.configure("IPAddressPool", "other", json!({"addresses": ["nonsense"]}));
+    assert_eq!(
+        summary(&told),
+        "configuration error: parsing address pool other: invalid CIDR \"nonsense\" in pool \
+         \"other\": invalid CIDR \"nonsense\""
+    );
+}
+
 #[test]
 fn a_very_long_message_is_cut() {
     let mut told = Told::new(settings(), &["192.0.2.0/30"], "");
@@ -159,6 +276,7 @@ fn due(
 ) -> Option<ConfigurationStateStatus> {
     let configuration = Configuration {
         message: message.to_owned(),
+        summary: message.to_owned(),
     };
     configuration.due(&Component::Controller, observed, now)
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use super::{Labels, Node, NodeState, Service, Slice, SliceKey};
-use crate::config::{Kept, Object, ObjectRef};
+use crate::config::{Kept, Object, ObjectRef, SecretFacts};
 use crate::ipam::Decision;
 use crate::name::{Name, ServiceKey};
 
@@ -53,6 +53,15 @@ pub enum Event {
         name: Name,
         /// Its ranges.
         form: Option<Vec<IpNet>>,
+    },
+    /// A Secret: what peers need to know of it.
+    Secret {
+        /// Its namespace; only the configuration's counts.
+        namespace: Name,
+        /// Its name.
+        name: Name,
+        /// What is known of it, never its content.
+        form: Option<SecretFacts>,
     },
     /// Last good forms from before the start (`AcceptedConfig`, or the state file), told before
     /// [`Event::Synced`].

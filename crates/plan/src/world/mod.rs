@@ -33,7 +33,7 @@ pub use ranking::{DEPTH, Fit, Standing};
 pub use service::{FamilyPolicy, Ingress, Labels, Policy, Port, Service, ServiceType};
 
 use crate::announce::l2::{self, Able};
-use crate::config::{self, Compiled, Config, Kept, ObjectRef, Objects, Verdict};
+use crate::config::{self, Compiled, Config, Kept, ObjectRef, Objects, SecretFacts, Verdict};
 use crate::ipam::{self, Allocator, Decision};
 use crate::name::{Name, ServiceKey};
 use holders::Holders;
@@ -64,6 +64,8 @@ pub struct World {
     namespaces: BTreeMap<Name, Labels>,
     /// Ranges of ClusterIPs by ServiceCIDR.
     service_ranges: BTreeMap<Name, Vec<IpNet>>,
+    /// Secrets of the configuration's namespace.
+    secrets: BTreeMap<Name, SecretFacts>,
     services: BTreeMap<ServiceKey, Service>,
     endpoints: Endpoints,
     nodes: BTreeMap<Name, Node>,
@@ -223,6 +225,11 @@ impl World {
             Event::Slice { key, form } => self.apply_slice(key, form),
             Event::Node { name, form } => self.apply_node(name, form),
             Event::ServiceRange { name, form } => self.apply_service_range(name, form),
+            Event::Secret {
+                namespace,
+                name,
+                form,
+            } => self.apply_secret(&namespace, name, form),
             Event::LastGood(kept) => self.apply_last_good(kept),
             Event::State { node, form } => self.change_node(node, |world, name| {
                 let known = world.states.get(&name);
@@ -262,6 +269,7 @@ impl World {
     pub fn context(&self) -> config::Context<'_> {
         config::Context {
             native_bgp: self.settings.native_bgp,
+            secrets: Some(&self.secrets),
             ..config::Context::of_cluster(
                 &self.settings.namespace,
                 &self.nodes,
@@ -288,6 +296,14 @@ impl World {
 
     fn apply_service_range(&mut self, name: Name, form: Option<Vec<IpNet>>) -> Dirty {
         if put(&mut self.service_ranges, name, form) && self.synced {
+            return self.compile();
+        }
+        Dirty::default()
+    }
+
+    fn apply_secret(&mut self, namespace: &str, name: Name, form: Option<SecretFacts>) -> Dirty {
+        let counts = *namespace == *self.settings.namespace;
+        if counts && put(&mut self.secrets, name, form) && self.synced {
             return self.compile();
         }
         Dirty::default()

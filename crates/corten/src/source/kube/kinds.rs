@@ -1,6 +1,6 @@
 //! The kinds that are watched, each as the object that a manifest would give.
 
-use api::core::{EndpointSlice, Namespace, Node, Service, ServiceCIDR};
+use api::core::{EndpointSlice, Namespace, Node, Secret, Service, ServiceCIDR};
 use api::corten::v1alpha1::{AcceptedConfig, AddressPool, Advertisement, NodeState, Peer};
 use api::meta::ObjectMeta;
 use api::metallb::{
@@ -49,6 +49,7 @@ watched!(
     Peer,
     AcceptedConfig,
     ServiceCIDR,
+    Secret,
     ConfigurationState,
     ServiceL2Status,
 );

@@ -70,7 +70,7 @@ impl Watches {
 
 impl Source for KubeSource {
     async fn run(self, out: mpsc::Sender<Event>) -> Stopped {
-        use api::core::{EndpointSlice, Namespace, Node, Service, ServiceCIDR};
+        use api::core::{EndpointSlice, Namespace, Node, Secret, Service, ServiceCIDR};
         use api::corten::v1alpha1::{AcceptedConfig, AddressPool, Advertisement, NodeState, Peer};
         use api::metallb::{v1beta1, v1beta2};
 
@@ -96,7 +96,13 @@ impl Source for KubeSource {
         watches.add::<AddressPool>(own.clone());
         watches.add::<Advertisement>(own.clone());
         watches.add::<Peer>(own.clone());
-        watches.add::<AcceptedConfig>(own);
+        watches.add::<AcceptedConfig>(own.clone());
+        // Peers name Secrets. Without the right to list them none is known, and those peers alone
+        // are not in force.
+        watches.add::<Secret>(Scope {
+            optional: true,
+            ..own
+        });
         watches.add::<Service>(all());
         watches.add::<Node>(all());
         match self.role {

@@ -66,7 +66,7 @@ pub(crate) struct Scope {
     pub(crate) labels: Option<String>,
     /// Only objects that match, in the API's syntax.
     pub(crate) fields: Option<String>,
-    /// A cluster may lack the kind: then there are none of it.
+    /// A cluster may lack the kind, or keep it from us: then there are none of it.
     pub(crate) optional: bool,
 }
 
@@ -119,6 +119,11 @@ impl End {
     /// The kind does not exist there.
     fn is_unknown(&self) -> bool {
         matches!(self, Self::Api(kube::Error::Api(status)) if status.code == 404)
+    }
+
+    /// We may not read the kind.
+    fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Api(kube::Error::Api(status)) if status.code == 403)
     }
 
     /// The server does not stream lists (before Kubernetes 1.34, or switched off).
@@ -204,11 +209,16 @@ impl<T: Watched> Watch<T> {
                         continue;
                     }
                     version = if end.is_expired() { None } else { next };
-                    if end.is_unknown() && self.scope.optional {
+                    let withheld = end.is_forbidden();
+                    if (end.is_unknown() || withheld) && self.scope.optional {
                         if self.tell(Told::Listed(T::KIND)).await.is_err() {
                             return;
                         }
-                        tracing::debug!(kind = T::KIND, "the cluster does not know this kind");
+                        tracing::debug!(
+                            kind = T::KIND,
+                            withheld,
+                            "the cluster does not know this kind, or keeps it from us"
+                        );
                     } else if end.is_unknown() {
                         tracing::warn!(
                             kind = T::KIND,

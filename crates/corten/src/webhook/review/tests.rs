@@ -60,12 +60,22 @@ fn known(objects: &[Value]) -> Known {
         (object.reference(), Arc::new(object))
     });
     let node = |name: &str, rack: &str| {
-        let labels = Labels::from([("rack".to_owned(), rack.to_owned())]);
-        (name.to_owned(), labels)
+        let node = Node {
+            labels: [("rack".to_owned(), rack.to_owned())].into(),
+            addresses: vec!["10.9.0.1".parse().expect("an address")],
+            pod_ranges: vec!["10.244.0.0/24".parse().expect("a range")],
+            ..Node::default()
+        };
+        (name.into(), node)
     };
     Known {
         objects: decoded.collect(),
         nodes: [node("n1", "a"), node("n2", "b")].into(),
+        service_ranges: [(
+            "kubernetes".into(),
+            vec!["10.96.0.0/12".parse().expect("a range")],
+        )]
+        .into(),
     }
 }
 
@@ -422,4 +432,36 @@ fn answers_are_admission_reviews() {
         Answer::default().into_review("u")["response"],
         json!({"uid": "u", "allowed": true})
     );
+}
+
+#[test]
+fn a_pool_over_the_clusters_own_ranges_is_warned_of_and_passes() {
+    for (range, words) in [
+        (
+            "10.9.0.0/24",
+            "the address 10.9.0.1 of Node \"n1\" and 1 more",
+        ),
+        (
+            "10.244.0.128-10.244.0.140",
+            "the Pod range 10.244.0.0/24 of Node \"n1\"",
+        ),
+        (
+            "10.100.0.0/24",
+            "the Service range 10.96.0.0/12 of ServiceCIDR \"kubernetes\"",
+        ),
+    ] {
+        let answer = create(&pool("a", range), &[]);
+        assert_eq!(answer.denied, None, "{range}");
+        let told = answer
+            .warnings
+            .iter()
+            .any(|warning| warning.contains(words));
+        assert!(told, "{range}: {:?}", answer.warnings);
+    }
+    passes(create(&pool("a", "192.0.2.0/24"), &[]));
+    // Of somebody else's pool nothing is said.
+    passes(create(
+        &pool("b", "192.0.2.0/24"),
+        &[pool("a", "10.9.0.0/24")],
+    ));
 }

@@ -130,8 +130,9 @@ fn every_field_of_a_peer_arrives() {
 fn peers_that_share_a_node() {
     let equal = "already exists: the older peer";
     let duplicate = "FRR mode doesn't support duplicate BGPPeers";
-    let router_id = "in FRR mode all RouterID must be equal";
-    let my_asn = "in FRR mode all myAsn must be equal for the same VRF";
+    let router_id = "in FRR mode peers selecting the same node must all have the same RouterID";
+    let my_asn =
+        "in FRR mode peers selecting the same node must have the same myAsn within the same VRF";
     let other = |more: Value| {
         let mut spec = json!({"peerAddress": "10.0.0.2"});
         merge(&mut spec, more);

@@ -187,3 +187,51 @@ fn later_memory_fills_gaps_and_no_more() {
         "10.2.0.0/24"
     );
 }
+
+#[test]
+fn secrets_come_and_go() {
+    let mut told = Told::new(settings(), &["10.0.0.0/24"], "");
+    let secret = |namespace: &str, known: Option<(bool, bool)>| Event::Secret {
+        namespace: namespace.into(),
+        name: "s".into(),
+        form: known.map(|(basic_auth, has_password)| config::SecretFacts {
+            basic_auth,
+            has_password,
+        }),
+    };
+    let spec = json!({"myASN": 1, "peerASN": 2, "peerAddress": "10.9.0.1",
+        "passwordSecret": {"name": "s"}});
+    told.configure("BGPPeer", "p", spec.clone());
+    assert_eq!(in_force(&told.world), Vec::<&str>::new());
+    // Another namespace's is another Secret.
+    assert!(told.tell(secret("default", Some((true, true)))).is_empty());
+    told.tell(secret(NAMESPACE, Some((true, true))));
+    assert_eq!(in_force(&told.world), ["p"]);
+    // A native peer is judged alike.
+    let native = json!({"apiVersion": "corten.dev/v1alpha1", "kind": "Peer",
+        "metadata": {"name": "n", "namespace": NAMESPACE},
+        "spec": {"myASN": 1, "peerASN": 3, "peerAddress": "10.9.0.2",
+            "passwordSecret": {"name": "other"}}});
+    let decoded = api::object::Object::decode(native).expect("an object");
+    let native = config::Object::try_from(decoded.object).expect("a configuration object");
+    let reference = native.reference();
+    told.tell(configured(native));
+    let verdict = &told.world.verdicts()[&reference];
+    assert!(verdict.transient(), "{verdict:?}");
+    let condition = verdict.condition(1, None, "now");
+    assert_eq!(condition.reason, "Incomplete");
+    assert!(
+        condition.message.contains("create the Secret \"other\""),
+        "{condition:?}"
+    );
+
+    // What was good stays in force without its Secret, as it was.
+    told.tell(secret(NAMESPACE, None));
+    assert_eq!(in_force(&told.world), ["p"]);
+    let bad = told
+        .world
+        .verdicts()
+        .values()
+        .filter(|verdict| !verdict.in_force());
+    assert_eq!(bad.count(), 2);
+}

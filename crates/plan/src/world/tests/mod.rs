@@ -146,10 +146,15 @@ pub(crate) fn state(version: u64, interfaces: &str) -> NodeState {
     }
 }
 
-/// A configuration object of `metallb.io/v1beta1`.
+/// A configuration object of `metallb.io`.
 pub(crate) fn object(kind: &str, name: &str, labels: &str, spec: Value) -> config::Object {
+    let version = if kind == "BGPPeer" {
+        "v1beta2"
+    } else {
+        "v1beta1"
+    };
     let manifest = json!({
-        "apiVersion": "metallb.io/v1beta1",
+        "apiVersion": format!("metallb.io/{version}"),
         "kind": kind,
         "metadata": {"name": name, "namespace": NAMESPACE, "labels": self::labels(labels)},
         "spec": spec,

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::announce::election::{Anchor, Rank};
+use crate::config::SecretFacts;
 use crate::desired::{Agent, Desired};
 use crate::forward::Mode;
 
@@ -34,6 +35,7 @@ struct Facts {
     slices: BTreeMap<SliceKey, Slice>,
     nodes: BTreeMap<Name, Node>,
     service_ranges: BTreeMap<Name, Vec<IpNet>>,
+    secrets: BTreeMap<Name, SecretFacts>,
     states: BTreeMap<Name, NodeState>,
     alive: BTreeMap<Name, bool>,
     synced: bool,
@@ -67,6 +69,7 @@ impl Facts {
             }
             Event::Member { node, alive } => keep(&mut self.alive, node, alive),
             Event::ServiceRange { name, form } => keep(&mut self.service_ranges, name, form),
+            Event::Secret { name, form, .. } => keep(&mut self.secrets, name, form),
             Event::Decided { .. } | Event::LastGood(_) => {}
             Event::Synced => self.synced = true,
         }
@@ -98,6 +101,13 @@ impl Facts {
         for (name, form) in self.service_ranges.clone() {
             let form = Some(form);
             events.push(Event::ServiceRange { name, form });
+        }
+        for (name, form) in self.secrets.clone() {
+            events.push(Event::Secret {
+                namespace: "metallb-system".into(),
+                name,
+                form: Some(form),
+            });
         }
         for (node, form) in self.states.clone() {
             let form = Some(form);
