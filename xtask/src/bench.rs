@@ -1,4 +1,5 @@
-//! `cargo xtask bench NAME`: a bench is a release-profile example of the crate that it measures.
+//! `cargo xtask bench NAME [OPTION…]`: a bench is a release-profile example of the crate that it
+//! measures; the options are the example's own.
 //!
 //! Each prints a table, and as its last line `{"bench": NAME, "figures": {…}}`.
 
@@ -41,20 +42,14 @@ const BENCHES: [Bench; 4] = [
         package: "lab",
         example: "bench_controller",
         starts: Some("corten"),
-        help: "5k pending Services on a real API server against a bare client (Go, namespaces)",
+        help: "5k pending, 10k new Services on a real API server against a bare client (Go, namespaces)",
     },
 ];
 
 /// Runs the command.
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
-    let name = match arguments {
-        [name] => name.as_str(),
-        _ => {
-            return Err(Failure::Usage(format!(
-                "`bench` takes one name\n{}",
-                list()
-            )));
-        }
+    let Some((name, options)) = arguments.split_first() else {
+        return Err(Failure::Usage(format!("`bench` takes a name\n{}", list())));
     };
     if name == "--list" {
         println!("{}", list());
@@ -76,7 +71,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         bench.package,
         "--example",
         bench.example,
+        "--",
     ]);
+    command.args(options);
     let mut last = String::new();
     let status = stream(&mut command, |line| {
         println!("{line}");

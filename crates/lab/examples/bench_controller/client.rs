@@ -1,18 +1,21 @@
-//! The bare client, and who makes and removes the Services: the bench's own program started again
-//! on a host of the lab, with [`WORKERS`] requests at a time over the client library that Corten
-//! uses. It decides nothing and watches nothing: the rate at which it writes is the API server's.
+//! The bare client, and who makes the Services: the bench's own program started again on a host of
+//! the lab, with [`WORKERS`] requests at a time over the client library that Corten uses. It decides
+//! nothing: the rate at which it writes is the API server's.
 
+use std::collections::HashSet;
 use std::error::Error;
 use std::net::Ipv4Addr;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
-use kube::api::{DeleteParams, Patch, PatchParams, PostParams};
+use futures::StreamExt as _;
+use kube::api::{Patch, PatchParams, PostParams, WatchEvent, WatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::Request;
 use kube::{Client, Config};
 use serde_json::{Value, json};
+use tokio::sync::{Mutex, mpsc};
 
 type Fault = Box<dyn Error + Send + Sync>;
 
@@ -26,18 +29,21 @@ pub(crate) enum Work {
     Create,
     /// One patch of its status and one event: the least that a controller writes.
     Write,
-    /// Removed.
-    Delete,
+    /// The same for each Service that comes, as a watch tells it.
+    Follow,
+    /// Nothing: ends when a watch has told of an address for each.
+    Observe,
 }
 
 impl Work {
-    pub(crate) const ALL: [Self; 3] = [Self::Create, Self::Write, Self::Delete];
+    pub(crate) const ALL: [Self; 4] = [Self::Create, Self::Write, Self::Follow, Self::Observe];
 
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Create => "create",
             Self::Write => "write",
-            Self::Delete => "delete",
+            Self::Follow => "follow",
+            Self::Observe => "observe",
         }
     }
 }
@@ -50,27 +56,53 @@ pub(crate) fn run(work: Work, kubeconfig: &Path, namespace: &str, count: u32) ->
     runtime.block_on(async {
         let config = Kubeconfig::read_from(kubeconfig)?;
         let config = Config::from_custom_kubeconfig(config, &KubeConfigOptions::default()).await?;
-        let client = Client::try_from(config)?;
-        let next = Arc::new(AtomicU32::new(0));
+        let worker = Worker {
+            client: Client::try_from(config)?,
+            services: Request::new(format!("/api/v1/namespaces/{namespace}/services")),
+            events: Request::new(format!("/api/v1/namespaces/{namespace}/events")),
+            namespace: namespace.to_owned(),
+        };
+        let (numbers_in, numbers) = mpsc::channel(WORKERS);
+        let numbers = Arc::new(Mutex::new(numbers));
         let mut workers = tokio::task::JoinSet::new();
         for _ in 0..WORKERS {
-            let worker = Worker {
-                client: client.clone(),
-                services: Request::new(format!("/api/v1/namespaces/{namespace}/services")),
-                events: Request::new(format!("/api/v1/namespaces/{namespace}/events")),
-                namespace: namespace.to_owned(),
-            };
-            let next = Arc::clone(&next);
+            let (worker, numbers) = (worker.clone(), Arc::clone(&numbers));
             workers.spawn(async move {
                 loop {
-                    let n = next.fetch_add(1, Ordering::Relaxed);
-                    if n >= count {
+                    let next = numbers.lock().await.recv().await;
+                    let Some(n) = next else {
                         return Ok::<_, Fault>(());
-                    }
+                    };
                     worker.one(work, n).await?;
                 }
             });
         }
+        drop(numbers);
+        match work {
+            Work::Create | Work::Write => {
+                for n in 0..count {
+                    numbers_in.send(n).await?;
+                }
+            }
+            Work::Follow => {
+                let made = |event: WatchEvent<Value>| match event {
+                    WatchEvent::Added(service) => Some(service),
+                    _ => None,
+                };
+                worker.watch(count, made, Some(&numbers_in)).await?;
+            }
+            Work::Observe => {
+                let served = |event: WatchEvent<Value>| match event {
+                    WatchEvent::Added(service) | WatchEvent::Modified(service) => {
+                        let address = &service["status"]["loadBalancer"]["ingress"][0]["ip"];
+                        address.is_string().then_some(service)
+                    }
+                    _ => None,
+                };
+                worker.watch(count, served, None).await?;
+            }
+        }
+        drop(numbers_in);
         while let Some(done) = workers.join_next().await {
             done??;
         }
@@ -78,6 +110,13 @@ pub(crate) fn run(work: Work, kubeconfig: &Path, namespace: &str, count: u32) ->
     })
 }
 
+/// The number of a Service, from its name.
+fn number(service: &Value) -> Option<u32> {
+    let name = service["metadata"]["name"].as_str()?;
+    name.strip_prefix("service-")?.parse().ok()
+}
+
+#[derive(Clone)]
 struct Worker {
     client: Client,
     services: Request,
@@ -86,40 +125,57 @@ struct Worker {
 }
 
 impl Worker {
-    async fn one(&self, work: Work, n: u32) -> Result<(), Fault> {
-        let name = format!("service-{n}");
-        match work {
-            Work::Create => {
-                let body = serde_json::to_vec(&service(&name))?;
-                let request = self.services.create(&PostParams::default(), body)?;
-                self.client.request_text(request).await?;
-            }
-            Work::Write => {
-                let [_, _, c, d] = n.to_be_bytes();
-                let address = Ipv4Addr::new(10, 64, c, d);
-                let patch = Patch::Merge(json!({
-                    "metadata": {"annotations": {"metallb.io/ip-allocated-from-pool": "bench"}},
-                    "status": {"loadBalancer": {"ingress": [{"ip": address}]}},
-                }));
-                let params = PatchParams {
-                    field_manager: Some("bare".to_owned()),
-                    ..PatchParams::default()
-                };
-                let request = self
-                    .services
-                    .patch_subresource("status", &name, &params, &patch)?;
-                self.client.request_text(request).await?;
-                let event = self.event(&name, address);
-                let request = self
-                    .events
-                    .create(&PostParams::default(), serde_json::to_vec(&event)?)?;
-                self.client.request_text(request).await?;
-            }
-            Work::Delete => {
-                let request = self.services.delete(&name, &DeleteParams::default())?;
-                self.client.request_text(request).await?;
+    /// Hands on each Service of which `such` an event is told, until there were `count`.
+    async fn watch(
+        &self,
+        count: u32,
+        such: impl Fn(WatchEvent<Value>) -> Option<Value>,
+        out: Option<&mpsc::Sender<u32>>,
+    ) -> Result<(), Fault> {
+        let request = self.services.watch(&WatchParams::default(), "0")?;
+        let mut events = pin!(self.client.request_events::<Value>(request).await?);
+        let mut seen = HashSet::new();
+        while seen.len() < count as usize {
+            let event = events.next().await.ok_or("the watch ended")??;
+            let Some(n) = such(event).as_ref().and_then(number) else {
+                continue;
+            };
+            if seen.insert(n)
+                && let Some(out) = out
+            {
+                out.send(n).await?;
             }
         }
+        Ok(())
+    }
+
+    async fn one(&self, work: Work, n: u32) -> Result<(), Fault> {
+        let name = format!("service-{n}");
+        if work == Work::Create {
+            let body = serde_json::to_vec(&service(&name))?;
+            let request = self.services.create(&PostParams::default(), body)?;
+            self.client.request_text(request).await?;
+            return Ok(());
+        }
+        let [_, _, c, d] = n.to_be_bytes();
+        let address = Ipv4Addr::new(10, 64, c, d);
+        let patch = Patch::Merge(json!({
+            "metadata": {"annotations": {"metallb.io/ip-allocated-from-pool": "bench"}},
+            "status": {"loadBalancer": {"ingress": [{"ip": address}]}},
+        }));
+        let params = PatchParams {
+            field_manager: Some("bare".to_owned()),
+            ..PatchParams::default()
+        };
+        let request = self
+            .services
+            .patch_subresource("status", &name, &params, &patch)?;
+        self.client.request_text(request).await?;
+        let event = self.event(&name, address);
+        let request = self
+            .events
+            .create(&PostParams::default(), serde_json::to_vec(&event)?)?;
+        self.client.request_text(request).await?;
         Ok(())
     }
 
@@ -148,6 +204,8 @@ impl Worker {
     }
 }
 
+/// Without a selector: Kubernetes' own controllers would write its endpoints in the meantime, and
+/// neither side's time would be its own.
 fn service(name: &str) -> Value {
     json!({
         "apiVersion": "v1",
@@ -156,7 +214,6 @@ fn service(name: &str) -> Value {
         "spec": {
             "type": "LoadBalancer",
             "allocateLoadBalancerNodePorts": false,
-            "selector": {"app": name},
             "ports": [{"port": 80}],
         },
     })

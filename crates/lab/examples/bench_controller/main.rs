@@ -1,10 +1,12 @@
 //! The controller against a real API server: `cargo xtask bench controller`.
 //!
-//! In each round (two, or as many as the argument says) 5,000 Services wait for an address. In one half `corten controller` is
-//! started on them, in the other a bare client of the same library ([`client`]) that writes one
-//! status and one event for each; the halves change places from round to round. Then 10,000
-//! Services are made while the controller runs. Prints a table, and as its last line one JSON
-//! object with the same numbers. Needs the control plane (Go) and the right to make namespaces.
+//! Four parts, each on a control plane of its own, so that nobody meets what another one left:
+//! 5,000 Services wait and `corten controller` is started on them; the same with a bare client of
+//! the same library ([`client`]) that writes one status and one event for each; 10,000 Services are
+//! made while the controller runs; the same with the bare client, which a watch tells of them.
+//! `--rounds N` repeats the first two, in turns. Prints its progress, a table, and as its last line
+//! one JSON object with the same numbers. Needs the control plane (Go) and the right to make
+//! namespaces.
 
 mod client;
 
@@ -15,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use client::Work;
 use lab::controlplane::{Account, ControlPlane, ensure_built};
-use lab::{Host, Lab, Outcome, Process, bin};
+use lab::{Host, Lab, Outcome, Process, Segment, bin};
 use serde_json::{Value, json};
 
 type Fault = Box<dyn Error + Send + Sync>;
@@ -24,10 +26,14 @@ type Fault = Box<dyn Error + Send + Sync>;
 const PENDING: u32 = 5_000;
 /// Services that are made while it runs.
 const CREATED: u32 = 10_000;
+/// Where they are made.
+const NAMESPACE: &str = "bench";
 /// Between two looks at what has been written; the same for both.
 const LOOK: Duration = Duration::from_millis(100);
-/// No half takes as long on any machine that is worth measuring.
-const DEADLINE: Duration = Duration::from_secs(900);
+/// Between two lines of progress.
+const PROGRESS: Duration = Duration::from_secs(10);
+/// No part takes as long on any machine that is worth measuring.
+const DEADLINE: Duration = Duration::from_secs(600);
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -35,12 +41,12 @@ fn main() -> ExitCode {
         return part(work, kubeconfig, namespace, count);
     }
     let rounds = match arguments.as_slice() {
-        [] => Some(2),
-        [rounds] => rounds.parse().ok(),
+        [] => Some(1),
+        [flag, rounds] if flag == "--rounds" => rounds.parse().ok().filter(|rounds| *rounds > 0),
         _ => None,
     };
     let Some(rounds) = rounds else {
-        eprintln!("usage: bench_controller [ROUNDS]");
+        eprintln!("usage: bench_controller [--rounds N]");
         return 2.into();
     };
     match ensure_built() {
@@ -70,6 +76,13 @@ fn part(work: &str, kubeconfig: &str, namespace: &str, count: &str) -> ExitCode 
     }
 }
 
+/// Who writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Who {
+    Corten,
+    Bare,
+}
+
 /// Time and processor time of one half.
 #[derive(Clone, Copy, Debug)]
 struct Half {
@@ -78,27 +91,39 @@ struct Half {
 }
 
 async fn bench(lab: Lab, binary: &Path, rounds: u32) -> Outcome {
-    let stage = Stage::build(&lab, binary).await?;
-    let mut halves: [Vec<Half>; 2] = [Vec::new(), Vec::new()];
+    let begin = Instant::now();
+    let mut theatre = Theatre::build(&lab, binary).await?;
+    let (mut ours, mut bare) = (Vec::new(), Vec::new());
     for round in 0..rounds {
-        // Who comes first finds a younger etcd: they take turns.
-        for ours in [round % 2 == 0, round % 2 == 1] {
-            let namespace = format!("round-{round}-{}", if ours { "corten" } else { "bare" });
-            stage.namespace(&namespace).await?;
-            stage.work(Work::Create, &namespace, PENDING).await?;
-            let half = if ours {
-                stage.controller_half(&namespace).await?
-            } else {
-                stage.bare_half(&namespace).await?
-            };
-            lab.say(format!("{namespace}: {:.2} s", half.seconds));
-            stage.work(Work::Delete, &namespace, PENDING).await?;
-            halves[usize::from(!ours)].push(half);
+        let turns = match round % 2 {
+            0 => [Who::Corten, Who::Bare],
+            _ => [Who::Bare, Who::Corten],
+        };
+        for who in turns {
+            let stage = theatre.stage().await?;
+            let creation = stage.work(Work::Create, PENDING).await?;
+            lab.say(format!("{PENDING} made in {creation:.1} s; {who:?} begins"));
+            let half = stage.pending(who).await?;
+            lab.say(format!("{who:?}: {PENDING} in {:.2} s", half.seconds));
+            match who {
+                Who::Corten => ours.push(half),
+                Who::Bare => bare.push(half),
+            }
         }
     }
-    let (created, creation, memory) = stage.creation(&lab).await?;
-    let [ours, bare] = halves;
-    report(&ours, &bare, created, creation, memory);
+    let mut created = Vec::new();
+    for who in [Who::Corten, Who::Bare] {
+        lab.say(format!("{CREATED} are made while {who:?} runs"));
+        let one = theatre.stage().await?.created(who).await?;
+        lab.say(format!(
+            "{who:?}: {CREATED} in {:.2} s, made in {:.2} s",
+            one.seconds, one.creation
+        ));
+        created.push(one);
+    }
+    if let [created, bare_created] = created.as_slice() {
+        report(&ours, &bare, created, bare_created, begin.elapsed());
+    }
     Ok(())
 }
 
@@ -106,23 +131,34 @@ fn mean(halves: &[Half], of: impl Fn(&Half) -> f64) -> f64 {
     halves.iter().map(of).sum::<f64>() / halves.len() as f64
 }
 
-/// Memory of the controller in MiB: at the end, and at most.
+/// Services made while somebody writes.
 #[derive(Clone, Copy, Debug)]
-struct Memory {
-    now: f64,
+struct Created {
+    /// Until all were served.
+    seconds: f64,
+    /// Until all were made.
+    creation: f64,
+    cpu: f64,
+    /// Memory in MiB: at the end, and at most.
+    rss: f64,
     peak: f64,
 }
 
-fn report(ours: &[Half], bare: &[Half], created: f64, creation: f64, memory: Memory) {
+fn report(ours: &[Half], bare: &[Half], created: &Created, other: &Created, took: Duration) {
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let (pending, baseline) = (mean(ours, |h| h.seconds), mean(bare, |h| h.seconds));
     let ratio = baseline / pending;
+    let created_ratio = other.seconds / created.seconds;
+    let took = took.as_secs_f64();
     let all = |halves: &[Half]| {
         let each = halves.iter().map(|half| format!("{:.2}", half.seconds));
         each.collect::<Vec<_>>().join(" ")
     };
-    println!("{cores} cores, load average {}", load.trim_end());
+    println!(
+        "{cores} cores, load average {}; the bench took {took:.0} s",
+        load.trim_end()
+    );
     println!("| figure | value | what |");
     println!("| --- | --- | --- |");
     println!(
@@ -137,20 +173,29 @@ fn report(ours: &[Half], bare: &[Half], created: f64, creation: f64, memory: Mem
     );
     println!("| ratio_to_bare | {ratio:.2} | bare / ours; at least 0.9 |");
     println!(
-        "| created_10k_s | {created:.2} | {CREATED} made while it runs, until all are served; {creation:.2} s for making them |"
+        "| created_10k_s | {:.2} | {CREATED} made while it runs, until all are served; {:.2} s for making them, CPU {:.2} s |",
+        created.seconds, created.creation, created.cpu
     );
     println!(
+        "| bare_created_10k_s | {:.2} | the same with the bare client; {:.2} s for making them, CPU {:.2} s |",
+        other.seconds, other.creation, other.cpu
+    );
+    println!("| created_ratio_to_bare | {created_ratio:.2} | bare / ours; at least 0.9 |");
+    println!(
         "| rss_mib | {:.1} | of the controller at {CREATED}; at most 60; peak {:.1} |",
-        memory.now, memory.peak
+        created.rss, created.peak
     );
     let figures = json!({
         "pending_5000_s": round(pending),
         "bare_5000_s": round(baseline),
         "ratio_to_bare": round(ratio),
-        "created_10k_s": round(created),
-        "creation_10k_s": round(creation),
-        "rss_mib": round(memory.now),
-        "peak_rss_mib": round(memory.peak),
+        "created_10k_s": round(created.seconds),
+        "creation_10k_s": round(created.creation),
+        "bare_created_10k_s": round(other.seconds),
+        "created_ratio_to_bare": round(created_ratio),
+        "rss_mib": round(created.rss),
+        "peak_rss_mib": round(created.peak),
+        "bench_s": round(took),
     });
     println!("{}", json!({"bench": "controller", "figures": figures}));
 }
@@ -159,19 +204,41 @@ fn round(value: f64) -> f64 {
     (value * 100.0).round() / 100.0
 }
 
-struct Stage {
-    plane: ControlPlane,
+/// The segment and the host of those that write; control planes come and go.
+struct Theatre<'a> {
+    lab: &'a Lab,
+    binary: &'a Path,
+    lan: Segment,
     host: Host,
+    planes: u32,
 }
 
-impl Stage {
-    async fn build(lab: &Lab, binary: &Path) -> Result<Self, Fault> {
+impl<'a> Theatre<'a> {
+    async fn build(lab: &'a Lab, binary: &'a Path) -> Result<Self, Fault> {
         let lan = lab.segment("lan").await?;
-        let (api, host) = (lab.host("api").await?, lab.host("controller").await?);
-        lan.attach(&api, &["10.0.0.5/24"]).await?;
+        let host = lab.host("controller").await?;
         lan.attach(&host, &["10.0.0.9/24"]).await?;
-        let plane = ControlPlane::start(binary, lab, &api, api.address(false)?).await?;
-        let stage = Self { plane, host };
+        Ok(Self {
+            lab,
+            binary,
+            lan,
+            host,
+            planes: 0,
+        })
+    }
+
+    /// A new control plane on a host of its own, with Corten's kinds, rights and one pool.
+    async fn stage(&mut self) -> Result<Stage<'a>, Fault> {
+        self.planes += 1;
+        let api = self.lab.host(&format!("api-{}", self.planes)).await?;
+        let address = format!("10.0.0.{}/24", 10 + self.planes);
+        self.lan.attach(&api, &[&address]).await?;
+        let plane = ControlPlane::start(self.binary, self.lab, &api, api.address(false)?).await?;
+        let stage = Stage {
+            lab: self.lab,
+            plane,
+            host: self.host.clone(),
+        };
         let (crds, rbac) = (root("deploy/crds"), root("deploy/rbac.yaml"));
         let (crds, rbac) = (crds.to_string_lossy(), rbac.to_string_lossy());
         stage
@@ -180,44 +247,50 @@ impl Stage {
         stage
             .kubectl(&["wait", "--for=condition=Established", "-f", &crds], "")
             .await?;
-        let pool = "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\n\
-                    metadata: {name: bench, namespace: metallb-system}\n\
-                    spec: {addresses: [10.64.0.0/16]}\n";
-        stage.kubectl(&["apply", "-f", "-"], pool).await?;
+        let objects = format!(
+            "apiVersion: metallb.io/v1beta1\nkind: IPAddressPool\n\
+             metadata: {{name: bench, namespace: metallb-system}}\n\
+             spec: {{addresses: [10.64.0.0/16]}}\n---\n\
+             apiVersion: v1\nkind: Namespace\nmetadata: {{name: {NAMESPACE}}}\n"
+        );
+        stage.kubectl(&["apply", "-f", "-"], &objects).await?;
         Ok(stage)
     }
+}
 
+/// One part's control plane; its processes end with the value.
+struct Stage<'a> {
+    lab: &'a Lab,
+    plane: ControlPlane,
+    host: Host,
+}
+
+impl Stage<'_> {
     async fn kubectl(&self, args: &[&str], stdin: &str) -> Result<(), Fault> {
         self.plane.kubectl_ok(&self.host, args, stdin).await?;
         Ok(())
     }
 
-    async fn namespace(&self, name: &str) -> Result<(), Fault> {
-        let object = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-        self.plane
-            .api()
-            .create("/api/v1/namespaces", &object)
-            .await?;
-        Ok(())
-    }
-
-    fn start(&self, work: Work, namespace: &str, count: u32) -> Result<Process, Fault> {
+    fn start(&self, work: Work, count: u32) -> Result<Process, Fault> {
         // The writer has the controller's account: its requests are judged by the same rules.
         let account = match work {
-            Work::Write => Account::Controller,
-            Work::Create | Work::Delete => Account::Admin,
+            Work::Write | Work::Follow => Account::Controller,
+            Work::Create | Work::Observe => Account::Admin,
         };
         let mut command = self.host.command(std::env::current_exe()?)?;
         command
             .arg(work.name())
             .arg(self.plane.kubeconfig(account))
-            .arg(namespace)
+            .arg(NAMESPACE)
             .arg(count.to_string());
         Ok(self.host.spawn(work.name(), command)?)
     }
 
-    async fn work(&self, work: Work, namespace: &str, count: u32) -> Result<(), Fault> {
-        ended(self.start(work, namespace, count)?).await
+    /// How long it took, in seconds.
+    async fn work(&self, work: Work, count: u32) -> Result<f64, Fault> {
+        let start = Instant::now();
+        ended(self.start(work, count)?).await?;
+        Ok(start.elapsed().as_secs_f64())
     }
 
     fn controller(&self) -> Result<Process, Fault> {
@@ -236,96 +309,99 @@ impl Stage {
         Ok(self.host.spawn("controller", command)?)
     }
 
-    async fn controller_half(&self, namespace: &str) -> Result<Half, Fault> {
+    /// Somebody serves the Services that wait.
+    async fn pending(&self, who: Who) -> Result<Half, Fault> {
+        let observer = self.start(Work::Observe, PENDING)?;
         let start = Instant::now();
-        let mut process = self.controller()?;
-        let seconds = self.served(namespace, PENDING, start).await?;
-        let cpu = cpu(&process);
-        // It gives its lease back, so that the next one leads at once.
-        process.terminate();
-        process.wait(Duration::from_secs(10)).await?;
-        Ok(Half { seconds, cpu })
-    }
-
-    async fn bare_half(&self, namespace: &str) -> Result<Half, Fault> {
-        let start = Instant::now();
-        let mut process = self.start(Work::Write, namespace, PENDING)?;
-        let served = self.served(namespace, PENDING, start);
-        let seconds = tokio::select! {
-            served = served => served?,
-            () = failed(&mut process) => {
-                return Err(format!("the bare client failed: {}", process.log()).into());
-            }
+        let mut process = match who {
+            Who::Corten => self.controller()?,
+            Who::Bare => self.start(Work::Write, PENDING)?,
         };
+        let seconds = self
+            .served_by(&mut process, observer, PENDING, start)
+            .await?;
         let cpu = cpu(&process);
-        ended(process).await?;
+        process.kill();
         Ok(Half { seconds, cpu })
     }
 
-    /// Makes many Services while the controller runs: until all are served, until all were made.
-    async fn creation(&self, lab: &Lab) -> Result<(f64, f64, Memory), Fault> {
-        let mut controller = self.controller()?;
-        self.namespace("created").await?;
+    /// Makes many Services while somebody serves them.
+    async fn created(&self, who: Who) -> Result<Created, Fault> {
+        let observer = self.start(Work::Observe, CREATED)?;
+        let mut process = match who {
+            Who::Corten => self.controller()?,
+            Who::Bare => self.start(Work::Follow, CREATED)?,
+        };
         let start = Instant::now();
-        let creator = self.start(Work::Create, "created", CREATED)?;
-        let creation = async {
-            ended(creator).await?;
+        let (seconds, creation) = tokio::join!(
+            self.served_by(&mut process, observer, CREATED, start),
+            self.work(Work::Create, CREATED)
+        );
+        let created = Created {
+            seconds: seconds?,
+            creation: creation?,
+            cpu: cpu(&process),
+            rss: memory(&process, "VmRSS:"),
+            peak: memory(&process, "VmHWM:"),
+        };
+        process.kill();
+        Ok(created)
+    }
+
+    /// Waits until all are served, or their server has failed; seconds since `start`.
+    async fn served_by(
+        &self,
+        server: &mut Process,
+        observer: Process,
+        count: u32,
+        start: Instant,
+    ) -> Result<f64, Fault> {
+        let served = async {
+            tokio::try_join!(ended(observer), self.told(count, start))?;
             Ok::<_, Fault>(start.elapsed().as_secs_f64())
         };
-        let (served, creation) = tokio::join!(self.served("created", CREATED, start), creation);
-        let memory = Memory {
-            now: memory(&controller, "VmRSS:"),
-            peak: memory(&controller, "VmHWM:"),
+        let done = tokio::select! {
+            served = served => Some(served?),
+            () = failed(server) => None,
         };
-        lab.say(format!("CPU of the controller: {:.2} s", cpu(&controller)));
-        controller.terminate();
-        controller.wait(Duration::from_secs(10)).await?;
-        Ok((served?, creation?, memory))
+        let seconds = done.ok_or_else(|| format!("the server failed: {}", server.log()))?;
+        let all = self.plane.api().get(&events()).await?;
+        let all = all["items"].as_array().map_or(&[][..], Vec::as_slice);
+        let told = all.iter().filter(|event| event["reason"] == "IPAllocated");
+        match told.count() {
+            told if told == count as usize => Ok(seconds),
+            told => Err(format!("{told} events for {count} Services").into()),
+        }
     }
 
-    /// Waits until every Service of a namespace has an address and an event; seconds since `start`.
-    ///
-    /// Events are counted (one number in the answer, whatever their count); only when they are all
-    /// there the Services are listed.
-    async fn served(&self, namespace: &str, count: u32, start: Instant) -> Result<f64, Fault> {
-        let api = self.plane.api();
-        let events = format!("/api/v1/namespaces/{namespace}/events?limit=1");
-        let services = format!("/api/v1/namespaces/{namespace}/services");
+    /// Waits until there is an event for every Service. Events are counted: one number in the
+    /// answer, whatever their count.
+    async fn told(&self, count: u32, start: Instant) -> Result<(), Fault> {
+        let number_of_events = format!("{}?limit=1", events());
         let mut looks = tokio::time::interval(LOOK);
-        let mut last = String::new();
+        looks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut said = start;
         while start.elapsed() < DEADLINE {
             looks.tick().await;
-            let moment = start.elapsed();
-            let told = number(&api.get(&events).await?);
-            if told < u64::from(count) {
-                last = format!("{told} events");
-                continue;
+            let told = number(&self.plane.api().get(&number_of_events).await?);
+            if told >= u64::from(count) {
+                return Ok(());
             }
-            let list = api.get(&services).await?;
-            let items = list["items"].as_array().map_or(&[][..], Vec::as_slice);
-            let served = items.iter().filter(|service| {
-                service["status"]["loadBalancer"]["ingress"][0]["ip"].is_string()
-            });
-            let served = served.count();
-            // Kubernetes' own controllers write events too.
-            let list = api
-                .get(&format!("/api/v1/namespaces/{namespace}/events"))
-                .await?;
-            let items = list["items"].as_array().map_or(&[][..], Vec::as_slice);
-            let told = items
-                .iter()
-                .filter(|event| event["reason"] == "IPAllocated");
-            let told = told.count();
-            if told > count as usize {
-                return Err(format!("{told} events for {count} Services").into());
+            if said.elapsed() >= PROGRESS {
+                self.lab.say(format!(
+                    "{:.0} s: {told} events",
+                    start.elapsed().as_secs_f64()
+                ));
+                said = Instant::now();
             }
-            if served == count as usize && told == served {
-                return Ok(moment.as_secs_f64());
-            }
-            last = format!("{served} addresses, {told} events");
         }
-        Err(format!("{namespace}: not served in {DEADLINE:?}; last seen: {last}").into())
+        Err(format!("not {count} events in {DEADLINE:?}").into())
     }
+}
+
+/// Where the events of the bench's Services are.
+fn events() -> String {
+    format!("/api/v1/namespaces/{NAMESPACE}/events")
 }
 
 /// How many objects a list of one page of one object stands for.
