@@ -1,7 +1,7 @@
 //! The table of commands: names, help, and who carries them out.
 
 use crate::failure::Failure;
-use crate::{bench, ci, crds, demo, image, manifests, soak, test};
+use crate::{bench, ci, cluster, crds, demo, image, manifests, soak, test};
 
 struct Command {
     name: &'static str,
@@ -10,7 +10,7 @@ struct Command {
     run: fn(&[String]) -> Result<(), Failure>,
 }
 
-const COMMANDS: [Command; 9] = [
+const COMMANDS: [Command; 10] = [
     Command {
         name: "demo",
         arguments: "",
@@ -49,7 +49,7 @@ const COMMANDS: [Command; 9] = [
     },
     Command {
         name: "bench",
-        arguments: "NAME | --list",
+        arguments: "NAME [OPTION…] | --list",
         help: "a bench in the release profile; its last line is one JSON object",
         run: bench::run,
     },
@@ -58,6 +58,12 @@ const COMMANDS: [Command; 9] = [
         arguments: "[MINUTES | --kills N]",
         help: "the controller killed 200 times, or as often and long as said",
         run: soak::run,
+    },
+    Command {
+        name: "cluster",
+        arguments: "up | kubectl | exec | load-image | down",
+        help: "a real Kubernetes cluster on this machine, without Docker",
+        run: cluster::run,
     },
     Command {
         name: "help",
@@ -79,10 +85,9 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     let Some(command) = COMMANDS.iter().find(|command| command.name == name) else {
         return Err(Failure::Usage(format!("no command is named {name:?}")));
     };
-    if rest
-        .iter()
-        .any(|argument| argument == "-h" || argument == "--help")
-    {
+    // What follows `cluster` may be meant for kubectl.
+    let asks = |argument: &String| argument == "-h" || argument == "--help";
+    if command.name != "cluster" && rest.iter().any(asks) {
         return help(&[]);
     }
     (command.run)(rest)
@@ -135,6 +140,7 @@ mod tests {
             "bench",
             "bench nothing",
             "soak soon",
+            "cluster",
         ] {
             assert_eq!(code(line), 2, "{line:?}");
         }

@@ -13,7 +13,7 @@ struct Tool {
     why: &'static str,
 }
 
-const TOOLS: [Tool; 4] = [
+const TOOLS: [Tool; 7] = [
     Tool {
         program: "ip",
         package: "iproute2",
@@ -23,6 +23,21 @@ const TOOLS: [Tool; 4] = [
         program: "nft",
         package: "nftables",
         why: "the oracle for what is in nf_tables",
+    },
+    Tool {
+        program: "runc",
+        package: "runc",
+        why: "runs the Pods of a lab's cluster",
+    },
+    Tool {
+        program: "/usr/lib/cni/ptp",
+        package: "containernetworking-plugins",
+        why: "connects them",
+    },
+    Tool {
+        program: "conntrack",
+        package: "conntrack",
+        why: "kube-proxy calls it",
     },
     Tool {
         program: "vtysh",

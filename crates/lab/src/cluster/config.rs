@@ -81,7 +81,7 @@ state = '/run/containerd'
 disabled_plugins = ['io.containerd.nri.v1.nri', 'io.containerd.tracing.processor.v1.otlp', \
 'io.containerd.snapshotter.v1.blockfile', 'io.containerd.snapshotter.v1.btrfs', \
 'io.containerd.snapshotter.v1.devmapper', 'io.containerd.snapshotter.v1.erofs', \
-'io.containerd.snapshotter.v1.zfs', 'io.containerd.image-verifier.v1.bindir']
+'io.containerd.snapshotter.v1.zfs']
 
 [grpc]
 address = '/run/containerd/containerd.sock'

@@ -7,7 +7,8 @@
 //! cluster down ── kills the keeper; the kernel does the rest; then the cgroups are removed
 //! ```
 //!
-//! Owns: `target/cluster` (lock, log, state) and the lab's folder `target/lab/cluster`.
+//! Owns: `target/cluster` (lock, log, state) and the lab's folder `target/lab/cluster`; with
+//! `LAB_CLUSTER=NAME` it is `NAME` in place of `cluster`.
 
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
@@ -22,10 +23,11 @@ use serde_json::{Value, json};
 
 use super::{Cluster, Options, Parts, Proxy, cgroups, config, parts};
 use crate::controlplane::Account;
+use crate::controlplane::build::target;
 use crate::{Lab, Outcome, sandbox};
 
-/// The lab's name.
-const NAME: &str = "cluster";
+/// Another cluster beside the one that `cargo xtask cluster` keeps: tests have their own.
+const NAME: &str = "LAB_CLUSTER";
 const USAGE: &str = "\
 usage: cluster up [--nodes N] [--proxy nftables|none] [--dual-stack]
        cluster kubectl ARGUMENT...
@@ -34,6 +36,8 @@ usage: cluster up [--nodes N] [--proxy nftables|none] [--dual-stack]
        cluster down";
 /// How often the keeper's log is looked at.
 const INTERVAL: Duration = Duration::from_millis(50);
+/// How long a look at the lock may take.
+const MOMENT: Duration = Duration::from_secs(1);
 /// How long a killed keeper may take to be gone.
 const GONE: Duration = Duration::from_secs(20);
 
@@ -50,6 +54,10 @@ pub fn main(arguments: &[OsString]) -> ExitCode {
         "exec" => exec(rest),
         "load-image" => load_images(rest),
         "down" if rest.is_empty() => down(),
+        "help" | "--help" | "-h" => {
+            println!("{USAGE}");
+            Ok(0)
+        }
         _ => Err(Failure::Usage(format!("no such command: {command:?}"))),
     };
     match done {
@@ -106,14 +114,23 @@ fn options(arguments: &[OsString]) -> Done<Options> {
     Ok(options)
 }
 
+/// The cluster's name, and its lab's.
+fn name() -> String {
+    std::env::var(NAME).unwrap_or_else(|_| "cluster".to_owned())
+}
+
+fn folder() -> PathBuf {
+    target(&name())
+}
+
 fn file(name: &str) -> PathBuf {
-    parts::keep().join(name)
+    folder().join(name)
 }
 
 /// The lock that a keeper holds while it lives; `None` when another one has it.
 fn lock() -> Done<Option<File>> {
     let path = file("lock");
-    fs::create_dir_all(parts::keep()).map_err(failed("make target/cluster"))?;
+    fs::create_dir_all(folder()).map_err(failed("make the cluster's folder"))?;
     let open = File::options()
         .create(true)
         .read(true)
@@ -125,6 +142,19 @@ fn lock() -> Done<Option<File>> {
         Ok(()) => Ok(Some(open)),
         Err(fs::TryLockError::WouldBlock) => Ok(None),
         Err(fs::TryLockError::Error(e)) => Err(failed(path.display())(e)),
+    }
+}
+
+/// [`lock`] when it may be somebody's for a moment only, who looks whether a cluster is up.
+fn lock_soon() -> Done<Option<File>> {
+    let end = Instant::now() + MOMENT;
+    loop {
+        match lock()? {
+            None if Instant::now() < end && !linux::namespace::in_sandbox() => {
+                std::thread::sleep(INTERVAL);
+            }
+            other => return Ok(other),
+        }
     }
 }
 
@@ -198,7 +228,7 @@ fn follow(keeper: &mut Child) -> Done<()> {
             return Err(Failure::Failed(format!(
                 "the cluster did not come up ({status}); log: {}; logs of its parts: {}",
                 path.display(),
-                sandbox::folder(NAME).display()
+                sandbox::folder(&name()).display()
             )));
         }
         if ready {
@@ -210,7 +240,7 @@ fn follow(keeper: &mut Child) -> Done<()> {
 
 /// The keeper: outside it waits for its inside, which has the cluster.
 fn keep(arguments: &[OsString]) -> ExitCode {
-    let (held, options) = match (lock(), options(arguments)) {
+    let (held, options) = match (lock_soon(), options(arguments)) {
         (Ok(Some(held)), Ok(options)) => (Some(held), options),
         // The inside: its outside has the lock.
         (Ok(None), Ok(options)) if linux::namespace::in_sandbox() => (None, options),
@@ -225,7 +255,7 @@ fn keep(arguments: &[OsString]) -> ExitCode {
         eprintln!("cluster: cannot write the lock: {e}");
         return 1.into();
     }
-    sandbox::main(NAME, async |lab| hold(lab, options).await)
+    sandbox::main(&name(), async |lab| hold(lab, options).await)
 }
 
 async fn hold(lab: Lab, options: Options) -> Outcome {
@@ -257,7 +287,7 @@ fn state() -> Done<Value> {
         return Err(down());
     }
     let text = fs::read_to_string(file("state.json")).map_err(|_| down())?;
-    serde_json::from_str(&text).map_err(failed("read target/cluster/state.json"))
+    serde_json::from_str(&text).map_err(failed("read state.json"))
 }
 
 /// The keeper's PID, which it wrote into its lock.
@@ -417,7 +447,7 @@ fn down() -> Done {
         println!("no cluster is up");
     }
     cgroups::sweep().map_err(failed("look at cgroups"))?;
-    for folder in [sandbox::folder(NAME), parts::keep()] {
+    for folder in [sandbox::folder(&name()), folder()] {
         match fs::remove_dir_all(&folder) {
             Err(e) if e.kind() != io::ErrorKind::NotFound => {
                 return Err(failed(format!("remove {}", folder.display()))(e));

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::image::Image;
 use crate::controlplane::BuildError;
-use crate::controlplane::build::{Program, ensure_built, or_skip, target};
+use crate::controlplane::build::{Program, ensure_built, or_skip};
 
 /// The image of Pods' sandboxes and of tests' servers and clients: `lab/tools`.
 pub const TOOLS: &str = "lab.corten.dev/tools:1";
@@ -176,11 +176,6 @@ fn which(program: &str) -> bool {
     // An absolute name stays as it is.
     PATH.split(':')
         .any(|folder| Path::new(folder).join(program).is_file())
-}
-
-/// The folder in `target/` for what belongs to the one cluster that `cargo xtask cluster` keeps.
-pub(crate) fn keep() -> PathBuf {
-    target("cluster")
 }
 
 #[cfg(test)]
