@@ -1,9 +1,11 @@
 //! BGP for IPv4 and IPv6 unicast (RFC 4271, RFC 4760 and those named in the rooms).
+pub mod adj_out;
 mod attribute;
 mod capability;
 mod codec;
 mod error;
 mod family;
+mod negotiated;
 pub mod notification;
 mod open;
 mod packet;
@@ -14,6 +16,7 @@ mod refresh;
 mod tests;
 mod update;
 
+pub use adj_out::{AdjOut, LocalAddresses, Path};
 pub use attribute::{
     Aggregator, AsPath, AttributeFault, Attributes, Community, DEFAULT_LOCAL_PREF, Disposition,
     ExtendedCommunity, Flaw, LargeCommunity, LinkBandwidth, NextHop, Opaque, Origin,
@@ -22,6 +25,7 @@ pub use capability::{AddPath, Capability, GracefulRestart, LongLived};
 pub use codec::Codec;
 pub use error::{Error, Fault};
 pub use family::{AfiSafi, Families, Family};
+pub use negotiated::Negotiated;
 pub use notification::Notification;
 pub use open::{Asn, Open};
 pub use packet::{Framer, HEADER_LEN, Kind, MAX_EXTENDED_LEN, MAX_LEN, Message, keepalive};
