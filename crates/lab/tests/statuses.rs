@@ -36,13 +36,15 @@ fn statuses_are_right_and_stay_so() {
             .api()
             .run_pod("node-1", pod, &[], &[pod_ip])
             .await?;
-        let _controller = stage.controller(&stage.api_host)?;
+        let controller = stage.controller(&stage.api_host)?;
         let mut agents = Vec::new();
         for node in &stage.scene.nodes {
             agents.push(stage.agent(node)?);
         }
         counters(&stage).await?;
         states(&stage).await?;
+        let processes: Vec<&Process> = agents.iter().chain([&controller]).collect();
+        secrets(&stage, &processes).await?;
         announced(&stage, &mut agents).await?;
         quiet(&stage).await?;
         Ok(())
@@ -184,11 +186,22 @@ async fn states(stage: &Stage) -> Outcome {
     for name in NAMES {
         let path = format!("configurationstates/{name}");
         let state = shows(stage, &path, json!({"result": "Invalid"})).await?;
-        let said = state["status"]["errorSummary"].as_str().unwrap_or_default();
-        assert!(
-            said.starts_with("configuration error: CIDR \"10.0.0.105/32\""),
-            "{said}"
+        // To the letter what MetalLB would say.
+        assert_eq!(
+            state["status"]["errorSummary"],
+            "configuration error: CIDR \"10.0.0.105/32\" in pool \"young\" overlaps with already \
+             defined CIDR \"10.0.0.104/30\""
         );
+        let type_ = match name {
+            "controller" => "poolReconcilerValid",
+            _ => "configReconcilerValid",
+        };
+        let found = condition(&state, type_);
+        assert_eq!(
+            (&found["status"], &found["reason"]),
+            (&json!("False"), &json!("ConfigurationError"))
+        );
+        let said = found["message"].as_str().unwrap_or_default();
         for part in [
             "IPAddressPool metallb-system/young",
             "spec.addresses[0]",
@@ -233,6 +246,99 @@ async fn states(stage: &Stage) -> Outcome {
         assert_eq!(state["status"].get("errorSummary"), None, "{state}");
     }
     stage.say("mended: all are valid");
+    Ok(())
+}
+
+/// A peer's Secret: looked at by the agents, said by the object, its content nowhere.
+async fn secrets(stage: &Stage, processes: &[&Process]) -> Outcome {
+    const CONTENT: &str = "not-to-be-seen";
+    let peer = "apiVersion: metallb.io/v1beta2\nkind: BGPPeer\n\
+        metadata: {name: peer1, namespace: metallb-system}\n\
+        spec: {myASN: 64512, peerASN: 64513, peerAddress: 192.168.1.1, \
+        passwordSecret: {name: bgp-password}}\n";
+    let native = "apiVersion: corten.dev/v1alpha1\nkind: Peer\n\
+        metadata: {name: native, namespace: metallb-system}\n\
+        spec: {myASN: 64512, peerASN: 64513, peerAddress: 192.168.1.2, \
+        passwordSecret: {name: bgp-password}}\n";
+    let secret = |type_: &str, key: &str| {
+        format!(
+            "apiVersion: v1\nkind: Secret\ntype: {type_}\n\
+             metadata: {{name: bgp-password, namespace: metallb-system}}\n\
+             stringData: {{{key}: {CONTENT}}}\n"
+        )
+    };
+    let gone = || {
+        let path = "/api/v1/namespaces/metallb-system/secrets/bgp-password";
+        stage.plane.api().delete(path)
+    };
+    let basic = "kubernetes.io/basic-auth";
+    let frame = |fault: &str| {
+        format!(
+            "configuration error: parsing peer peer1 {fault}\nfailed to parse peer peer1 password \
+             secret"
+        )
+    };
+    stage.apply(peer).await?;
+    let said = async |summary: String| {
+        for name in NAMES.iter().filter(|name| name.starts_with("speaker-")) {
+            let path = format!("configurationstates/{name}");
+            let wanted = json!({"result": "Invalid", "errorSummary": summary});
+            shows(stage, &path, wanted).await?;
+        }
+        Ok::<(), Fault>(())
+    };
+    said(frame(
+        "secret ref not found for peer config \"metallb-system\"/\"peer1\"",
+    ))
+    .await?;
+    stage.apply(&secret("Opaque", "password")).await?;
+    said(frame(&format!(
+        "secret type mismatch on \"metallb-system\"/\"bgp-password\", type \"{basic}\" is \
+         expected "
+    )))
+    .await?;
+    gone().await?;
+    stage.apply(&secret(basic, "username")).await?;
+    said(frame(
+        "password not specified in the secret \"metallb-system\"/\"bgp-password\"",
+    ))
+    .await?;
+    // A native object says so itself.
+    stage.apply(native).await?;
+    let accepted = async |status: &str, words: &str| {
+        let path = "/apis/corten.dev/v1alpha1/namespaces/metallb-system/peers/native";
+        let what = format!("Peer native to be accepted: {status}");
+        wait_for(SOON, &what, async || {
+            let found = stage.plane.api().get(path).await;
+            let found = found.map_err(|error| error.to_string())?;
+            let found = condition(&found, "Accepted").clone();
+            let message = found["message"].as_str().unwrap_or_default();
+            match found["status"] == status && message.contains(words) {
+                true => Ok(()),
+                false => Err(found.to_string()),
+            }
+        })
+        .await
+    };
+    accepted("False", "spec.passwordSecret: password not specified").await?;
+    gone().await?;
+    stage.apply(&secret(basic, "password")).await?;
+    for name in NAMES {
+        let path = format!("configurationstates/{name}");
+        shows(stage, &path, json!({"result": "Valid"})).await?;
+    }
+    accepted("True", "").await?;
+    for process in processes {
+        assert!(!process.log().contains(CONTENT), "a log shows the password");
+    }
+    for path in [
+        "metallb.io/v1beta2/namespaces/metallb-system/bgppeers/peer1",
+        "corten.dev/v1alpha1/namespaces/metallb-system/peers/native",
+    ] {
+        stage.plane.api().delete(&format!("/apis/{path}")).await?;
+    }
+    gone().await?;
+    stage.say("a peer's Secret: missing, of the wrong type, without the key, right");
     Ok(())
 }
 
