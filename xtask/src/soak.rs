@@ -1,5 +1,7 @@
-//! `cargo xtask soak`: what takes too long for every run: the crash test with many kills.
+//! `cargo xtask soak`: what takes too long for every run: the crash test with many kills, and
+//! MetalLB's controller beside Corten's on random sequences of objects.
 
+use std::ops::Range;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -10,17 +12,22 @@ use crate::shell::{cargo, run as run_it};
 const KILLS: u64 = 200;
 /// Kills of one control plane, when the time decides.
 const BATCH: u64 = 50;
+/// Sequences, and steps of each, where nothing is said.
+const SEEDS: u64 = 5;
+const STEPS: u64 = 100;
 
-/// For how long.
+/// What, and for how long.
 #[derive(Debug, PartialEq, Eq)]
 enum Plan {
     Kills(u64),
     Time(Duration),
+    Differential { seeds: Range<u64>, steps: u64 },
 }
 
 fn plan(arguments: &[String]) -> Option<Plan> {
     match arguments {
         [] => Some(Plan::Kills(KILLS)),
+        [name, rest @ ..] if name == "differential" => differential_plan(rest),
         [flag, kills] if flag == "--kills" => kills.parse().ok().map(Plan::Kills),
         [minutes] => {
             let minutes: u64 = minutes.parse().ok()?;
@@ -30,15 +37,37 @@ fn plan(arguments: &[String]) -> Option<Plan> {
     }
 }
 
+fn differential_plan(arguments: &[String]) -> Option<Plan> {
+    let (mut seeds, mut steps) = (1..1 + SEEDS, STEPS);
+    let (pairs, rest) = arguments.as_chunks();
+    for [flag, value] in pairs {
+        let value: u64 = value.parse().ok()?;
+        match flag.as_str() {
+            "--seed" => seeds = value..value.checked_add(1)?,
+            "--steps" => steps = value,
+            _ => return None,
+        }
+    }
+    rest.is_empty()
+        .then_some(Plan::Differential { seeds, steps })
+}
+
 /// Runs the command.
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     let Some(plan) = plan(arguments) else {
-        let usage = "`soak` takes a number of minutes, or `--kills N`";
+        let usage = "`soak` takes a number of minutes, `--kills N`, or \
+                     `differential [--seed N] [--steps N]`";
         return Err(Failure::Usage(usage.into()));
     };
     run_it(&mut cargo(["build", "-p", "corten", "--bins"]))?;
     match plan {
         Plan::Kills(kills) => run_it(&mut crash(kills)),
+        Plan::Differential { seeds, steps } => {
+            for seed in seeds {
+                run_it(&mut differential(seed, steps))?;
+            }
+            Ok(())
+        }
         Plan::Time(time) => {
             let start = Instant::now();
             let mut rounds = 0;
@@ -66,6 +95,15 @@ fn crash(kills: u64) -> Command {
     command
 }
 
+/// Both controllers on one sequence of objects.
+fn differential(seed: u64, steps: u64) -> Command {
+    let mut command = cargo(["run", "-p", "lab", "--example", "differential", "--"]);
+    command
+        .args(["--seed", &seed.to_string()])
+        .args(["--steps", &steps.to_string()]);
+    command
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,7 +117,21 @@ mod tests {
         assert_eq!(plan(""), Some(Plan::Kills(200)));
         assert_eq!(plan("--kills 7"), Some(Plan::Kills(7)));
         assert_eq!(plan("3"), Some(Plan::Time(Duration::from_secs(180))));
-        for line in ["--kills", "--kills x", "soon", "1 2"] {
+        let (seeds, steps) = (1..6, 100);
+        let sequences = |seeds, steps| Some(Plan::Differential { seeds, steps });
+        assert_eq!(plan("differential"), sequences(seeds, steps));
+        assert_eq!(
+            plan("differential --seed 7 --steps 20"),
+            sequences(7..8, 20)
+        );
+        for line in [
+            "--kills",
+            "--kills x",
+            "soon",
+            "1 2",
+            "differential --seed",
+            "differential 7",
+        ] {
             assert_eq!(plan(line), None, "{line}");
         }
     }

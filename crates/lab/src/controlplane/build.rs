@@ -140,15 +140,6 @@ pub fn binary_or_skip(test: &str) -> Option<PathBuf> {
     or_skip(test, ensure_built())
 }
 
-/// The same for MetalLB's controller.
-///
-/// # Panics
-/// As [`binary_or_skip`].
-#[must_use]
-pub fn metallb_or_skip(test: &str) -> Option<PathBuf> {
-    or_skip(test, ensure_metallb_built())
-}
-
 pub(crate) fn or_skip<T>(test: &str, built: Result<T, BuildError>) -> Option<T> {
     match built {
         Ok(built) => Some(built),

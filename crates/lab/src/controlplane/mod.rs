@@ -29,7 +29,7 @@ use std::process::{Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 pub use api::{Api, ApiError, Patch};
-pub use build::{BuildError, binary_or_skip, ensure_built, ensure_metallb_built, metallb_or_skip};
+pub use build::{BuildError, binary_or_skip, ensure_built, ensure_metallb_built};
 pub use files::Account;
 pub(crate) use files::User;
 pub use kubelet::PodName;

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::MARKER;
 use crate::side::{POOLS, items};
+use crate::step::SPACES;
 
 /// Namespace and name.
 pub(crate) type Key = (String, String);
@@ -22,6 +23,8 @@ pub(crate) struct Shown {
     pub(crate) annotations: BTreeMap<String, Value>,
     /// What asks for addresses by the field.
     pub(crate) wish: Option<String>,
+    /// The controller is to give it addresses.
+    pub(crate) balanced: bool,
 }
 
 impl Shown {
@@ -66,6 +69,8 @@ impl View {
                 wish: service["spec"]["loadBalancerIP"]
                     .as_str()
                     .map(str::to_owned),
+                balanced: service["spec"]["type"] == "LoadBalancer"
+                    && service["spec"]["loadBalancerClass"].is_null(),
             };
             view.services.insert(key, shown);
         }
@@ -94,9 +99,9 @@ impl View {
                 view.pools.insert(name.to_owned(), shown);
             }
         }
-        view.services
-            .retain(|(namespace, _), _| namespace != MARKER);
-        view.events.retain(|(namespace, _), _| namespace != MARKER);
+        let ours = |namespace: &String| SPACES.contains(&namespace.as_str());
+        view.services.retain(|(namespace, _), _| ours(namespace));
+        view.events.retain(|(namespace, _), _| ours(namespace));
         view.pools.remove(MARKER);
         Ok(view)
     }

@@ -47,7 +47,7 @@ impl Write {
 }
 
 /// Namespaces of the Services, with the label that pools select by.
-const SPACES: [&str; 3] = ["red", "green", "blue"];
+pub(crate) const SPACES: [&str; 3] = ["red", "green", "blue"];
 const TEAMS: [&str; 2] = ["a", "b"];
 const POOL_NAMES: [&str; 5] = ["p1", "p2", "p3", "p4", "p5"];
 /// Entries of pools; no two overlap. Some hold `.0` and `.255`.

@@ -124,9 +124,9 @@ impl Step<'_> {
     pub(crate) fn contenders(&self) -> BTreeSet<Key> {
         let mut contenders = BTreeSet::new();
         for (before, after) in self.before.iter().zip(self.after) {
-            for key in after.services.keys() {
-                let (had, has) = (before.addresses(key), after.addresses(key));
-                if had != has || has.is_empty() {
+            for (key, shown) in &after.services {
+                let (had, has) = (before.addresses(key), shown.addresses());
+                if had != has || (has.is_empty() && shown.balanced) {
                     contenders.insert(key.clone());
                 }
             }

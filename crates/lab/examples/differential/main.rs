@@ -2,25 +2,30 @@
 //! plane of its own: after every step their Services, the events' reasons and the pools' counters
 //! are the same, but for the exceptions that `compare` names.
 //!
-//! `DIFFERENTIAL_SEED` says which sequence, `DIFFERENTIAL_STEPS` how many steps;
-//! `cargo xtask soak differential` runs many.
+//! `--seed N` says which sequence, `--steps N` how long it is; `--record FILE` keeps MetalLB's
+//! answers for the tests of `plan` (`ipam/tests/metallb`). `cargo xtask soak differential` runs
+//! several. It is no test of every run: MetalLB's own choices are chance now and then, and its
+//! build from an empty cache takes minutes. What it decided is replayed there instead.
 
 mod compare;
 mod random;
+mod record;
 mod side;
 mod step;
 mod view;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use lab::controlplane::{binary_or_skip, metallb_or_skip};
+use lab::controlplane::{ensure_built, ensure_metallb_built};
 use lab::{Lab, Outcome, wait_for};
 use serde_json::json;
 
 use compare::{Difference, Kind, Known, Passed, Step};
+use record::Record;
 use side::{Controller, NAMESPACES, POOLS, Side};
 use step::{World, Write};
 use view::{Key, View};
@@ -38,25 +43,52 @@ const REST: Duration = Duration::from_millis(150);
 /// A difference that lasts so long is one.
 const LASTS: Duration = Duration::from_secs(3);
 
-fn number(variable: &str) -> Option<u64> {
-    std::env::var(variable).ok()?.parse().ok()
+struct Options {
+    seed: u64,
+    steps: u64,
+    record: Option<PathBuf>,
 }
 
-#[test]
-fn metallb_and_corten_decide_the_same() {
-    let name = "metallb_and_corten_decide_the_same";
-    let (Some(control_plane), Some(metallb)) = (binary_or_skip(name), metallb_or_skip(name)) else {
-        return;
+impl Options {
+    fn read(arguments: &[String]) -> Option<Self> {
+        let mut options = Self {
+            seed: 1,
+            steps: 100,
+            record: None,
+        };
+        let (pairs, rest) = arguments.as_chunks();
+        for [flag, value] in pairs {
+            match flag.as_str() {
+                "--seed" => options.seed = value.parse().ok()?,
+                "--steps" => options.steps = value.parse().ok()?,
+                "--record" => options.record = Some(value.into()),
+                _ => return None,
+            }
+        }
+        rest.is_empty().then_some(options)
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let Some(options) = Options::read(&arguments) else {
+        eprintln!("usage: differential [--seed N] [--steps N] [--record FILE]");
+        return 2.into();
     };
-    let seed = number("DIFFERENTIAL_SEED").unwrap_or(1);
-    let steps = number("DIFFERENTIAL_STEPS").unwrap_or(60);
-    let deadline = Duration::from_secs(120 + 5 * steps);
-    lab::run_for(name, deadline, async move |lab| {
-        let mut story = Story::start(lab, &control_plane, &metallb, seed).await?;
-        let result = story.play(steps).await;
+    let built = ensure_built().and_then(|plane| Ok((plane, ensure_metallb_built()?)));
+    let (control_plane, metallb) = match built {
+        Ok(binaries) => binaries,
+        Err(error) => {
+            eprintln!("differential: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    lab::main("differential", async move |lab| {
+        let mut story = Story::start(lab, &control_plane, &metallb, &options).await?;
+        let result = story.play(options.steps).await;
         story.lab.say(story.summary());
         result
-    });
+    })
 }
 
 struct Story {
@@ -69,6 +101,7 @@ struct Story {
     before: [View; 2],
     passed: Passed,
     marks: u64,
+    record: Option<Record>,
 }
 
 impl Story {
@@ -76,9 +109,10 @@ impl Story {
         lab: Lab,
         control_plane: &Path,
         metallb: &Path,
-        seed: u64,
+        options: &Options,
     ) -> Result<Self, Fault> {
-        lab.say(format!("DIFFERENTIAL_SEED={seed}"));
+        let seed = options.seed;
+        lab.say(format!("--seed {seed}"));
         let lan = lab.segment("lan").await?;
         let corten = Side::start(&lab, &lan, 5, control_plane, Controller::Corten).await?;
         let metallb = Controller::MetalLb(metallb.to_owned());
@@ -93,6 +127,7 @@ impl Story {
             before: Default::default(),
             passed: Passed::new(),
             marks: 0,
+            record: options.record.as_deref().map(Record::create).transpose()?,
         })
     }
 
@@ -257,6 +292,10 @@ impl Story {
                 for (known, count) in passed {
                     *self.passed.entry(known).or_default() += count;
                 }
+                if let Some(record) = &mut self.record {
+                    let api = self.sides[1].api();
+                    record.step(api, kind, &after[1], &BTreeSet::new()).await?;
+                }
                 self.before = after;
                 return Ok(());
             }
@@ -266,12 +305,16 @@ impl Story {
                 let key = found.service.clone().filter(|key| contenders.contains(key));
                 key.filter(|_| !found.events || round > 0)
             };
-            let chance: Option<_> = found.iter().map(by_chance).collect();
+            let chance: Option<BTreeSet<Key>> = found.iter().map(by_chance).collect();
             let Some(chance) = chance else {
                 return Err(self.failure(&found, "they differ"));
             };
             *self.passed.entry(Known::Contended).or_default() += 1;
             let step = self.written.last().cloned().unwrap_or_default();
+            if let Some(record) = &mut self.record {
+                let api = self.sides[1].api();
+                record.step(api, kind, &after[1], &chance).await?;
+            }
             self.lab.say(format!("chance: {chance:?} after {step}"));
             for write in self.world.take_out(&chance) {
                 self.write(&write, "taken out").await?;
@@ -319,7 +362,7 @@ impl Story {
     }
 
     fn failure(&self, found: &[Difference], what: &str) -> Fault {
-        let mut text = format!("{what}; DIFFERENTIAL_SEED={}\n", self.seed);
+        let mut text = format!("{what}; --seed {}\n", self.seed);
         for Difference {
             service, text: how, ..
         } in found
