@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::announce::bgp::{self, Bgp};
 use crate::announce::l2::{self, Announcement};
 use crate::forward::{self, Mode, PortKey, ServicePort};
 use crate::name::{Name, ServiceKey};
@@ -24,6 +25,8 @@ pub struct Agent {
 pub struct Desired {
     /// The addresses it answers ARP and NDP for.
     pub l2: BTreeMap<IpAddr, Announcement>,
+    /// The sessions it holds and the routes it advertises on them.
+    pub bgp: Bgp,
     /// The ports it forwards.
     pub forward: Forwarding,
 }
@@ -36,6 +39,8 @@ pub type Forwarding = BTreeMap<ServiceKey, BTreeMap<PortKey, ServicePort>>;
 pub struct Changes {
     /// Addresses to announce, or to withdraw.
     pub l2: Vec<(IpAddr, Option<Announcement>)>,
+    /// Sessions and routes, in the order in which they are to be taken.
+    pub bgp: Vec<bgp::Change>,
     /// Ports to program, or to remove.
     pub forward: Vec<(PortKey, Option<ServicePort>)>,
 }
@@ -43,7 +48,7 @@ pub struct Changes {
 impl Changes {
     /// Nothing changed.
     pub fn is_empty(&self) -> bool {
-        self.l2.is_empty() && self.forward.is_empty()
+        self.l2.is_empty() && self.bgp.is_empty() && self.forward.is_empty()
     }
 }
 
@@ -62,6 +67,7 @@ impl Desired {
                 changes.l2.push((*address, new));
             }
         }
+        changes.bgp = self.bgp.replan(world, &agent.node, dirty);
         for service in &dirty.forward {
             let new = forward::plan(world, &agent.node, agent.mode, service);
             let old = self.forward.remove(service).unwrap_or_default();

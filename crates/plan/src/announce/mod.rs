@@ -1,5 +1,6 @@
 //! Which node makes the network send an address's traffic to it.
 
+pub mod bgp;
 pub mod election;
 pub mod l2;
 

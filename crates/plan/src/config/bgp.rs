@@ -17,6 +17,7 @@ use super::selector::{Selector, any_matches};
 use super::verdict::Findings;
 use crate::ipam::Pool;
 use crate::name::Name;
+use crate::net::Family;
 use crate::world::Labels;
 
 /// What is in force of BGP.
@@ -34,6 +35,11 @@ impl Bgp {
     /// The BFD profile of a peer.
     pub fn profile_of(&self, peer: &Peer) -> Option<&BfdProfile> {
         self.bfd_profiles.get(peer.bfd_profile.as_ref()?)
+    }
+
+    /// Whether some advertisement gives weights.
+    pub fn weighs(&self) -> bool {
+        self.advertisements.values().any(|ad| ad.weighted)
     }
 
     pub(super) fn echoes(&self, peer: &Peer) -> bool {
@@ -63,9 +69,23 @@ pub struct BgpAdvertisement {
     pub local_pref: Option<u32>,
     /// Communities, aliases resolved.
     pub communities: BTreeSet<CommunityValue>,
+    /// MULTI_EXIT_DISC.
+    pub med: u32,
+    /// How many times more our AS number stands in the path.
+    pub prepend: u8,
+    /// Routers get traffic weights.
+    pub weighted: bool,
 }
 
 impl BgpAdvertisement {
+    /// Prefix length of the routes of an address.
+    pub fn length(&self, family: Family) -> u8 {
+        match family {
+            Family::V4 => self.length_v4,
+            Family::V6 => self.length_v6,
+        }
+    }
+
     /// Whether a node with these labels may announce.
     pub fn allows_node(&self, labels: &Labels) -> bool {
         self.node_selectors.is_empty() || any_matches(&self.node_selectors, labels)
@@ -159,6 +179,9 @@ pub(super) fn check(name: &str, spec: &BGPAdvertisementSpec, found: &mut Finding
             length_v6,
             local_pref: (spec.local_pref != 0).then_some(spec.local_pref),
             communities: BTreeSet::new(),
+            med: 0,
+            prepend: 0,
+            weighted: false,
         },
     }
 }
@@ -276,6 +299,11 @@ pub fn compatible(
     pool: &Pool,
     context: &Context<'_>,
 ) -> bool {
+    agree(a, b, pool) || !context.share_node(&a.node_selectors, &b.node_selectors)
+}
+
+/// The same of two that are for the same node.
+pub(crate) fn agree(a: &BgpAdvertisement, b: &BgpAdvertisement, pool: &Pool) -> bool {
     let has = |v4: bool| {
         let is = |block: &&IpNet| matches!(block, IpNet::V4(_)) == v4;
         pool.blocks.iter().any(|block| is(&block))
@@ -283,10 +311,7 @@ pub fn compatible(
     let lengths_differ =
         (!has(true) || a.length_v4 != b.length_v4) && (!has(false) || a.length_v6 != b.length_v6);
     let peers_differ = !a.peers.is_empty() && !b.peers.is_empty() && a.peers.is_disjoint(&b.peers);
-    a.local_pref == b.local_pref
-        || lengths_differ
-        || peers_differ
-        || !context.share_node(&a.node_selectors, &b.node_selectors)
+    a.local_pref == b.local_pref || lengths_differ || peers_differ
 }
 
 /// Whether a peer with BFD echo would get routes of IPv6 from the advertisement: it names the

@@ -38,12 +38,13 @@ mod verdict;
 
 pub use accepted::{Kept, KeptError, password_digest};
 pub use bfd::{BfdProfile, deletion_denied};
+pub(crate) use bgp::agree;
 pub use bgp::{Bgp, BgpAdvertisement, compatible};
 pub use community::{CommunityError, CommunityValue};
 pub use context::{Context, KnownRange, Purpose};
 pub use l2::{L2Advertisement, Preference};
 pub use object::{Object, ObjectKind, ObjectRef, Objects};
-pub use peer::{Neighbour, Password, Peer, RemoteAs, Timers};
+pub use peer::{Neighbour, NextHops, Password, Peer, RemoteAs, Timers};
 pub use secret::SecretFacts;
 pub use selector::{Requirement, Selector, any_matches};
 pub use verdict::{ACCEPTED, Finding, Verdict};

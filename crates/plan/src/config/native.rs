@@ -3,6 +3,8 @@
 //! What they can say beyond those has its fields and no server yet: it is refused with the words
 //! "not yet in this version", never taken silently.
 
+use std::net::IpAddr;
+
 use api::corten::v1alpha1::{
     Advertisement, AdvertisementSpec, BgpAnnouncement, Layer2, MacMode, Peer, PeerSpec,
 };
@@ -11,6 +13,9 @@ use api::metallb::{BGPAdvertisementSpec, BGPPeerSpec, L2AdvertisementSpec, Secre
 use super::object::ObjectKind;
 use super::verdict::Findings;
 use super::{Draft, bgp, l2, peer};
+
+/// Longer paths serve nobody, and some routers refuse them.
+const MOST_PREPENDED: u8 = 10;
 
 /// What fields are called in the shared rules, and in the kind.
 pub(super) const fn names(kind: ObjectKind) -> &'static [(&'static str, &'static str)] {
@@ -60,14 +65,17 @@ pub(super) fn advertisement(object: &Advertisement, found: &mut Findings) -> Opt
             Some(Draft::L2(choice, ad))
         }
         (None, Some(by_bgp), None) => {
-            let draft = bgp::check(name, &bgp_spec(spec, by_bgp), found);
-            found.not_yet("spec.bgp.med", by_bgp.med != 0, "MED");
-            found.not_yet(
-                "spec.bgp.prepend",
-                by_bgp.prepend != 0,
-                "AS path prepending",
-            );
-            found.not_yet("spec.bgp.weighted", by_bgp.weighted, "weighted ECMP");
+            let mut draft = bgp::check(name, &bgp_spec(spec, by_bgp), found);
+            if by_bgp.prepend > MOST_PREPENDED {
+                found.error(
+                    "spec.bgp.prepend",
+                    format!("invalid value {}, must be in 0-10 range", by_bgp.prepend),
+                    "choose a value from 0 to 10",
+                );
+            }
+            draft.advertisement.med = by_bgp.med;
+            draft.advertisement.prepend = by_bgp.prepend;
+            draft.advertisement.weighted = by_bgp.weighted;
             Some(Draft::Bgp(Box::new(draft)))
         }
         (None, None, Some(_)) => {
@@ -131,19 +139,8 @@ pub(super) fn peer(object: &Peer, found: &mut Findings) -> Option<peer::Peer> {
         );
     }
     for (field, used, what) in [
-        (
-            "ttlSecurityHops",
-            spec.ttl_security_hops.is_some(),
-            "TTL security",
-        ),
         ("listen", spec.listen.is_some(), "waiting for the neighbour"),
-        ("nextHop", spec.next_hop.is_some(), "other next hops"),
         ("addPath", spec.add_path, "several next hops of one prefix"),
-        (
-            "linkBandwidth",
-            spec.link_bandwidth.is_some(),
-            "weighted ECMP",
-        ),
         ("receive", spec.receive.is_some(), "taking routes"),
         (
             "drainOnCordon",
@@ -153,10 +150,55 @@ pub(super) fn peer(object: &Peer, found: &mut Findings) -> Option<peer::Peer> {
     ] {
         found.not_yet(&format!("spec.{field}"), used, what);
     }
+    let ttl_security = ttl_security(spec, found);
+    let next_hop = next_hop(spec, found);
     checked.map(|peer| peer::Peer {
         port: spec.peer_port,
+        ttl_security,
+        link_bandwidth: spec.link_bandwidth.unwrap_or(peer.link_bandwidth),
+        next_hop,
         ..peer
     })
+}
+
+fn ttl_security(spec: &PeerSpec, found: &mut Findings) -> Option<u8> {
+    let hops = spec.ttl_security_hops?;
+    if !(1..=254).contains(&hops) {
+        found.error(
+            "spec.ttlSecurityHops",
+            format!("invalid value {hops}, must be in 1-254 range"),
+            "choose 1 for a neighbour on the same link",
+        );
+    }
+    if spec.multihop {
+        found.error(
+            "spec.ttlSecurityHops",
+            "both ttlSecurityHops and multihop specified",
+            "leave out multihop: ttlSecurityHops says how many hops there are",
+        );
+    }
+    Some(hops)
+}
+
+/// An IPv4 prefix may have an IPv6 next hop (RFC 8950), not the reverse.
+fn next_hop(spec: &PeerSpec, found: &mut Findings) -> peer::NextHops {
+    let Some(given) = &spec.next_hop else {
+        return peer::NextHops::default();
+    };
+    let ipv4 = peer::ip("spec.nextHop.ipv4", "next hop", &given.ipv4, found);
+    let ipv6 = match peer::ip("spec.nextHop.ipv6", "next hop", &given.ipv6, found) {
+        Some(IpAddr::V4(address)) => {
+            found.error(
+                "spec.nextHop.ipv6",
+                format!("invalid next hop \"{address}\" of IPv6 prefixes"),
+                "write an IPv6 address",
+            );
+            None
+        }
+        Some(IpAddr::V6(address)) => Some(address),
+        None => None,
+    };
+    peer::NextHops { ipv4, ipv6 }
 }
 
 fn peer_spec(spec: &PeerSpec) -> BGPPeerSpec {

@@ -1,7 +1,8 @@
 //! BGPPeer → [`Peer`]: the rules of one object, and those of peers that share a node.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use api::corten::v1alpha1::LinkBandwidth;
 use api::duration::Duration;
 use api::metallb::{BGPPeerSpec, DynamicAsn};
 use serde::{Deserialize, Serialize};
@@ -50,6 +51,21 @@ pub struct Peer {
     pub vrf: Option<Name>,
     /// The session carries routes of both families.
     pub dual_stack: bool,
+    /// GTSM (RFC 5082): how many hops packets of it may have come.
+    pub ttl_security: Option<u8>,
+    /// Form of the link bandwidth community towards it.
+    pub link_bandwidth: LinkBandwidth,
+    /// Next hops in place of the session's own addresses.
+    pub next_hop: NextHops,
+}
+
+/// Next hops in place of the session's own addresses.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextHops {
+    /// Of IPv4 prefixes.
+    pub ipv4: Option<IpAddr>,
+    /// Of IPv6 prefixes.
+    pub ipv6: Option<Ipv6Addr>,
 }
 
 /// The AS number that a neighbour must have.
@@ -237,6 +253,9 @@ pub(super) fn check(
         multihop: spec.ebgp_multi_hop,
         vrf: named(&spec.vrf),
         dual_stack: spec.dual_stack_address_family,
+        ttl_security: None,
+        link_bandwidth: LinkBandwidth::Transitive,
+        next_hop: NextHops::default(),
     })
 }
 
@@ -270,7 +289,7 @@ fn neighbour(spec: &BGPPeerSpec, found: &mut Findings) -> Option<Neighbour> {
 }
 
 /// The address in a field; none if it is empty or wrong.
-fn ip(field: &str, what: &str, text: &str, found: &mut Findings) -> Option<IpAddr> {
+pub(super) fn ip(field: &str, what: &str, text: &str, found: &mut Findings) -> Option<IpAddr> {
     if text.is_empty() {
         return None;
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::config::ObjectRef;
-use crate::name::ServiceKey;
+use crate::name::{Name, ServiceKey};
 
 /// Keys whose plan may have changed. Several changes' keys unite before anything is planned.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +15,12 @@ pub struct Dirty {
     pub forward: BTreeSet<ServiceKey>,
     /// Addresses whose announcement is to be looked at.
     pub addresses: BTreeSet<IpAddr>,
+    /// Addresses whose routes are to be looked at, on every node.
+    pub routes: BTreeSet<IpAddr>,
+    /// Nodes whose own form changed: their sessions and all their routes are to be looked at.
+    pub nodes: BTreeSet<Name>,
+    /// What is configured of BGP or of pools changed: all sessions and routes are to be looked at.
+    pub bgp: bool,
     /// Configuration objects whose verdict is to be reported.
     pub objects: BTreeSet<ObjectRef>,
     /// The set of nodes or their addresses changed: failure detection wants new peers.
@@ -27,6 +33,9 @@ impl Dirty {
         self.services.is_empty()
             && self.forward.is_empty()
             && self.addresses.is_empty()
+            && self.routes.is_empty()
+            && self.nodes.is_empty()
+            && !self.bgp
             && self.objects.is_empty()
             && !self.members
     }
@@ -37,12 +46,18 @@ impl Dirty {
             services,
             forward,
             addresses,
+            routes,
+            nodes,
+            bgp,
             objects,
             members,
         } = other;
         self.services.extend(services);
         self.forward.extend(forward);
         self.addresses.extend(addresses);
+        self.routes.extend(routes);
+        self.nodes.extend(nodes);
+        self.bgp |= bgp;
         self.objects.extend(objects);
         self.members |= members;
     }

@@ -80,12 +80,22 @@ pub(super) struct Touched {
     pub(super) service: ServiceKey,
     pub(super) before: Usable,
     pub(super) after: Usable,
+    /// On some node the number of ready endpoints changed.
+    pub(super) weights: bool,
 }
+
+/// The ready endpoints of a Service by family and node.
+type Ready = BTreeMap<(Family, Name), BTreeSet<IpAddr>>;
 
 impl Endpoints {
     /// Takes a slice's new form, `None` when it is gone; returns the Services it touches, none when
-    /// nothing changed.
-    pub(super) fn apply(&mut self, key: SliceKey, form: Option<Slice>) -> Vec<Touched> {
+    /// nothing changed. `weighs`: numbers of endpoints count.
+    pub(super) fn apply(
+        &mut self,
+        key: SliceKey,
+        form: Option<Slice>,
+        weighs: bool,
+    ) -> Vec<Touched> {
         let old = self.slices.get(&key);
         if old == form.as_ref() {
             return Vec::new();
@@ -95,20 +105,64 @@ impl Endpoints {
             .chain(&form)
             .map(|slice| slice.service.clone())
             .collect();
-        let before: Vec<Usable> = services
-            .iter()
-            .map(|service| self.usable(service))
-            .collect();
+        let look = |endpoints: &Self, service: &ServiceKey| {
+            let ready = weighs.then(|| endpoints.ready(service));
+            (endpoints.usable(service), ready.unwrap_or_default())
+        };
+        let before: Vec<(Usable, Ready)> =
+            services.iter().map(|service| look(self, service)).collect();
         self.put(key, form);
         services
             .into_iter()
             .zip(before)
-            .map(|(service, before)| Touched {
-                after: self.usable(&service),
-                service,
-                before,
+            .map(|(service, (before, ready_before))| {
+                let (after, ready) = look(self, &service);
+                let count = |ready: Ready| -> Vec<_> {
+                    let count = ready.into_iter();
+                    count
+                        .map(|(key, addresses)| (key, addresses.len()))
+                        .collect()
+                };
+                Touched {
+                    service,
+                    before,
+                    after,
+                    weights: count(ready_before) != count(ready),
+                }
             })
             .collect()
+    }
+
+    fn ready(&self, service: &ServiceKey) -> Ready {
+        let mut ready = Ready::new();
+        for slice in self.slices(service) {
+            for endpoint in slice.endpoints.iter().filter(|endpoint| endpoint.ready) {
+                if let Some(node) = &endpoint.node {
+                    let key = (slice.family, node.clone());
+                    ready.entry(key).or_default().insert(endpoint.address);
+                }
+            }
+        }
+        ready
+    }
+
+    /// How many endpoints of one family are ready on `node`; one that is in two slices while it
+    /// moves counts once.
+    pub fn ready_on(&self, service: &ServiceKey, family: Family, node: &str) -> usize {
+        let slices = self.slices(service).filter(|slice| slice.family == family);
+        let here = slices
+            .flat_map(|slice| &slice.endpoints)
+            .filter(|endpoint| endpoint.ready && endpoint.node.as_deref() == Some(node));
+        here.map(|endpoint| endpoint.address)
+            .collect::<BTreeSet<_>>()
+            .len()
+    }
+
+    /// Whether some endpoint of `service` on `node` is usable.
+    pub fn usable_on(&self, service: &ServiceKey, node: &str) -> bool {
+        self.slices(service)
+            .flat_map(|slice| &slice.endpoints)
+            .any(|endpoint| endpoint.node.as_deref() == Some(node) && endpoint.usable())
     }
 
     fn put(&mut self, key: SliceKey, form: Option<Slice>) {

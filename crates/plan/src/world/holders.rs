@@ -6,8 +6,10 @@
 //! new leader has cleared that, whoever was known first keeps the address: what is announced and
 //! forwarded does not change.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+
+use ipnet::IpNet;
 
 use super::Service;
 use crate::ipam;
@@ -23,7 +25,7 @@ struct Held {
 
 /// The holders of every address.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Holders(HashMap<IpAddr, Held>);
+pub(super) struct Holders(BTreeMap<IpAddr, Held>);
 
 impl Holders {
     /// `service` holds `address`.
@@ -50,6 +52,12 @@ impl Holders {
     /// Every address that is held.
     pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.0.keys().copied()
+    }
+
+    /// Those of `prefix` that are held, in order: the Services behind an aggregate.
+    pub(super) fn within(&self, prefix: IpNet) -> impl Iterator<Item = IpAddr> + '_ {
+        let all = prefix.network()..=prefix.broadcast();
+        self.0.range(all).map(|(address, _)| *address)
     }
 
     /// Who was known first with `address`.

@@ -152,6 +152,11 @@ impl World {
         self.nodes.get(name)
     }
 
+    /// A node with its name as it is shared.
+    pub(crate) fn node_named(&self, name: &str) -> Option<(&Name, &Node)> {
+        self.nodes.get_key_value(name)
+    }
+
     /// The names of all nodes.
     pub fn node_names(&self) -> impl Iterator<Item = &Name> + '_ {
         self.nodes.keys()
@@ -199,6 +204,11 @@ impl World {
         self.holders.addresses()
     }
 
+    /// The addresses within `prefix` that some Service holds, in order.
+    pub fn addresses_within(&self, prefix: IpNet) -> impl Iterator<Item = IpAddr> + '_ {
+        self.holders.within(prefix)
+    }
+
     /// Whether the Service is of type LoadBalancer and of our class.
     pub fn is_ours(&self, service: &Service) -> bool {
         service.kind == ServiceType::LoadBalancer && service.class == self.settings.lb_class
@@ -210,6 +220,9 @@ impl World {
             services: self.services.keys().cloned().collect(),
             forward: self.services.keys().cloned().collect(),
             addresses: self.addresses().collect(),
+            routes: self.addresses().collect(),
+            nodes: self.nodes.keys().cloned().collect(),
+            bgp: true,
             objects: self.compiled.verdicts.keys().cloned().collect(),
             members: true,
         }
@@ -231,14 +244,7 @@ impl World {
                 form,
             } => self.apply_secret(&namespace, name, form),
             Event::LastGood(kept) => self.apply_last_good(kept),
-            Event::State { node, form } => self.change_node(node, |world, name| {
-                let known = world.states.get(&name);
-                let (stale, same) = match (known, &form) {
-                    (Some(known), Some(new)) => (known.newer_than(new), known.says_as(new)),
-                    _ => (false, false),
-                };
-                !stale && put(&mut world.states, name, form) && !same
-            }),
+            Event::State { node, form } => self.apply_state(node, form),
             Event::Member { node, alive } => self.change_node(node, |world, name| {
                 let before = world.presumed_alive(&name);
                 put(&mut world.alive, name.clone(), alive) && world.presumed_alive(&name) != before
@@ -286,10 +292,37 @@ impl World {
         let members = old.map(addresses) != form.as_ref().map(addresses);
         let read = |node: &Node| (node.labels.clone(), node.pod_ranges.clone());
         let recompile = members || old.map(read) != form.as_ref().map(read);
+        let speaks = |node: &Node| {
+            let labels = node.labels.clone();
+            (labels, node.network_unavailable, node.addresses.clone())
+        };
+        let routes = old.map(speaks) != form.as_ref().map(speaks);
+        let node = name.clone();
         let mut dirty = self.change_node(name, |world, name| put(&mut world.nodes, name, form));
         dirty.members = members;
+        dirty.nodes.extend(routes.then_some(node));
         if recompile && self.synced {
             dirty.extend(self.compile());
+        }
+        dirty
+    }
+
+    fn apply_state(&mut self, node: Name, form: Option<NodeState>) -> Dirty {
+        let draining = |world: &Self| {
+            let state = world.states.get(&node);
+            state.is_some_and(|state| state.draining)
+        };
+        let before = draining(self);
+        let mut dirty = self.change_node(node.clone(), |world, name| {
+            let known = world.states.get(&name);
+            let (stale, same) = match (known, &form) {
+                (Some(known), Some(new)) => (known.newer_than(new), known.says_as(new)),
+                _ => (false, false),
+            };
+            !stale && put(&mut world.states, name, form) && !same
+        });
+        if draining(self) != before {
+            dirty.nodes.insert(node);
         }
         dirty
     }
@@ -357,6 +390,7 @@ impl World {
                 .services
                 .extend(self.allocator.set_pools(new.config.pools.values().cloned()));
         }
+        dirty.bgp = old.config.bgp != new.config.bgp || old.config.pools != new.config.pools;
         if old.config != new.config {
             let all: Vec<IpAddr> = self.addresses().collect();
             self.reelect(all.iter().copied(), &mut dirty);
@@ -432,6 +466,7 @@ impl World {
                 .map(|(_, key)| key.clone()),
         );
         self.reelect(addresses.iter().copied(), &mut dirty);
+        dirty.routes.extend(addresses.iter().copied());
         dirty.addresses.extend(addresses);
         dirty.services.insert(key.clone());
         dirty.forward.insert(key);
@@ -450,16 +485,22 @@ impl World {
 
     fn apply_slice(&mut self, key: SliceKey, form: Option<Slice>) -> Dirty {
         let mut dirty = Dirty::default();
+        let weighs = self.config().bgp.weighs();
         for Touched {
             service,
             before,
             after,
-        } in self.endpoints.apply(key, form)
+            weights,
+        } in self.endpoints.apply(key, form, weighs)
         {
-            let addresses: Vec<IpAddr> = self
-                .services
-                .get(&service)
-                .filter(|service| self.is_ours(service))
+            let ours = self.services.get(&service);
+            let ours = ours.filter(|service| self.is_ours(service));
+            let weighed =
+                ours.filter(|service| weights && service.external_policy == Policy::Local);
+            dirty
+                .routes
+                .extend(weighed.into_iter().flat_map(Service::assigned));
+            let addresses: Vec<IpAddr> = ours
                 .filter(|service| {
                     before.anywhere != after.anywhere
                         || (service.external_policy == Policy::Local && before != after)
@@ -468,6 +509,7 @@ impl World {
                 .flat_map(Service::assigned)
                 .collect();
             self.reelect(addresses.iter().copied(), &mut dirty);
+            dirty.routes.extend(addresses.iter().copied());
             // The same owner may announce for another set of Services.
             dirty.addresses.extend(addresses);
             dirty.forward.insert(service);

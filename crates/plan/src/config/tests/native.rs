@@ -85,7 +85,6 @@ fn both_dialects_say_the_same() {
 #[test]
 fn what_nothing_serves_yet_is_refused() {
     let layer2 = |field: &str, value: Value| json!({"layer2": {field: value}});
-    let bgp = |field: &str, value: Value| json!({"bgp": {field: value}});
     let peer = |field: &str, value: Value| json!({"myASN": 1, "peerASN": 2, "peerAddress": "10.0.0.9", field: value});
     for (kind, spec, field) in [
         (
@@ -100,37 +99,11 @@ fn what_nothing_serves_yet_is_refused() {
         ),
         (
             "Advertisement",
-            bgp("weighted", json!(true)),
-            "spec.bgp.weighted",
-        ),
-        ("Advertisement", bgp("med", json!(1)), "spec.bgp.med"),
-        (
-            "Advertisement",
-            bgp("prepend", json!(1)),
-            "spec.bgp.prepend",
-        ),
-        (
-            "Advertisement",
             json!({"linux": {"device": "kube-lb0"}}),
             "spec.linux",
         ),
-        (
-            "Peer",
-            peer("ttlSecurityHops", json!(1)),
-            "spec.ttlSecurityHops",
-        ),
         ("Peer", peer("listen", json!({"port": 1790})), "spec.listen"),
-        (
-            "Peer",
-            peer("nextHop", json!({"ipv4": "10.0.0.7"})),
-            "spec.nextHop",
-        ),
         ("Peer", peer("addPath", json!(true)), "spec.addPath"),
-        (
-            "Peer",
-            peer("linkBandwidth", json!("Transitive")),
-            "spec.linkBandwidth",
-        ),
         (
             "Peer",
             peer("receive", json!({"prefixes": ["::/0"]})),
@@ -173,6 +146,11 @@ fn what_nothing_serves_yet_is_refused() {
 #[test]
 fn faults_name_the_kinds_own_fields() {
     let twice = json!(["x", "x"]);
+    let peer = |field: &str, value: Value| {
+        let mut spec = json!({"myASN": 1, "peerASN": 2, "peerAddress": "10.0.0.1"});
+        spec[field] = value;
+        spec
+    };
     for (kind, spec, want) in [
         (
             "Advertisement",
@@ -230,6 +208,37 @@ fn faults_name_the_kinds_own_fields() {
             "Peer",
             json!({"myASN": 1, "peerASN": 2, "peerAddress": "x"}),
             "spec.peerAddress: ",
+        ),
+        (
+            "Advertisement",
+            json!({"bgp": {"prepend": 11}}),
+            "spec.bgp.prepend: ",
+        ),
+        (
+            "Peer",
+            peer("ttlSecurityHops", json!(0)),
+            "spec.ttlSecurityHops: ",
+        ),
+        (
+            "Peer",
+            peer("ttlSecurityHops", json!(255)),
+            "spec.ttlSecurityHops: ",
+        ),
+        (
+            "Peer",
+            json!({"myASN": 1, "peerASN": 2, "peerAddress": "::1", "ttlSecurityHops": 1,
+                "multihop": true}),
+            "spec.ttlSecurityHops: both",
+        ),
+        (
+            "Peer",
+            peer("nextHop", json!({"ipv4": "x"})),
+            "spec.nextHop.ipv4: ",
+        ),
+        (
+            "Peer",
+            peer("nextHop", json!({"ipv6": "10.0.0.1"})),
+            "spec.nextHop.ipv6: ",
         ),
         (
             "Peer",
@@ -322,11 +331,7 @@ fn an_advertisement_that_changes_its_way_keeps_the_old_one_while_it_is_bad() {
         "x",
         json!({"layer2": {"interfaces": ["eth0"]}}),
     )]);
-    let now = objects([own(
-        "Advertisement",
-        "x",
-        json!({"bgp": {"weighted": true}}),
-    )]);
+    let now = objects([own("Advertisement", "x", json!({"bgp": {"prepend": 11}}))]);
     let after = compile(&now, &before.accepted, NAMESPACE);
     assert!(matches!(
         verdict(&after, "x"),

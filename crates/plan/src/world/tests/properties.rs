@@ -6,6 +6,7 @@ use std::cmp::Reverse;
 use proptest::prelude::*;
 
 use super::*;
+use crate::announce::bgp::tests::properties as bgp;
 use crate::announce::election::{Anchor, Rank};
 use crate::config::SecretFacts;
 use crate::desired::{Agent, Desired};
@@ -351,6 +352,7 @@ impl Cluster {
             let mut whole = Desired::default();
             whole.replan(&self.world, agent, &self.world.everything());
             assert_eq!(*desired, whole, "{}", agent.node);
+            bgp::check(&self.world, &agent.node, &desired.bgp);
         }
         assert_eq!(self.verdicts, *self.world.verdicts());
     }
@@ -711,7 +713,7 @@ fn a_slice() -> impl Strategy<Value = Slice> {
 fn an_event() -> impl Strategy<Value = Event> {
     let maybe = |weight| prop::bool::weighted(weight);
     prop_oneof![
-        4 => (prop_oneof![a_pool().boxed(), an_advertisement().boxed()], maybe(0.2)).prop_map(|(object, gone)| {
+        4 => (prop_oneof![a_pool().boxed(), an_advertisement().boxed(), bgp::an_object().boxed()], maybe(0.2)).prop_map(|(object, gone)| {
             Event::Config {
                 object: object.reference(),
                 form: (!gone).then(|| Arc::new(object)),
@@ -769,6 +771,7 @@ fn beginning() -> Vec<Event> {
             form: Some(state(0, "eth0:")),
         });
     }
+    events.extend(bgp::beginning().into_iter().map(configured));
     for (name, addresses) in [("s0", "10.0.0.1 2001:db8::1"), ("s1", ""), ("s2", "")] {
         let service = balancer(name, addresses);
         events.push(Event::Service {

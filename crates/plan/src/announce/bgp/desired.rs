@@ -1,0 +1,138 @@
+//! The BGP part of a node's desired state, and its changes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use serde::Serialize;
+
+use super::route::Speaker;
+use super::session::Drain;
+use super::{Attributes, PeerSession};
+use crate::name::Name;
+use crate::world::{Dirty, World};
+
+/// Name of the object that a peer comes from; BGPPeer and Peer share one space of names.
+pub type PeerKey = Name;
+
+/// The sessions of a node with what is advertised on them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Bgp {
+    /// By peer.
+    pub peers: BTreeMap<PeerKey, PeerDesired>,
+    /// The node stops advertising: its routes ask to be left (RFC 8326), and are withdrawn by the
+    /// executor after it has waited.
+    pub drain: Option<Drain>,
+}
+
+/// One session and what is advertised on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PeerDesired {
+    /// What the session is like.
+    pub session: PeerSession,
+    /// What is advertised.
+    pub routes: BTreeMap<IpNet, Arc<Attributes>>,
+}
+
+/// A change of [`Bgp`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub enum Change {
+    /// The node begins to drain, or does so no more.
+    Drain(Option<Drain>),
+    /// A session begins, changes ([`PeerSession::change_to`] says how deeply), or ends with all
+    /// its routes.
+    Session {
+        /// Whose.
+        peer: PeerKey,
+        /// What it is to be like; `None`: it ends.
+        session: Option<Box<PeerSession>>,
+    },
+    /// A route on a session that is there.
+    Route {
+        /// Whose.
+        peer: PeerKey,
+        /// Of what.
+        prefix: IpNet,
+        /// What it says; `None`: it is withdrawn.
+        attributes: Option<Arc<Attributes>>,
+    },
+}
+
+impl Bgp {
+    /// Plans the dirty keys anew, puts the result in place and returns what changed.
+    pub fn replan(&mut self, world: &World, me: &str, dirty: &Dirty) -> Vec<Change> {
+        let mut changes = Vec::new();
+        let whole = dirty.bgp || dirty.nodes.contains(me);
+        if !whole && (dirty.routes.is_empty() || self.peers.is_empty()) {
+            return changes;
+        }
+        let speaker = Speaker::find(world, me);
+        let mut prefixes: BTreeSet<IpNet> = BTreeSet::new();
+        let speaks = speaker.as_ref();
+        let held = |address| speaks.map(|speaker| speaker.prefixes(address));
+        if whole {
+            self.replan_sessions(speaks, &mut changes);
+            prefixes.extend(self.peers.values().flat_map(|peer| peer.routes.keys()));
+            prefixes.extend(world.addresses().filter_map(held).flatten());
+        } else {
+            prefixes.extend(dirty.routes.iter().copied().filter_map(held).flatten());
+        }
+        for prefix in prefixes {
+            let mut routes = speaks
+                .map(|speaker| speaker.routes(prefix))
+                .unwrap_or_default();
+            for (name, peer) in &mut self.peers {
+                let new = routes.remove(name);
+                if peer.routes.get(&prefix) == new.as_ref() {
+                    continue;
+                }
+                match new.clone() {
+                    Some(attributes) => peer.routes.insert(prefix, attributes),
+                    None => peer.routes.remove(&prefix),
+                };
+                changes.push(Change::Route {
+                    peer: name.clone(),
+                    prefix,
+                    attributes: new,
+                });
+            }
+        }
+        changes
+    }
+
+    fn replan_sessions(&mut self, speaker: Option<&Speaker<'_>>, changes: &mut Vec<Change>) {
+        let drain = speaker.and_then(|speaker| speaker.drain);
+        if self.drain != drain {
+            self.drain = drain;
+            changes.push(Change::Drain(drain));
+        }
+        let sessions = speaker.map(Speaker::sessions).unwrap_or_default();
+        self.peers.retain(|name, _| {
+            let stays = sessions.contains_key(name);
+            if !stays {
+                changes.push(Change::Session {
+                    peer: name.clone(),
+                    session: None,
+                });
+            }
+            stays
+        });
+        for (peer, session) in sessions {
+            let known = self.peers.get_mut(&peer);
+            if known.as_ref().is_some_and(|known| known.session == session) {
+                continue;
+            }
+            changes.push(Change::Session {
+                peer: peer.clone(),
+                session: Some(Box::new(session.clone())),
+            });
+            match known {
+                Some(known) => known.session = session,
+                None => {
+                    let routes = BTreeMap::new();
+                    self.peers.insert(peer, PeerDesired { session, routes });
+                }
+            }
+        }
+    }
+}

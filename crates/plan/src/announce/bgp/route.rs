@@ -1,0 +1,237 @@
+//! The routes of one prefix: what each peer of a node gets.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+use super::claim::claim;
+use super::session::{Drain, Families};
+use super::weight::Bandwidth;
+use super::{PeerKey, PeerSession};
+use crate::config::{BgpAdvertisement, CommunityValue, Peer};
+use crate::name::Name;
+use crate::net::Family;
+use crate::world::{Node, Policy, Service, World};
+
+/// RFC 8326.
+pub const GRACEFUL_SHUTDOWN: CommunityValue = CommunityValue::Standard(65535, 0);
+
+/// LOCAL_PREF where none is set.
+const DEFAULT_LOCAL_PREF: u32 = 100;
+
+/// What a route says besides its prefix. ORIGIN is IGP, the path is our AS number towards external
+/// peers and empty towards internal ones, the next hop is the session's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attributes {
+    /// LOCAL_PREF, for internal peers only; `None`: 100.
+    pub local_pref: Option<u32>,
+    /// MULTI_EXIT_DISC, sent also when it is 0 (`spec/bgp.md` A2.1).
+    pub med: u32,
+    /// How many times more our AS number stands in the path.
+    pub prepend: u8,
+    /// Communities of both kinds, in ascending order.
+    pub communities: BTreeSet<CommunityValue>,
+    /// The weight.
+    pub bandwidth: Option<Bandwidth>,
+}
+
+/// One node as a speaker.
+#[derive(Debug)]
+pub(super) struct Speaker<'w> {
+    pub(super) world: &'w World,
+    pub(super) me: &'w Name,
+    pub(super) node: &'w Node,
+    /// The peers that it holds sessions with.
+    pub(super) peers: Vec<&'w Peer>,
+    pub(super) drain: Option<Drain>,
+}
+
+impl<'w> Speaker<'w> {
+    /// The node called `me`; `None` when it is not known.
+    pub(super) fn find(world: &'w World, me: &str) -> Option<Self> {
+        let (me, node) = world.node_named(me)?;
+        let peers = world.config().bgp.peers.values();
+        let state = world.node_state(me);
+        let drain = if world.excluded(node) {
+            Some(Drain::Excluded)
+        } else {
+            state
+                .is_some_and(|state| state.draining)
+                .then_some(Drain::Asked)
+        };
+        Some(Self {
+            world,
+            me,
+            node,
+            peers: peers.filter(|peer| peer.on_node(&node.labels)).collect(),
+            drain,
+        })
+    }
+
+    /// Its sessions.
+    pub(super) fn sessions(&self) -> BTreeMap<PeerKey, PeerSession> {
+        let peers = self.peers.iter();
+        peers
+            .map(|peer| (peer.name.clone(), PeerSession::of(self, peer)))
+            .collect()
+    }
+
+    /// What each peer gets of `prefix`.
+    pub(super) fn routes(&self, prefix: IpNet) -> BTreeMap<PeerKey, Arc<Attributes>> {
+        let family = Family::of(prefix.addr());
+        let peers: Vec<&Peer> = self
+            .peers
+            .iter()
+            .copied()
+            .filter(|peer| Families::of(peer).carries(family))
+            .collect();
+        if peers.is_empty() {
+            return BTreeMap::new();
+        }
+        let live = self.live(prefix, family);
+        let mut routes = BTreeMap::new();
+        // Peers that get the same share it.
+        let mut known: Vec<Arc<Attributes>> = Vec::new();
+        for peer in peers {
+            let Some(attributes) = self.attributes(&live, peer) else {
+                continue;
+            };
+            let shared = known.iter().find(|known| ***known == attributes).cloned();
+            let shared = shared.unwrap_or_else(|| {
+                let new = Arc::new(attributes);
+                known.push(new.clone());
+                new
+            });
+            routes.insert(peer.name.clone(), shared);
+        }
+        routes
+    }
+
+    /// What is behind `prefix` on this node.
+    fn live(&self, prefix: IpNet, family: Family) -> Live<'w> {
+        let bgp = &self.world.config().bgp;
+        let reaching: Vec<&BgpAdvertisement> = bgp
+            .advertisements
+            .values()
+            .filter(|ad| ad.length(family) == prefix.prefix_len() && self.reaches(ad, prefix))
+            .collect();
+        let weighs = reaching.iter().any(|ad| ad.weighted);
+        let here = reaching
+            .iter()
+            .filter(|ad| ad.allows_node(&self.node.labels))
+            .count();
+        let mut live = Live {
+            ads: BTreeMap::new(),
+            weight: weighs.then_some(0),
+        };
+        if here == 0 {
+            return live;
+        }
+        for address in self.world.addresses_within(prefix) {
+            for service in self.world.holders(address) {
+                if weighs && !self.weighs(&reaching, service, address) {
+                    live.weight = None;
+                }
+                let Ok(ads) = claim(self, service, address) else {
+                    continue;
+                };
+                let mut any = false;
+                for ad in ads {
+                    if ad.length(family) == prefix.prefix_len() {
+                        any = true;
+                        live.ads.insert(&ad.name, ad);
+                    }
+                }
+                if any && let Some(weight) = &mut live.weight {
+                    *weight += self.weight(service, family);
+                }
+                // One Service behind an aggregate is enough, unless it is weighed.
+                if !weighs && live.ads.len() == here {
+                    return live;
+                }
+            }
+        }
+        live
+    }
+
+    /// Whether some pool of `ad` has addresses in `prefix`.
+    fn reaches(&self, ad: &BgpAdvertisement, prefix: IpNet) -> bool {
+        let pools = ad.pools.iter();
+        let mut blocks = pools
+            .filter_map(|pool| self.world.config().pools.get(pool))
+            .flat_map(|pool| &pool.blocks);
+        blocks.any(|block| block.contains(&prefix) || prefix.contains(block))
+    }
+
+    /// Whether every advertisement by which some node announces `address` for `service` in this
+    /// prefix asks for weights.
+    fn weighs(&self, reaching: &[&BgpAdvertisement], service: &Service, address: IpAddr) -> bool {
+        let Some(pool) = self.world.allocator().pool_of(address) else {
+            return true;
+        };
+        reaching
+            .iter()
+            .filter(|ad| ad.pools.contains(&pool.name) && ad.allows_service(&service.labels))
+            .all(|ad| ad.weighted)
+    }
+
+    fn weight(&self, service: &Service, family: Family) -> usize {
+        match service.external_policy {
+            Policy::Cluster => 1,
+            Policy::Local => {
+                let endpoints = self.world.endpoints();
+                endpoints.ready_on(&service.key, family, self.me)
+            }
+        }
+    }
+
+    /// What `peer` gets; `None`: no advertisement is for it. Of several that differ the most
+    /// attractive values hold, and all communities.
+    fn attributes(&self, live: &Live<'_>, peer: &Peer) -> Option<Attributes> {
+        let ads = || live.ads.values().filter(|ad| ad.allows_peer(&peer.name));
+        let local_prefs = ads().map(|ad| ad.local_pref);
+        let mut attributes = Attributes {
+            local_pref: local_prefs.max_by_key(|wanted| wanted.unwrap_or(DEFAULT_LOCAL_PREF))?,
+            med: ads().map(|ad| ad.med).min()?,
+            prepend: ads().map(|ad| ad.prepend).min()?,
+            communities: ads().flat_map(|ad| ad.communities.clone()).collect(),
+            bandwidth: live
+                .weight
+                .map(|weight| Bandwidth::of(weight, peer.link_bandwidth)),
+        };
+        if self.drain.is_some() {
+            attributes.local_pref = Some(0);
+            attributes.communities.insert(GRACEFUL_SHUTDOWN);
+        }
+        Some(attributes)
+    }
+
+    /// The prefixes that stand for `address` on some node.
+    pub(super) fn prefixes(&self, address: IpAddr) -> BTreeSet<IpNet> {
+        let family = Family::of(address);
+        let pool = self.world.allocator().pool_of(address);
+        pool.into_iter()
+            .flat_map(|pool| {
+                let ads = self.world.config().bgp.advertisements.values();
+                ads.filter(|ad| ad.pools.contains(&pool.name))
+            })
+            .map(|ad| masked(address, ad.length(family)))
+            .collect()
+    }
+}
+
+/// The advertisements that count for one prefix on one node.
+#[derive(Debug)]
+struct Live<'w> {
+    ads: BTreeMap<&'w Name, &'w BgpAdvertisement>,
+    /// `None`: no weights are given.
+    weight: Option<usize>,
+}
+
+/// The prefix of this length that holds `address`.
+pub(super) fn masked(address: IpAddr, length: u8) -> IpNet {
+    IpNet::new(address, length).map_or_else(|_| IpNet::from(address), |net| net.trunc())
+}

@@ -1,0 +1,218 @@
+//! The parameters of a session, all choices made.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use serde::{Deserialize, Serialize};
+
+use super::Withheld;
+use super::route::Speaker;
+use crate::config::{BfdProfile, Neighbour, NextHops, Password, Peer, RemoteAs, Timers};
+use crate::name::Name;
+use crate::net::Family;
+
+/// Where neither time is given: FRR's `traditional` profile.
+pub const TIMERS: Timers = Timers {
+    hold: 180,
+    keepalive: 60,
+};
+/// Where no connect time is given: the same profile's.
+pub const CONNECT_SECONDS: u16 = 120;
+
+/// Why a node stops advertising, gracefully.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Drain {
+    /// The exclude label.
+    Excluded,
+    /// The node's own agent says so: `corten drain`, or the node shuts down.
+    Asked,
+}
+
+impl From<Drain> for Withheld {
+    fn from(drain: Drain) -> Self {
+        match drain {
+            Drain::Excluded => Self::NodeLabeledExcludeBalancers,
+            Drain::Asked => Self::NodeDraining,
+        }
+    }
+}
+
+/// The families whose routes a session carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Families {
+    /// IPv4 unicast.
+    pub ipv4: bool,
+    /// IPv6 unicast.
+    pub ipv6: bool,
+}
+
+impl Families {
+    /// Both on unnumbered sessions and where it is asked for, else the session's own.
+    pub(super) fn of(peer: &Peer) -> Self {
+        let both = Self {
+            ipv4: true,
+            ipv6: true,
+        };
+        match peer.neighbour {
+            Neighbour::Interface(_) => both,
+            Neighbour::Address(_) if peer.dual_stack => both,
+            Neighbour::Address(address) => Self {
+                ipv4: address.is_ipv4(),
+                ipv6: address.is_ipv6(),
+            },
+        }
+    }
+
+    /// Whether routes of `family` are carried.
+    pub const fn carries(self, family: Family) -> bool {
+        match family {
+            Family::V4 => self.ipv4,
+            Family::V6 => self.ipv6,
+        }
+    }
+}
+
+/// What a session is to be like.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeerSession {
+    /// Where the neighbour is.
+    pub neighbour: Neighbour,
+    /// Its TCP port.
+    pub port: u16,
+    /// Source address.
+    pub source: Option<IpAddr>,
+    /// VRF on the host: the device that sockets are bound to.
+    pub vrf: Option<Name>,
+    /// Our AS number towards it, in the OPEN and in paths; `localASN` replaces `myASN`.
+    pub asn: u32,
+    /// The AS number that it must have.
+    pub remote: RemoteAs,
+    /// Our router ID.
+    pub router_id: Ipv4Addr,
+    /// Hold time to offer, and keepalive time.
+    pub timers: Timers,
+    /// Seconds between attempts to connect.
+    pub connect_seconds: u16,
+    /// Where the TCP MD5 password is to be had. That the content of a Secret changes is not seen
+    /// here: whoever reads it resets the session.
+    pub password: Password,
+    /// BFD, with the profile's settings.
+    pub bfd: Option<BfdProfile>,
+    /// Graceful restart is offered.
+    pub graceful_restart: bool,
+    /// `ebgpMultiHop`: BFD and the choice of next hop know it too.
+    pub multihop: bool,
+    /// TTL or hop limit of what is sent.
+    pub ttl: u8,
+    /// GTSM: the least TTL or hop limit of what is taken.
+    pub minimum_ttl: Option<u8>,
+    /// Families to offer.
+    pub families: Families,
+    /// Next hops in place of the session's own addresses.
+    pub next_hop: NextHops,
+}
+
+/// What it takes to bring a session from one form to another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SessionChange {
+    /// Nothing.
+    Nothing,
+    /// It stays up: BFD is set anew, all routes are sent anew, or only later attempts differ.
+    Live,
+    /// It has to be closed and opened again.
+    Reset,
+}
+
+impl PeerSession {
+    pub(super) fn of(speaker: &Speaker<'_>, peer: &Peer) -> Self {
+        let asn = peer.local_asn.unwrap_or(peer.my_asn);
+        let internal = is_internal(peer.remote, asn);
+        let far = internal || peer.multihop || peer.ttl_security.is_some();
+        Self {
+            neighbour: peer.neighbour.clone(),
+            port: peer.port,
+            source: peer.source,
+            vrf: peer.vrf.clone(),
+            asn,
+            remote: peer.remote,
+            router_id: peer.router_id.unwrap_or_else(|| own_router_id(speaker)),
+            timers: peer.timers.unwrap_or(TIMERS),
+            connect_seconds: peer.connect_seconds.unwrap_or(CONNECT_SECONDS),
+            password: peer.password.clone(),
+            bfd: speaker.world.config().bgp.profile_of(peer).cloned(),
+            graceful_restart: peer.graceful_restart,
+            multihop: peer.multihop,
+            // FRR's: one hop to external neighbours on the link.
+            ttl: if far { u8::MAX } else { 1 },
+            // One hop leaves 255 untouched.
+            minimum_ttl: peer.ttl_security.map(|hops| u8::MAX - hops.max(1) + 1),
+            families: Families::of(peer),
+            next_hop: peer.next_hop,
+        }
+    }
+
+    /// Whether the neighbour is of our AS.
+    pub fn internal(&self) -> bool {
+        is_internal(self.remote, self.asn)
+    }
+
+    /// What it takes to come to `wanted`.
+    pub fn change_to(&self, wanted: &Self) -> SessionChange {
+        // What stays out of the OPEN, of the TCP connection and of its identity.
+        let fixed = |session: &Self| Self {
+            connect_seconds: 0,
+            bfd: None,
+            next_hop: NextHops::default(),
+            ..session.clone()
+        };
+        if self == wanted {
+            SessionChange::Nothing
+        } else if fixed(self) == fixed(wanted) {
+            SessionChange::Live
+        } else {
+            SessionChange::Reset
+        }
+    }
+}
+
+fn is_internal(remote: RemoteAs, asn: u32) -> bool {
+    match remote {
+        RemoteAs::Number(number) => number == asn,
+        RemoteAs::Internal => true,
+        RemoteAs::External => false,
+    }
+}
+
+/// The node's first IPv4 address; without one, as MetalLB, a hash of its name.
+fn own_router_id(speaker: &Speaker<'_>) -> Ipv4Addr {
+    let addresses = speaker.node.addresses.iter();
+    let first = addresses.filter_map(|address| match address {
+        IpAddr::V4(address) if !address.is_unspecified() => Some(*address),
+        _ => None,
+    });
+    first
+        .into_iter()
+        .next()
+        .unwrap_or_else(|| Ipv4Addr::from(crc32(speaker.me.as_bytes()).max(1)))
+}
+
+/// CRC-32 as in IEEE 802.3.
+fn crc32(bytes: &[u8]) -> u32 {
+    let mut crc = u32::MAX;
+    for byte in bytes {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            let carry = crc & 1;
+            crc = (crc >> 1) ^ (0xedb8_8320 * carry);
+        }
+    }
+    !crc
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn crc() {
+        // The check value of the algorithm.
+        assert_eq!(super::crc32(b"123456789"), 0xcbf4_3926);
+    }
+}

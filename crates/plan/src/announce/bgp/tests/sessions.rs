@@ -1,0 +1,214 @@
+//! Parameters of sessions.
+
+use super::*;
+use crate::config::{Neighbour, Password, RemoteAs, Timers};
+
+fn session(told: &Told, node: &str, peer: &str) -> PeerSession {
+    bgp(told, node).peers[peer].session.clone()
+}
+
+#[test]
+fn what_is_left_out_is_frrs() {
+    let told = common();
+    let session = session(&told, "a", "r");
+    assert_eq!(
+        session,
+        PeerSession {
+            neighbour: Neighbour::Address(ip("10.9.0.1")),
+            port: 179,
+            source: None,
+            vrf: None,
+            asn: 64500,
+            remote: RemoteAs::Number(64501),
+            // CRC-32 of "a": the node has no IPv4 address.
+            router_id: std::net::Ipv4Addr::from(0xe8b7_be43),
+            timers: TIMERS,
+            connect_seconds: 120,
+            password: Password::None,
+            bfd: None,
+            graceful_restart: false,
+            multihop: false,
+            ttl: 1,
+            minimum_ttl: None,
+            families: Families {
+                ipv4: true,
+                ipv6: false
+            },
+            next_hop: config::NextHops::default(),
+        }
+    );
+    assert!(!session.internal());
+}
+
+#[test]
+fn every_field_arrives() {
+    let mut told = common();
+    told.tell(Event::Node {
+        name: "a".into(),
+        form: Some(Node {
+            addresses: vec![ip("2001:db8:1::1"), ip("192.0.2.7")],
+            ..Node::default()
+        }),
+    });
+    assert_eq!(session(&told, "a", "r").router_id.to_string(), "192.0.2.7");
+    told.configure("BFDProfile", "fast", json!({"receiveInterval": 50}));
+    let mut told = Told::new(settings(), &["10.0.0.0/16"], "a");
+    told.configure("BFDProfile", "fast", json!({"receiveInterval": 50}));
+    told.configure(
+        "BGPPeer",
+        "p",
+        json!({"myASN": 1, "dynamicASN": "external", "localASN": 2, "interface": "eth0",
+            "sourceAddress": "10.0.0.9", "peerPort": 1179, "holdTime": "9s",
+            "connectTime": "10s", "routerID": "1.1.1.1", "password": "hunter2",
+            "bfdProfile": "fast", "enableGracefulRestart": true, "ebgpMultiHop": true,
+            "vrf": "red", "dualStackAddressFamily": true}),
+    );
+    let session = session(&told, "a", "p");
+    let Password::Inline { digest } = &session.password else {
+        panic!("{:?}", session.password);
+    };
+    assert!(!digest.is_empty() && !format!("{session:?}").contains("hunter2"));
+    assert_eq!(session.bfd.as_ref().map(|bfd| bfd.receive_ms), Some(50));
+    assert_eq!(
+        PeerSession {
+            password: Password::None,
+            bfd: None,
+            ..session
+        },
+        PeerSession {
+            neighbour: Neighbour::Interface("eth0".into()),
+            port: 1179,
+            source: Some(ip("10.0.0.9")),
+            vrf: Some("red".into()),
+            asn: 2,
+            remote: RemoteAs::External,
+            router_id: std::net::Ipv4Addr::new(1, 1, 1, 1),
+            timers: Timers {
+                hold: 9,
+                keepalive: 3
+            },
+            connect_seconds: 10,
+            password: Password::None,
+            bfd: None,
+            graceful_restart: true,
+            multihop: true,
+            ttl: 255,
+            minimum_ttl: None,
+            families: Families {
+                ipv4: true,
+                ipv6: true
+            },
+            next_hop: config::NextHops::default(),
+        }
+    );
+}
+
+#[test]
+fn hops() {
+    let table = [
+        (json!({"peerASN": 64501}), false, 1, None),
+        (json!({"peerASN": 64500}), true, 255, None),
+        (json!({"dynamicASN": "internal"}), true, 255, None),
+        (json!({"dynamicASN": "external"}), false, 1, None),
+        (
+            json!({"peerASN": 64501, "multihop": true}),
+            false,
+            255,
+            None,
+        ),
+        (json!({"peerASN": 2, "localASN": 2}), true, 255, None),
+        (json!({"peerASN": 64500, "localASN": 2}), false, 1, None),
+        (
+            json!({"peerASN": 2, "ttlSecurityHops": 1}),
+            false,
+            255,
+            Some(255),
+        ),
+        (
+            json!({"peerASN": 2, "ttlSecurityHops": 3}),
+            false,
+            255,
+            Some(253),
+        ),
+    ];
+    for (spec, internal, ttl, minimum) in table {
+        let mut told = Told::new(settings(), &["10.0.0.0/16"], "a");
+        let mut full = spec.clone();
+        full["myASN"] = json!(64500);
+        full["peerAddress"] = json!("10.9.0.1");
+        told.tell(configured(own("Peer", "p", full)));
+        let session = session(&told, "a", "p");
+        let found = (session.internal(), session.ttl, session.minimum_ttl);
+        assert_eq!(found, (internal, ttl, minimum), "{spec}");
+    }
+}
+
+/// A changed peer resets only its own session, and only when the change needs it.
+#[test]
+fn what_needs_a_reset() {
+    use SessionChange::{Live, Nothing, Reset};
+    let table = [
+        (json!({}), Nothing),
+        (json!({"connectTime": "7s"}), Live),
+        (json!({"bfdProfile": "fast"}), Live),
+        (json!({"nextHop": {"ipv4": "10.0.0.7"}}), Live),
+        (json!({"passwordSecret": {"name": "s"}}), Reset),
+        (json!({"peerASN": 3}), Reset),
+        (json!({"localASN": 3}), Reset),
+        (json!({"sourceAddress": "10.0.0.1"}), Reset),
+        (json!({"peerPort": 1790}), Reset),
+        (json!({"holdTime": "30s"}), Reset),
+        (json!({"routerID": "1.1.1.1"}), Reset),
+        (json!({"gracefulRestart": true}), Reset),
+        (json!({"multihop": true}), Reset),
+        (json!({"vrf": "red"}), Reset),
+        (json!({"dualStack": true}), Reset),
+        (json!({"ttlSecurityHops": 1}), Reset),
+        // The same neighbour by another choice of nodes.
+        (
+            json!({"nodeSelectors": [{"matchLabels": {"x": "y"}}]}),
+            Nothing,
+        ),
+    ];
+    for (more, want) in table {
+        let mut told = Told::new(settings(), &["10.0.0.0/16"], "a");
+        told.node("a", "x=y");
+        told.configure("BFDProfile", "fast", json!({}));
+        told.tell(Event::Secret {
+            namespace: NAMESPACE.into(),
+            name: "s".into(),
+            form: Some(config::SecretFacts {
+                basic_auth: true,
+                has_password: true,
+            }),
+        });
+        let plain = json!({"myASN": 1, "peerASN": 2, "peerAddress": "10.9.0.1"});
+        told.tell(configured(own("Peer", "p", plain.clone())));
+        told.tell(configured(own(
+            "Peer",
+            "q",
+            json!({"myASN": 1, "peerASN": 2, "peerAddress": "10.9.0.2", "vrf": "blue"}),
+        )));
+        let mut kept = bgp(&told, "a");
+        let before = session(&told, "a", "p");
+        let mut changed = plain;
+        for (field, value) in more.as_object().expect("fields") {
+            changed[field] = value.clone();
+        }
+        if changed.get("routerID").is_some() {
+            // All peers of a node have the same.
+            let mut other = json!({"myASN": 1, "peerASN": 2, "peerAddress": "10.9.0.2",
+                "vrf": "blue"});
+            other["nodeSelectors"] = json!([{"matchLabels": {"x": "z"}}]);
+            let dirty = told.tell(configured(own("Peer", "q", other)));
+            kept.replan(&told.world, "a", &dirty);
+        }
+        let dirty = told.tell(configured(own("Peer", "p", changed)));
+        let after = session(&told, "a", "p");
+        assert_eq!(before.change_to(&after), want, "{more}");
+        let changes = kept.replan(&told.world, "a", &dirty);
+        let of_p = |change: &Change| matches!(change, Change::Session { peer, session: Some(_) } if &**peer == "p");
+        assert!(changes.iter().all(of_p), "{more}: {changes:?}");
+        assert_eq!(changes.is_empty(), want == Nothing, "{more}");
+    }
+}
