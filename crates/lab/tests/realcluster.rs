@@ -120,16 +120,36 @@ async fn story(lab: &Lab, cluster: &mut Cluster) -> Outcome {
     });
     assert!(answer.await?.backend().starts_with("web-"));
 
-    // The kubelet's own work: it sees that a node's power is off.
+    // A node loses its power, and comes back with its Pod.
+    let last = pod_name(&pods[2])?;
     let node = cluster.node(2).ok_or("no third node")?;
     node.kill().await?;
-    let host = node.host().clone();
-    wait_for(SOON, "a dead node", async || match host.processes() {
-        Ok(left) if left.is_empty() => Ok(()),
-        left => Err(format!("{left:?}")),
+    assert!(
+        node.command("true").is_err(),
+        "a node without power runs nothing"
+    );
+    lab.say("a node killed");
+    node.start().await?;
+    let path = format!("/api/v1/namespaces/default/pods/{last}");
+    wait_for(SOON, "the Pod to be back", async || {
+        let pod = cluster.api().get(&path).await.map_err(|e| e.to_string())?;
+        let container = &pod["status"]["containerStatuses"][0];
+        match (
+            container["ready"].as_bool(),
+            container["restartCount"].as_u64(),
+        ) {
+            (Some(true), Some(1..)) => Ok(()),
+            _ => Err(container.to_string()),
+        }
     })
     .await?;
-    lab.say("a node killed");
+    let page = eventually(
+        cluster,
+        &["exec", last, "--", "/tools", "get", "http://web/"],
+    )
+    .await?;
+    assert!(page.starts_with("web-"), "{page}");
+    lab.say("and back");
     Ok(())
 }
 

@@ -24,7 +24,7 @@
 //! }
 //! ```
 //!
-//! Owns: the sandbox's cgroups ([`cgroups`]), and a folder for each node in the lab's. Nodes die
+//! Owns: the sandbox's cgroups `corten-lab-…`, and a folder for each node in the lab's. Nodes die
 //! with the value, and in any case with the sandbox.
 
 pub(crate) mod cgroups;
@@ -44,8 +44,8 @@ use serde_json::{Value, json};
 use crate::controlplane::{Api, ApiError, ControlPlane, ControlPlaneError, SCHEDULER, Shape, User};
 use crate::{Host, Lab, LabError, Segment, WaitError, wait_for};
 use config::Network;
-use node::Member;
 pub use node::Node;
+use node::{Joined, Member};
 pub use parts::{Parts, TOOLS};
 
 /// How long a step may take that takes seconds on an idle machine.
@@ -230,18 +230,17 @@ impl Cluster {
             nodes,
             plane,
         };
-        cluster.join(parts, &network).await?;
-        cluster.start_dns(&network).await?;
+        // Before there are nodes, so that it is the first that they run.
+        let dns = config::dns(parts::COREDNS, cluster.plane.server(), &network);
+        cluster.kubectl(&["apply", "-f", "-"], &dns).await?;
+        cluster.join(&network).await?;
+        cluster.dns_ready().await?;
         Ok(cluster)
     }
 
     /// Images, Nodes, kubelets.
-    async fn join(&mut self, parts: &Parts, network: &Network) -> Result<(), ClusterError> {
+    async fn join(&mut self, network: &Network) -> Result<(), ClusterError> {
         for (number, node) in (1..).zip(&mut self.nodes) {
-            node.runtime_ready().await?;
-            for image in &parts.images {
-                node.load_image(image).await?;
-            }
             let ranges = network.pods(number);
             let object = json!({
                 "apiVersion": "v1", "kind": "Node",
@@ -249,9 +248,13 @@ impl Cluster {
                 "spec": {"podCIDR": ranges.first(), "podCIDRs": ranges},
             });
             self.plane.api().create("/api/v1/nodes", &object).await?;
-            let own = self.plane.kubeconfig_of(node.name());
-            let proxy = self.plane.kubeconfig_of(PROXY_USER);
-            node.join(own, proxy, self.options.proxy, network)?;
+            node.loaded().await?;
+            node.join(Joined {
+                kubeconfig: self.plane.kubeconfig_of(node.name()),
+                proxy: self.options.proxy,
+                proxy_kubeconfig: self.plane.kubeconfig_of(PROXY_USER),
+                pod_ranges: network.pod_ranges(),
+            })?;
         }
         self.lab.say("images loaded, kubelets started");
         let want = self.nodes.len();
@@ -268,9 +271,7 @@ impl Cluster {
         Ok(())
     }
 
-    async fn start_dns(&mut self, network: &Network) -> Result<(), ClusterError> {
-        let manifests = config::dns(parts::COREDNS, self.plane.server(), network);
-        self.kubectl(&["apply", "-f", "-"], &manifests).await?;
+    async fn dns_ready(&mut self) -> Result<(), ClusterError> {
         let path = "/apis/apps/v1/namespaces/kube-system/deployments/coredns";
         self.wait("the cluster's DNS", async |api| {
             let deployment = api.get(path).await.map_err(chain)?;

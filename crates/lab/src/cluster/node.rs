@@ -48,13 +48,14 @@ pub struct Node {
     /// Its files: configuration, `/etc`, `/var`, images and containers.
     dir: PathBuf,
     addresses: Vec<IpAddr>,
-    kubeconfig: PathBuf,
-    proxy_kubeconfig: PathBuf,
+    joined: Option<Joined>,
     // In the order in which they are to be dropped.
+    loading: Option<Process>,
     kube_proxy: Option<Process>,
     kubelet: Option<Process>,
     containerd: Option<Process>,
-    init: Process,
+    /// `unshare`, while the power is on.
+    init: Option<Process>,
 }
 
 /// What a node needs to know of its cluster.
@@ -68,6 +69,16 @@ pub(super) struct Member<'a> {
     pub(super) cgroup: &'a Path,
 }
 
+/// How its kubelet and kube-proxy are started.
+#[derive(Clone, Debug)]
+pub(super) struct Joined {
+    pub(super) kubeconfig: PathBuf,
+    pub(super) proxy: Proxy,
+    pub(super) proxy_kubeconfig: PathBuf,
+    /// All Pods' ranges.
+    pub(super) pod_ranges: &'static str,
+}
+
 impl Node {
     /// Makes the node's machine and starts containerd, which loads its images meanwhile.
     pub(super) async fn boot(
@@ -75,30 +86,36 @@ impl Node {
         parts: &Parts,
         member: Member<'_>,
     ) -> Result<Self, ClusterError> {
-        let host = member.host.clone();
-        let dir = lab.dir().join(host.name());
+        let dir = lab.dir().join(member.host.name());
         write_files(&dir, &member).map_err(|e| ClusterError::io(&dir, e))?;
         let dir = dir.canonicalize().map_err(|e| ClusterError::io(&dir, e))?;
-        let mut command = host.command("unshare")?;
-        command
-            .args(["--mount", "--pid", "--fork", "--mount-proc", "--kill-child"])
-            .args(["sh", "-c", INIT, "node"])
-            .arg(&dir)
-            .env("PATH", PATH);
-        let init = host.spawn("init", command)?;
         let mut node = Self {
             parts: parts.clone(),
             dir,
             addresses: member.addresses,
-            kubeconfig: PathBuf::new(),
-            proxy_kubeconfig: PathBuf::new(),
+            joined: None,
+            loading: None,
             kube_proxy: None,
             kubelet: None,
             containerd: None,
-            init,
-            host,
+            init: None,
+            host: member.host,
         };
-        let (ready, init) = (node.host.run_dir().join(READY), &mut node.init);
+        node.power_on().await?;
+        node.load_all()?;
+        Ok(node)
+    }
+
+    /// Its mounts and containerd.
+    async fn power_on(&mut self) -> Result<(), ClusterError> {
+        let mut command = self.host.command("unshare")?;
+        command
+            .args(["--mount", "--pid", "--fork", "--mount-proc", "--kill-child"])
+            .args(["sh", "-c", INIT, "node"])
+            .arg(&self.dir)
+            .env("PATH", PATH);
+        let init = self.init.insert(self.host.spawn("init", command)?);
+        let ready = self.host.run_dir().join(READY);
         let laid_out = wait_for(PATIENCE, "the node's mounts", async || {
             match (ready.is_file(), init.try_wait()) {
                 (true, _) => Ok(None),
@@ -108,14 +125,20 @@ impl Node {
             }
         });
         if let Some(log) = laid_out.await? {
-            return Err(ClusterError::Node {
-                node: node.host.name().to_owned(),
-                what: "lay out its mounts",
-                log,
-            });
+            return Err(self.cannot("lay out its mounts", log));
         }
-        node.start_containerd()?;
-        Ok(node)
+        let mut command = self.command(&self.parts.containerd)?;
+        command.args(["--config", "/etc/containerd/config.toml"]);
+        self.containerd = Some(self.host.spawn("containerd", command)?);
+        self.runtime_ready().await
+    }
+
+    fn cannot(&self, what: &'static str, log: String) -> ClusterError {
+        ClusterError::Node {
+            node: self.name().to_owned(),
+            what,
+            log,
+        }
     }
 
     /// Its name, which is its Node's.
@@ -140,11 +163,12 @@ impl Node {
     /// A command that runs on the node: its network, processes, files and mounts.
     ///
     /// # Errors
-    /// When the host cannot be entered.
+    /// When its power is off, or its host cannot be entered.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Result<Command, ClusterError> {
+        let pid = self.pid().ok_or_else(|| self.host.lacks("power"))?;
         let mut command = self.host.command("nsenter")?;
         command
-            .args(enter(self.init.pid()))
+            .args(enter(pid))
             // nsenter waits for the program, which must not outlive it.
             .args(["setpriv", "--pdeathsig", "TERM"])
             .arg(program.as_ref())
@@ -162,11 +186,8 @@ impl Node {
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
-        Err(ClusterError::Node {
-            node: self.name().to_owned(),
-            what: "run ctr",
-            log: String::from_utf8_lossy(&output.stderr).into_owned(),
-        })
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        Err(self.cannot("run ctr", said))
     }
 
     fn ctr_command(&self, args: &[&str]) -> Result<Command, ClusterError> {
@@ -182,15 +203,34 @@ impl Node {
         self.ctr(&import).await.map(drop)
     }
 
-    fn start_containerd(&mut self) -> Result<(), ClusterError> {
-        let mut command = self.command(&self.parts.containerd)?;
-        command.args(["--config", "/etc/containerd/config.toml"]);
-        self.containerd = Some(self.host.spawn("containerd", command)?);
+    /// Begins to import the images that every node has; [`Node::loaded`] waits for the end.
+    fn load_all(&mut self) -> Result<(), ClusterError> {
+        let each =
+            "for image do ctr --namespace k8s.io image import --local \"$image\" || exit; done";
+        let mut command = self.command("sh")?;
+        let ctr = self.parts.ctr.parent().unwrap_or_else(|| Path::new("/"));
+        command
+            .args(["-c", each, "sh"])
+            .args(&self.parts.images)
+            .env("PATH", format!("{}:{PATH}", ctr.display()));
+        self.loading = Some(self.host.spawn("images", command)?);
         Ok(())
     }
 
+    /// Waits until all images are there.
+    pub(super) async fn loaded(&mut self) -> Result<(), ClusterError> {
+        let Some(mut loading) = self.loading.take() else {
+            return Ok(());
+        };
+        let status = loading.wait(PATIENCE).await?;
+        match status.success() {
+            true => Ok(()),
+            false => Err(self.cannot("load its images", loading.log())),
+        }
+    }
+
     /// Waits until containerd serves.
-    pub(super) async fn runtime_ready(&mut self) -> Result<(), ClusterError> {
+    async fn runtime_ready(&mut self) -> Result<(), ClusterError> {
         let socket = self.host.run_dir().join("containerd/containerd.sock");
         let name = self.host.name().to_owned();
         if let Some(containerd) = &mut self.containerd {
@@ -212,26 +252,10 @@ impl Node {
     }
 
     /// Starts the kubelet, and kube-proxy.
-    pub(super) fn join(
-        &mut self,
-        kubeconfig: PathBuf,
-        proxy_kubeconfig: PathBuf,
-        proxy: Proxy,
-        network: &Network,
-    ) -> Result<(), ClusterError> {
-        (self.kubeconfig, self.proxy_kubeconfig) = (kubeconfig, proxy_kubeconfig);
+    pub(super) fn join(&mut self, joined: Joined) -> Result<(), ClusterError> {
+        self.joined = Some(joined);
         self.start_kubelet()?;
-        if proxy == Proxy::Nftables {
-            let mut command = self.command(&self.parts.kubernetes)?;
-            command
-                .arg("kube-proxy")
-                .arg(format!("--kubeconfig={}", self.proxy_kubeconfig.display()))
-                .arg(format!("--hostname-override={}", self.name()))
-                .arg(format!("--cluster-cidr={}", network.pod_ranges()))
-                .args(config::KUBE_PROXY);
-            self.kube_proxy = Some(self.host.spawn("kube-proxy", command)?);
-        }
-        Ok(())
+        self.start_proxy()
     }
 
     /// Starts the kubelet, at first and after [`Node::stop_kubelet`].
@@ -239,15 +263,38 @@ impl Node {
     /// # Errors
     /// When it cannot be started.
     pub fn start_kubelet(&mut self) -> Result<(), ClusterError> {
+        let Some(joined) = &self.joined else {
+            return Ok(());
+        };
         let addresses: Vec<String> = self.addresses.iter().map(IpAddr::to_string).collect();
         let mut command = self.command(&self.parts.kubernetes)?;
         command
             .arg("kubelet")
-            .arg(format!("--kubeconfig={}", self.kubeconfig.display()))
+            .arg(format!("--kubeconfig={}", joined.kubeconfig.display()))
             .args(["--config=/etc/kubelet.yaml", "--root-dir=/var/lib/kubelet"])
             .arg(format!("--hostname-override={}", self.name()))
             .arg(format!("--node-ip={}", addresses.join(",")));
         self.kubelet = Some(self.host.spawn("kubelet", command)?);
+        Ok(())
+    }
+
+    fn start_proxy(&mut self) -> Result<(), ClusterError> {
+        let Some(joined) = &self.joined else {
+            return Ok(());
+        };
+        if joined.proxy == Proxy::Nftables {
+            let mut command = self.command(&self.parts.kubernetes)?;
+            command
+                .arg("kube-proxy")
+                .arg(format!(
+                    "--kubeconfig={}",
+                    joined.proxy_kubeconfig.display()
+                ))
+                .arg(format!("--hostname-override={}", self.name()))
+                .arg(format!("--cluster-cidr={}", joined.pod_ranges))
+                .args(config::KUBE_PROXY);
+            self.kube_proxy = Some(self.host.spawn("kube-proxy", command)?);
+        }
         Ok(())
     }
 
@@ -259,20 +306,50 @@ impl Node {
     /// Power off: silent first, then every process on it and in its Pods is killed at once.
     ///
     /// # Errors
-    /// When its segment cannot be told.
+    /// When its segment cannot be told, or a process does not go.
     pub async fn kill(&mut self) -> Result<(), ClusterError> {
         self.host.cut().await?;
-        self.init.kill();
-        self.kube_proxy = None;
-        self.kubelet = None;
-        self.containerd = None;
+        self.switch_off();
+        let host = &self.host;
+        wait_for(
+            PATIENCE,
+            "the node's processes to be gone",
+            async || match host.processes() {
+                Ok(left) if left.is_empty() => Ok(()),
+                left => Err(format!("{left:?}")),
+            },
+        )
+        .await?;
         Ok(())
     }
 
-    /// Its PID 1's parent, whose namespaces are the node's; the PID is the sandbox's.
+    fn switch_off(&mut self) {
+        // The first ends all others.
+        self.init = None;
+        self.loading = None;
+        self.kube_proxy = None;
+        self.kubelet = None;
+        self.containerd = None;
+    }
+
+    /// Power on again after [`Node::kill`]: what was in memory is lost, disks are as they were.
+    ///
+    /// # Errors
+    /// As [`super::Cluster::up`].
+    pub async fn start(&mut self) -> Result<(), ClusterError> {
+        let run = self.host.run_dir().to_owned();
+        empty(&run).map_err(|e| ClusterError::io(&run, e))?;
+        self.host.heal().await?;
+        self.power_on().await?;
+        self.start_kubelet()?;
+        self.start_proxy()
+    }
+
+    /// The process whose namespaces are the node's, as the sandbox numbers it, while the power is
+    /// on.
     #[must_use]
-    pub fn pid(&self) -> u32 {
-        self.init.pid()
+    pub fn pid(&self) -> Option<u32> {
+        self.init.as_ref().map(Process::pid)
     }
 
     /// The first process that has ended and should not have, with its log.
@@ -296,6 +373,24 @@ impl Node {
     pub fn dir(&self) -> &Path {
         &self.dir
     }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.switch_off();
+    }
+}
+
+/// Removes what is in a folder.
+fn empty(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        match entry.file_type()?.is_dir() {
+            true => fs::remove_dir_all(entry.path())?,
+            false => fs::remove_file(entry.path())?,
+        }
+    }
+    Ok(())
 }
 
 /// nsenter's arguments for a node by the PID of its `unshare`, whose children are the node's.

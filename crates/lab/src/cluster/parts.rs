@@ -88,7 +88,7 @@ impl Parts {
     /// [`BuildError::Missing`] without Go, without a Debian package, or without root's rights;
     /// otherwise what failed.
     pub fn ensure() -> Result<Self, BuildError> {
-        let missing = missing(|program| which(program));
+        let missing = missing(which);
         if !missing.is_empty() {
             return Err(BuildError::Missing {
                 program: "a cluster",
