@@ -6,6 +6,9 @@
 //!   the order of the request.
 //! - [`Known::Contended`]: one step left several Services to decide about. MetalLB goes through
 //!   them in the order of a Go map; whoever comes first has the choice.
+//! - [`Known::Stolen`]: MetalLB started again gives a PreferDualStack Service that has one address
+//!   a second one before it has read who holds it, and whoever held it gets another. Corten takes
+//!   nothing away ([`Step::taken`]).
 //! - [`Known::Repeated`]: MetalLB tells some events again at every pass; Corten once.
 //! - [`Known::Cut`]: MetalLB's event recorder lets 25 events of an object pass, then one in five
 //!   minutes.
@@ -22,6 +25,7 @@ use crate::view::{Events, Key, Pool, Shown, View};
 pub(crate) enum Known {
     Order,
     Contended,
+    Stolen,
     Repeated,
     Cut,
     BuggyTwice,
@@ -138,6 +142,19 @@ impl Step<'_> {
         contenders
     }
 
+    /// The Services that Corten's controller, started again, took an address from.
+    pub(crate) fn taken(&self) -> Vec<Key> {
+        let (before, after) = (self.before[0], self.after[0]);
+        let lost = |key: &&Key| {
+            let has = after.addresses(key);
+            before.addresses(key).iter().any(|ip| !has.contains(ip))
+        };
+        if self.kind != Kind::Restart {
+            return Vec::new();
+        }
+        after.services.keys().filter(lost).cloned().collect()
+    }
+
     fn events(&self, key: &Key, passed: &mut Passed) -> Option<Difference> {
         let none = Events::new();
         let told =
@@ -154,21 +171,20 @@ impl Step<'_> {
                 .collect()
         };
         let (ours, theirs) = (new(0), new(1));
-        let all_theirs = told(self.after, 1);
+        let (all_ours, all_theirs) = (told(self.after, 0), told(self.after, 1));
         let mut wrong = Vec::new();
         for what in ours.keys().chain(theirs.keys()).collect::<BTreeSet<_>>() {
             let count = |events: &Events| events.get(what).copied().unwrap_or(0);
             let (we, they) = (count(&ours), count(&theirs));
+            let repeated = REPEATED.contains(&what.1.as_str());
+            // A pass of MetalLB's that has not seen its own last write decides the same again, too.
+            let again = (they > we && (we > 0 || (repeated && count(&all_ours) > 0)))
+                || (repeated && self.kind == Kind::Restart);
             let known = if we == they {
                 continue;
             } else if self.kind == Kind::NoPool {
                 Known::NoPool
-            } else if self.kind == Kind::Restart && REPEATED.contains(&what.1.as_str()) {
-                Known::Repeated
-            } else if REPEATED.contains(&what.1.as_str()) && they > we && count(&all_theirs) > 1 {
-                Known::Repeated
-            } else if they > we && we > 0 {
-                // A pass that has not seen its own last write decides the same again.
+            } else if again {
                 Known::Repeated
             } else if all_theirs.values().sum::<u64>() + 3 >= BURST {
                 Known::Cut

@@ -286,6 +286,11 @@ impl Story {
                 counters,
                 kind,
             };
+            let taken = step.taken();
+            if !taken.is_empty() {
+                let what = format!("a start took addresses from {taken:?}");
+                return Err(self.failure(&found, &what));
+            }
             if found.is_empty() {
                 let mut passed = Passed::new();
                 step.differences(&mut passed);
@@ -309,7 +314,11 @@ impl Story {
             let Some(chance) = chance else {
                 return Err(self.failure(&found, "they differ"));
             };
-            *self.passed.entry(Known::Contended).or_default() += 1;
+            let known = match kind {
+                Kind::Restart => Known::Stolen,
+                _ => Known::Contended,
+            };
+            *self.passed.entry(known).or_default() += 1;
             let step = self.written.last().cloned().unwrap_or_default();
             if let Some(record) = &mut self.record {
                 let api = self.sides[1].api();

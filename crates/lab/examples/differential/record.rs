@@ -136,7 +136,7 @@ fn slim(kind: &str, version: &str, object: &Value) -> Option<((String, String, S
             kept[field] = metadata[field].clone();
         }
     }
-    if let Some(annotations) = kept["annotations"].as_object_mut() {
+    if let Some(annotations) = kept.get_mut("annotations").and_then(Value::as_object_mut) {
         annotations.remove(POOL_ANNOTATION);
     }
     let mut slim = json!({"apiVersion": version, "kind": kind, "metadata": kept});

@@ -1,6 +1,7 @@
 //! Builders for the tables and properties.
 
 mod controller;
+mod metallb;
 mod properties;
 mod sequences;
 mod tables;
