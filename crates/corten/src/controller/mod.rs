@@ -77,7 +77,9 @@ pub async fn term<S: Source, K: Sink>(
     tasks.spawn(planner::run(settings, updates, outputs, health, metrics));
     tasks.spawn(keeper::run(sink.clone(), accepted, leads_until.clone()));
     tasks.spawn(writer::run(sink.clone(), writes, leads_until.clone()));
-    tasks.spawn(reports.run(sink));
+    // Not the term's: what has happened is told also when the leadership is lost meanwhile. It ends
+    // with the planner, when it has told all.
+    tokio::spawn(reports.run(sink));
     tokio::select! {
         ended = tasks.join_next() => {
             if let Some(Err(error)) = ended {
