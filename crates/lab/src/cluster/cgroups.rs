@@ -47,10 +47,10 @@ pub(crate) fn create(path: &Path) -> io::Result<()> {
 }
 
 /// Removes the cgroup and all below it; waits for processes that are being killed.
-pub(crate) fn remove(name: &str) -> io::Result<()> {
+pub(crate) fn remove(path: impl AsRef<Path>) -> io::Result<()> {
     let end = Instant::now() + PATIENCE;
     for root in hierarchies()? {
-        let dir = root.join(name);
+        let dir = root.join(&path);
         while let Err(e) = remove_tree(&dir) {
             if Instant::now() > end {
                 return Err(e);

@@ -410,10 +410,6 @@ async fn boot(
         route_to(&host, other, network).await?;
     }
     let cgroup = Path::new(cgroup).join(host.name());
-    cgroups::create(&cgroup).map_err(|source| ClusterError::Cgroup {
-        name: cgroup.display().to_string(),
-        source,
-    })?;
     let mut own = host.addresses();
     own.retain(|address| address.is_ipv4() || network.dual_stack);
     let member = Member {

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use super::config::{self, Network};
 use super::parts::{PATH, Parts};
-use super::{ClusterError, Proxy};
+use super::{ClusterError, Proxy, cgroups};
 use crate::{Host, Lab, Process, wait_for};
 
 /// Lays out a node's mounts. Its argument is the node's folder.
@@ -48,6 +48,8 @@ pub struct Node {
     /// Its files: configuration, `/etc`, `/var`, images and containers.
     dir: PathBuf,
     addresses: Vec<IpAddr>,
+    /// Below it are its containers'.
+    cgroup: PathBuf,
     joined: Option<Joined>,
     // In the order in which they are to be dropped.
     loading: Option<Process>,
@@ -93,6 +95,7 @@ impl Node {
             parts: parts.clone(),
             dir,
             addresses: member.addresses,
+            cgroup: member.cgroup.to_owned(),
             joined: None,
             loading: None,
             kube_proxy: None,
@@ -106,8 +109,14 @@ impl Node {
         Ok(node)
     }
 
-    /// Its mounts and containerd.
+    /// Its cgroup, its mounts and containerd.
     async fn power_on(&mut self) -> Result<(), ClusterError> {
+        // Those of containers that are no more would keep the kubelet busy for a while.
+        let fresh = cgroups::remove(&self.cgroup).and_then(|()| cgroups::create(&self.cgroup));
+        fresh.map_err(|source| ClusterError::Cgroup {
+            name: self.cgroup.display().to_string(),
+            source,
+        })?;
         let mut command = self.host.command("unshare")?;
         command
             .args(["--mount", "--pid", "--fork", "--mount-proc", "--kill-child"])
