@@ -128,14 +128,19 @@ async fn ends(victim: Victim, signal: Signal) -> bool {
     let Some(mut outside) = start(&mark) else {
         return false;
     };
-    let before = marked(&mark);
+    // Outside, first process, test, three processes on each of three hosts: the shells start theirs
+    // when they are run.
+    let all = wait_for(SOON, "all processes", async || {
+        let all = marked(&mark);
+        if all.len() >= 12 { Ok(all) } else { Err(all) }
+    });
+    let before = all.await.unwrap_or_else(|e| panic!("{e}"));
     let own = ["net", "pid"].map(|kind| format!("/proc/self/ns/{kind}"));
     let own = own.map(|link| std::fs::metadata(link).expect("own namespace").ino());
     let mut inside: BTreeSet<u64> = before.iter().flat_map(|m| m.namespaces.clone()).collect();
     inside.retain(|namespace| !own.contains(namespace));
-    // Outside, first process, test, three processes on each of three hosts; a PID namespace, the
-    // sandbox's network and three hosts'. (The segment's namespace has no process.)
-    assert!(before.len() >= 12, "{before:?}");
+    // A PID namespace, the sandbox's network and three hosts'. (The segment's namespace has no
+    // process.)
     assert_eq!(inside.len(), 5, "{before:?}");
     let killed = before.iter().find(|m| match victim {
         Victim::FirstProcess => m.name == "sandbox-init",

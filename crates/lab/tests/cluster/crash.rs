@@ -184,7 +184,7 @@ impl Story {
     }
 
     /// The one that has the pair's address asks for another, and the one that waits gets it. That
-    /// is two writes; until the second has landed nobody has it, or the first one alone.
+    /// is two writes, in this order: nobody ever sees the address with both.
     async fn hand_over(&self, kill: u64) -> Outcome {
         let [address, other] = PAIR_ADDRESSES;
         let held = [address.to_string()];
@@ -204,20 +204,24 @@ impl Story {
         let waits = async || self.stage.addresses(taker).await.is_empty();
         wait_until(SOON, "the other one to wait for it", waits).await?;
         self.asks(giver, other).await?;
-        wait_for(SOON, "the other one to have it", async || {
-            let mut services = self.list().await.map_err(|error| error.to_string())?;
-            services.retain(|service| PAIR.contains(&&*service.name));
-            assert!(
-                twice(&services).is_empty(),
-                "kill {kill}: given twice: {services:#?}"
-            );
-            let has = services.iter().find(|service| service.name == taker);
-            match has.and_then(|service| service.address) {
-                Some(ip) if ip == address => Ok(()),
-                other => Err(format!("{other:?}")),
+        let handed = async || {
+            let services = self.list().await.map_err(|error| error.to_string())?;
+            let of = |name: &str| services.iter().find(|service| service.name == name);
+            match (of(giver), of(taker)) {
+                (Some(from), Some(to))
+                    if from.address == Some(other) && to.address == Some(address) =>
+                {
+                    Ok((from.version, to.version))
+                }
+                pair => Err(format!("{pair:?}")),
             }
-        })
-        .await?;
+        };
+        let (left, entered) = wait_for(SOON, "the other one to have it", handed).await?;
+        // Versions of one store are in the order of the writes: a moment with two is never missed.
+        assert!(
+            left < entered,
+            "kill {kill}: {address} was given to {taker} ({entered}) before {giver} had left it ({left})"
+        );
         Ok(())
     }
 
@@ -398,6 +402,8 @@ fn object(name: &str, annotations: &Value, port: u64) -> Value {
 #[derive(Debug)]
 struct Service {
     name: String,
+    /// `resourceVersion`
+    version: u64,
     balanced: bool,
     address: Option<Ipv4Addr>,
     pool: Option<String>,
@@ -414,6 +420,10 @@ impl Service {
         };
         Some(Self {
             name: object["metadata"]["name"].as_str()?.to_owned(),
+            version: object["metadata"]["resourceVersion"]
+                .as_str()?
+                .parse()
+                .ok()?,
             balanced: object["spec"]["type"] == "LoadBalancer",
             address: ingress(object).first().and_then(|ip| ip.parse().ok()),
             pool: annotation(POOL_ANNOTATION),

@@ -94,6 +94,7 @@ fn the_elected_node_takes_over_once_and_once_again_when_its_object_is_deleted() 
     // Elected anew, it takes over as at first.
     done(&mut services, &last, &[("l2-3", status("a"))], later);
     services.told(Told::Settled);
+    services.told(Told::Settled);
     services.told(Told::Announced(key("a"), None));
     let lost = job(&mut services, later + HOLD);
     done(&mut services, &lost, &[], later);

@@ -56,7 +56,7 @@ enum Step {
     Told(&'static str, &'static str, &'static str),
     /// No event `REASON` of the Service so far.
     Never(&'static str, &'static str),
-    /// No event at all of the Service so far.
+    /// No event at all of the controller about the Service so far.
     Silent(&'static str),
 }
 
@@ -213,10 +213,12 @@ impl Play {
         Ok(wait_for(SOON, "the event", look).await?)
     }
 
-    /// The Service has no event that begins so.
+    /// The controller has told nothing of the Service that begins so.
     async fn never(&self, name: &str, beginning: &str) -> Outcome {
         let events = self.stage.events(name).await?;
-        if events.iter().any(|event| event.starts_with(beginning)) {
+        let ours = |event: &String| event.contains("metallb-controller: ");
+        let mut events_of_ours = events.iter().filter(|event| ours(event));
+        if events_of_ours.any(|event| event.starts_with(beginning)) {
             return Err(format!("{events:#?}").into());
         }
         Ok(())
