@@ -5,6 +5,7 @@ mod capability;
 mod codec;
 mod error;
 mod family;
+pub mod fsm;
 mod negotiated;
 pub mod notification;
 mod open;

@@ -1,0 +1,149 @@
+//! Why there is no session, as a status says it.
+
+use std::time::Duration;
+
+use thiserror::Error;
+
+use super::{
+    super::{Asn, Error as MessageError, Families, Kind, Notification, notification::cease},
+    Phase, RemoteAs,
+};
+
+/// Why an attempt to connect failed.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum DialError {
+    /// Nobody listens, or a filter refuses.
+    #[error("connection refused")]
+    Refused,
+    /// No route, or no neighbour.
+    #[error("unreachable")]
+    Unreachable,
+    /// The kernel gave up.
+    #[error("no answer")]
+    TimedOut,
+    /// Anything else.
+    #[error("{0}")]
+    Other(String),
+}
+
+/// Why we end a session that goes on later.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Reset {
+    /// The configuration is another one, or an operator wants it.
+    #[error("reset: {text}")]
+    Administrative {
+        /// Told to the peer.
+        text: String,
+    },
+    /// BFD says that the path is dead (RFC 9384).
+    #[error("BFD says that the path is down")]
+    BfdDown,
+    /// The peer sends more prefixes than it may (RFC 4486).
+    #[error("the peer sends more than {limit} prefixes")]
+    MaxPrefixes {
+        /// What it may.
+        limit: u32,
+    },
+}
+
+/// Why we stop.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Stop {
+    /// We come back at once: the peer keeps the routes where graceful restart was negotiated.
+    #[error("restart")]
+    Restart,
+    /// For good: the peer keeps nothing (RFC 8538 §3.1). Withdraw before.
+    #[error("shutdown: {text}")]
+    Drain {
+        /// Told to the peer.
+        text: String,
+    },
+    /// The peer is no longer in the configuration.
+    #[error("not configured any more")]
+    Removed,
+}
+
+/// Why there is no session.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum Cause {
+    /// Nobody answers.
+    #[error("no answer{}", if *.password { ": check password" } else { "" })]
+    NoAnswer {
+        /// A password is set: a wrong one looks the same.
+        password: bool,
+    },
+    /// The attempt to connect failed.
+    #[error("cannot connect")]
+    Dial(#[source] DialError),
+    /// Connected, but silence.
+    #[error("connected, but no OPEN in {} s: is TTL security or another filter between?", .after.as_secs())]
+    NoOpen {
+        /// For so long.
+        after: Duration,
+    },
+    /// The peer closed the connection without a word.
+    #[error("peer closed the connection in {0}")]
+    Closed(Phase),
+    /// The peer opened a new connection: it has restarted.
+    #[error("peer restarted")]
+    Restarted,
+    /// Another AS than configured.
+    #[error("wrong AS: expected {expected}, got {got}")]
+    WrongAs {
+        /// Configured.
+        expected: RemoteAs,
+        /// The peer's.
+        got: Asn,
+    },
+    /// The peer has our router ID.
+    #[error("peer has our router ID")]
+    OwnIdentifier,
+    /// Nothing in common.
+    #[error("no common address family: ours {ours:?}, the peer's {theirs:?}")]
+    NoCommonFamily {
+        /// Configured.
+        ours: Families,
+        /// The peer's.
+        theirs: Families,
+    },
+    /// The peer fell silent.
+    #[error("nothing heard for {} s", .after.as_secs())]
+    HoldTimer {
+        /// For so long.
+        after: Duration,
+    },
+    /// The peer does not read.
+    #[error("peer has not read for {} s", .after.as_secs())]
+    SendHoldTimer {
+        /// For so long.
+        after: Duration,
+    },
+    /// The peer said why.
+    #[error("peer says: {}{}", .0, hint(.0))]
+    Received(Notification),
+    /// The peer sent what it must not.
+    #[error("peer sent a malformed message")]
+    Malformed(#[source] MessageError),
+    /// The peer sent a message that does not fit the state.
+    #[error("peer sent {kind:?} in {phase}")]
+    Unexpected {
+        /// Which message.
+        kind: Kind,
+        /// In which phase.
+        phase: Phase,
+    },
+    /// We reset it.
+    #[error(transparent)]
+    Reset(Reset),
+    /// We stopped it.
+    #[error(transparent)]
+    Stopped(Stop),
+}
+
+fn hint(notification: &Notification) -> &'static str {
+    match (notification.code, notification.subcode) {
+        (6, cease::COLLISION) => ": does another speaker use this node's address?",
+        (6, cease::REJECTED) => ": is this node among the peer's neighbours?",
+        _ => "",
+    }
+}

@@ -1,0 +1,508 @@
+//! One peer against messages made by hand.
+
+use super::*;
+
+/// The other side's bytes.
+fn open_of(config: &Config) -> Vec<u8> {
+    let mut out = Vec::new();
+    config.open().encode(&mut out);
+    out
+}
+
+fn keepalive_bytes() -> Vec<u8> {
+    let mut out = Vec::new();
+    keepalive(&mut out);
+    out
+}
+
+fn dial(peer: &mut Peer, now: Duration) -> ConnectionId {
+    let dialled = outputs(peer).into_iter().find_map(|output| match output {
+        Output::Dial(id) => Some(id),
+        _ => None,
+    });
+    let id = dialled.expect("no attempt");
+    peer.dialled(now, id);
+    id
+}
+
+/// A session at time zero, its first outputs taken.
+fn establish(ours: Config, theirs: &Config) -> (Peer, ConnectionId) {
+    let mut peer = Peer::new(ours, 7);
+    peer.start(secs(0));
+    let id = dial(&mut peer, secs(0));
+    peer.received(secs(0), id, &open_of(theirs));
+    assert_eq!(peer.state(), State::OpenConfirm);
+    peer.received(secs(0), id, &keepalive_bytes());
+    assert_eq!(peer.state(), State::Established);
+    assert!(
+        outputs(&mut peer)
+            .iter()
+            .any(|output| matches!(output, Output::Up(up, _) if *up == id))
+    );
+    (peer, id)
+}
+
+fn notifications(outputs: &[Output]) -> Vec<(u8, u8)> {
+    outputs
+        .iter()
+        .filter_map(|output| match output {
+            Output::Send(_, bytes) if bytes[18] == 3 => Some((bytes[19], bytes[20])),
+            _ => None,
+        })
+        .collect()
+}
+
+fn troubles(outputs: &[Output]) -> Vec<String> {
+    outputs
+        .iter()
+        .filter_map(|output| match output {
+            Output::Trouble(cause) | Output::Down(cause) => Some(cause.to_string()),
+            _ => None,
+        })
+        .collect()
+}
+
+/// Runs the timers until `until`.
+fn run(peer: &mut Peer, until: Duration) -> Vec<(Duration, Output)> {
+    let mut all = Vec::new();
+    while let Some(at) = peer.deadline().filter(|at| *at <= until) {
+        peer.timer(at);
+        all.extend(outputs(peer).into_iter().map(|output| (at, output)));
+    }
+    all
+}
+
+#[test]
+fn the_open_is_that_of_frr() {
+    // Captured from FRR 8.4.4 with MetalLB's template: order and values of capabilities.
+    let config = Config {
+        add_path_receive: Families::from_iter([Family::Ipv4]),
+        families: Families::from_iter([Family::Ipv4]),
+        graceful: Some(Graceful {
+            restarting: true,
+            long_lived: Some(0),
+            ..graceful()
+        }),
+        hold_time: 180,
+        ..config(0)
+    };
+    let codes: Vec<u8> = config
+        .open()
+        .capabilities
+        .iter()
+        .map(|capability| {
+            let mut bytes = Vec::new();
+            capability.encode(&mut bytes);
+            bytes[0]
+        })
+        .collect();
+    assert_eq!(codes, [1, 128, 2, 70, 65, 6, 69, 73, 64, 71]);
+    let bytes = open_of(&config);
+    assert_eq!(bytes[22..24], [0, 180]);
+    assert!(
+        bytes
+            .windows(6)
+            .any(|part| part == [64, 6, 0xc0, 120, 0, 1])
+    );
+}
+
+#[test]
+fn what_is_wrong_is_named() {
+    let as_known = |bytes: &[u8]| {
+        let mut peer = Peer::new(config(0), 1);
+        peer.start(secs(0));
+        let id = dial(&mut peer, secs(0));
+        peer.received(secs(1), id, bytes);
+        let all = outputs(&mut peer);
+        assert_eq!(peer.state(), State::Idle);
+        (notifications(&all), troubles(&all))
+    };
+    let with = |change: fn(&mut Config)| {
+        let mut theirs = config(1);
+        change(&mut theirs);
+        as_known(&open_of(&theirs))
+    };
+    assert_eq!(
+        with(|it| it.local_as = Asn(64999)),
+        (
+            vec![(2, 2)],
+            vec!["wrong AS: expected 64513, got 64999".into()]
+        )
+    );
+    assert_eq!(with(|it| it.router_id = Ipv4Addr::UNSPECIFIED).0, [(2, 3)]);
+    let (sent, said) = as_known(&keepalive_bytes());
+    assert_eq!(
+        (sent, said),
+        (vec![(5, 1)], vec!["peer sent Keepalive in OpenSent".into()])
+    );
+    let (sent, said) = as_known(&[0; 19]);
+    assert_eq!(
+        (sent, said),
+        (vec![(1, 1)], vec!["peer sent a malformed message".into()])
+    );
+    let mut peer = Peer::new(
+        Config {
+            families: Families::from_iter([Family::Ipv6]),
+            ..config(0)
+        },
+        1,
+    );
+    peer.start(secs(0));
+    let id = dial(&mut peer, secs(0));
+    let theirs = Config {
+        families: Families::from_iter([Family::Ipv4]),
+        ..config(1)
+    };
+    peer.received(secs(1), id, &open_of(&theirs));
+    let all = outputs(&mut peer);
+    assert_eq!(notifications(&all), [(2, 7)]);
+    assert_eq!(
+        troubles(&all),
+        ["no common address family: ours {Ipv6}, the peer's {Ipv4}"]
+    );
+}
+
+#[test]
+fn silence_is_named() {
+    let mut peer = Peer::new(
+        Config {
+            password: true,
+            ..config(0)
+        },
+        1,
+    );
+    peer.start(secs(0));
+    let said: Vec<Output> = run(&mut peer, secs(10))
+        .into_iter()
+        .map(|it| it.1)
+        .collect();
+    assert_eq!(troubles(&said), ["no answer: check password"]);
+    assert!(said.iter().any(|output| matches!(output, Output::Close(_))));
+    // Connected, and nothing comes.
+    let mut peer = Peer::new(config(0), 1);
+    peer.start(secs(0));
+    dial(&mut peer, secs(0));
+    let said: Vec<Output> = run(&mut peer, secs(5)).into_iter().map(|it| it.1).collect();
+    let want = "connected, but no OPEN in 5 s: is TTL security or another filter between?";
+    assert_eq!(troubles(&said), [want]);
+    assert_eq!(peer.state(), State::OpenSent);
+    let all: Vec<Output> = run(&mut peer, secs(240))
+        .into_iter()
+        .map(|it| it.1)
+        .collect();
+    assert_eq!(notifications(&all), [(4, 0)]);
+}
+
+#[test]
+fn internal_and_external_are_decided_by_the_open() {
+    let cases = [
+        (RemoteAs::Internal, 64512, true),
+        (RemoteAs::Internal, 64513, false),
+        (RemoteAs::External, 64512, false),
+        (RemoteAs::External, 64513, true),
+        (RemoteAs::Any, 64513, true),
+    ];
+    for (remote_as, asn, good) in cases {
+        let mut peer = Peer::new(
+            Config {
+                remote_as,
+                ..config(0)
+            },
+            1,
+        );
+        peer.start(secs(0));
+        let id = dial(&mut peer, secs(0));
+        let theirs = Config {
+            local_as: Asn(asn),
+            ..config(1)
+        };
+        peer.received(secs(0), id, &open_of(&theirs));
+        assert_eq!(
+            peer.state() == State::OpenConfirm,
+            good,
+            "{remote_as} {asn}"
+        );
+        let all = outputs(&mut peer);
+        assert_eq!(
+            notifications(&all),
+            if good { vec![] } else { vec![(2, 2)] }
+        );
+    }
+}
+
+#[test]
+fn retries_grow_and_are_jittered() {
+    let mut peer = Peer::new(config(0), 3);
+    peer.start(secs(0));
+    let mut now = secs(0);
+    let mut waits = Vec::new();
+    for _ in 0..9 {
+        let id = outputs(&mut peer)
+            .into_iter()
+            .find_map(|output| match output {
+                Output::Dial(id) => Some(id),
+                _ => None,
+            })
+            .expect("no attempt");
+        peer.dial_failed(now, id, DialError::Refused);
+        let next = peer.deadline().unwrap();
+        waits.push(next - now);
+        now = next;
+        peer.timer(now);
+    }
+    for (index, wait) in waits.iter().enumerate() {
+        let full = secs(1 << index).min(secs(30));
+        assert!(*wait <= full && *wait >= full * 3 / 4, "{index}: {wait:?}");
+    }
+}
+
+#[test]
+fn keepalives_go_and_silence_ends() {
+    let (mut peer, id) = establish(config(0), &config(1));
+    let all = run(&mut peer, secs(20));
+    let sent: Vec<Duration> = all
+        .iter()
+        .filter(
+            |(_, output)| matches!(output, Output::Send(to, bytes) if *to == id && bytes[18] == 4),
+        )
+        .map(|(at, _)| *at)
+        .collect();
+    assert!(sent.len() >= 3, "{sent:?}");
+    assert!(sent[0] >= Duration::from_millis(2250) && sent[0] <= secs(3));
+    let (at, _) = all
+        .iter()
+        .find(|(_, output)| matches!(output, Output::Down(_)))
+        .unwrap();
+    assert_eq!(*at, secs(9));
+    let only: Vec<Output> = all.into_iter().map(|it| it.1).collect();
+    assert_eq!(notifications(&only), [(4, 0)]);
+    assert!(troubles(&only).contains(&"nothing heard for 9 s".into()));
+}
+
+#[test]
+fn a_peer_that_does_not_read_is_dropped() {
+    let (mut peer, id) = establish(config(0), &config(1));
+    peer.queued(secs(0), id);
+    peer.written(secs(1), id, 100);
+    let mut now = secs(1);
+    while peer.state() == State::Established {
+        now += secs(1);
+        assert!(now < secs(1000));
+        peer.received(now, id, &keepalive_bytes());
+        peer.timer(now);
+    }
+    assert_eq!(now, secs(481));
+    assert_eq!(notifications(&outputs(&mut peer)), [(8, 0)]);
+    // One that reads is not.
+    let (mut peer, id) = establish(config(0), &config(1));
+    for second in 1..2000 {
+        peer.received(secs(second), id, &keepalive_bytes());
+        peer.timer(secs(second));
+        peer.written(secs(second), id, 0);
+    }
+    assert_eq!(peer.state(), State::Established);
+}
+
+#[test]
+fn a_stop_says_what_the_peer_may_keep() {
+    let with = |ours: Option<Graceful>, theirs: Option<Graceful>, stop: Stop| {
+        let (mut peer, _) = establish(
+            Config {
+                graceful: ours,
+                ..config(0)
+            },
+            &Config {
+                graceful: theirs,
+                ..config(1)
+            },
+        );
+        peer.stop(secs(1), stop);
+        assert_eq!(peer.state(), State::Idle);
+        let all = outputs(&mut peer);
+        assert!(matches!(
+            all.iter()
+                .rev()
+                .find(|it| !matches!(it, Output::Learned(_))),
+            Some(Output::Down(_))
+        ));
+        assert_eq!(peer.deadline(), None);
+        notifications(&all)
+    };
+    let yes = Some(graceful());
+    let drain = || Stop::Drain {
+        text: "node drained".into(),
+    };
+    assert_eq!(with(yes, yes, Stop::Restart), []);
+    assert_eq!(with(None, yes, Stop::Restart), [(6, 2)]);
+    assert_eq!(with(yes, yes, drain()), [(6, 9)]);
+    assert_eq!(with(yes, None, drain()), [(6, 2)]);
+    assert_eq!(with(yes, yes, Stop::Removed), [(6, 9)]);
+    assert_eq!(with(None, None, Stop::Removed), [(6, 3)]);
+}
+
+#[test]
+fn a_restarting_peer_keeps_its_routes_until_the_end() {
+    use Learned::*;
+    let learned = |outputs: Vec<Output>| -> Vec<Learned> {
+        outputs
+            .into_iter()
+            .filter_map(|output| match output {
+                Output::Learned(learned) => Some(learned),
+                _ => None,
+            })
+            .collect()
+    };
+    let both = |families| {
+        let mut theirs = graceful();
+        theirs.forwarding = families;
+        let ours = Config {
+            graceful: Some(graceful()),
+            ..config(0)
+        };
+        let theirs = Config {
+            graceful: Some(theirs),
+            ..config(1)
+        };
+        (ours, theirs)
+    };
+    let (ours, theirs) = both(Families::from_iter([Family::Ipv4]));
+    let (mut peer, id) = establish(ours.clone(), &theirs);
+    peer.closed(secs(10), id);
+    let stale = [Stale(Family::Ipv4), Stale(Family::Ipv6)];
+    assert_eq!(learned(outputs(&mut peer)), stale);
+    // It is back with its IPv4 forwarding only.
+    let id = peer.accept(secs(20)).unwrap();
+    peer.received(secs(20), id, &open_of(&theirs));
+    peer.received(secs(20), id, &keepalive_bytes());
+    assert_eq!(learned(outputs(&mut peer)), [ForgetStale(Family::Ipv6)]);
+    let mut bytes = Vec::new();
+    end_of_rib(Family::Ipv4, &mut bytes);
+    peer.received(secs(21), id, &bytes);
+    assert_eq!(learned(outputs(&mut peer)), [ForgetStale(Family::Ipv4)]);
+    // It opens a new connection before we see the old one's end.
+    let new = peer.accept(secs(22)).unwrap();
+    assert_ne!(new, id);
+    let all = outputs(&mut peer);
+    assert_eq!(troubles(&all), ["peer restarted"]);
+    assert_eq!(learned(all), stale);
+    // It does not come back.
+    peer.closed(secs(23), new);
+    let mut late = Vec::new();
+    while let Some(at) = peer.deadline().filter(|at| *at <= secs(200)) {
+        peer.timer(at);
+        for output in outputs(&mut peer) {
+            match output {
+                Output::Dial(id) => peer.dial_failed(at, id, DialError::Refused),
+                Output::Learned(learned) => late.push((at, learned)),
+                _ => {}
+            }
+        }
+    }
+    let at = secs(142);
+    assert_eq!(
+        late,
+        [
+            (at, ForgetStale(Family::Ipv4)),
+            (at, ForgetStale(Family::Ipv6))
+        ]
+    );
+    // A hard reset keeps nothing; another notification does (RFC 8538).
+    for (hard, want) in [(true, Forget(Family::Ipv4)), (false, Stale(Family::Ipv4))] {
+        let (mut peer, id) = establish(ours.clone(), &theirs);
+        let plain = Notification::cease(notification::cease::SHUTDOWN, "bye");
+        let notification = if hard { plain.hard() } else { plain };
+        let mut bytes = Vec::new();
+        notification.encode(&mut bytes);
+        peer.received(secs(1), id, &bytes);
+        let all = outputs(&mut peer);
+        assert!(troubles(&all)[0].contains("bye"));
+        assert_eq!(learned(all)[0], want);
+    }
+}
+
+#[test]
+fn collisions_keep_what_the_greater_identifier_opened() {
+    // Our identifier is the smaller (0) or the greater one (1).
+    for index in 0..2 {
+        let theirs = config(1 - index);
+        for accepted_first in [true, false] {
+            let mut peer = Peer::new(config(index), 1);
+            peer.start(secs(0));
+            let accepted = peer.accept(secs(0)).unwrap();
+            let dialled = dial(&mut peer, secs(0));
+            let order = if accepted_first {
+                [accepted, dialled]
+            } else {
+                [dialled, accepted]
+            };
+            for id in order {
+                peer.received(secs(0), id, &open_of(&theirs));
+            }
+            for id in order {
+                peer.received(secs(0), id, &keepalive_bytes());
+            }
+            let all = outputs(&mut peer);
+            let up: Vec<ConnectionId> = all
+                .iter()
+                .filter_map(|output| match output {
+                    Output::Up(id, _) => Some(*id),
+                    _ => None,
+                })
+                .collect();
+            let want = if index == 1 { dialled } else { accepted };
+            assert_eq!(up, [want]);
+            assert_eq!(notifications(&all), [(6, 7)]);
+            assert_eq!(troubles(&all), Vec::<String>::new());
+            // A further connection is refused.
+            assert_eq!(peer.accept(secs(1)), None);
+        }
+    }
+}
+
+#[test]
+fn errors_in_routes_do_not_end_the_session() {
+    let (mut peer, id) = establish(config(0), &config(1));
+    // ORIGIN 7 for 192.0.2.0/24.
+    let body = [
+        0, 0, 0, 20, 0x40, 1, 1, 7, 0x40, 2, 6, 2, 1, 0, 0, 0xfc, 1, 0x40, 3, 4, 10, 0, 0, 2, 24,
+        192, 0, 2,
+    ];
+    let mut bytes = vec![0xff; 16];
+    bytes.extend((19 + body.len() as u16).to_be_bytes());
+    bytes.push(2);
+    bytes.extend(body);
+    peer.received(secs(1), id, &bytes);
+    match outputs(&mut peer).as_slice() {
+        [Output::Update(update)] => {
+            assert_eq!(update.withdrawn.len(), 1);
+            assert_eq!(update.flaws.len(), 1);
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(peer.state(), State::Established);
+}
+
+#[test]
+fn a_passive_peer_waits() {
+    let mut peer = Peer::new(
+        Config {
+            passive: true,
+            ..config(0)
+        },
+        1,
+    );
+    peer.start(secs(0));
+    assert_eq!(outputs(&mut peer), []);
+    assert_eq!(peer.state(), State::Active);
+    let id = peer.accept(secs(5)).unwrap();
+    peer.received(secs(5), id, &open_of(&config(1)));
+    peer.received(secs(5), id, &keepalive_bytes());
+    assert_eq!(peer.state(), State::Established);
+    peer.closed(secs(6), id);
+    let all = run(&mut peer, secs(100));
+    assert!(
+        !all.iter()
+            .any(|(_, output)| matches!(output, Output::Dial(_)))
+    );
+    assert!(peer.accept(secs(100)).is_some());
+}
