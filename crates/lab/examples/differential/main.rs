@@ -254,7 +254,7 @@ impl Story {
                 .await?;
         }
         for side in &mut self.sides {
-            let what = format!("the marker to have {ip}");
+            let what = format!("{}'s marker to have {ip}", side.name());
             let found = wait_for(SOON, &what, async || {
                 let service = side.api().get(&service).await.map_err(|e| e.to_string())?;
                 let found = &service["status"]["loadBalancer"]["ingress"][0]["ip"];

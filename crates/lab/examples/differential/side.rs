@@ -104,6 +104,10 @@ impl Side {
         self.process.thaw();
     }
 
+    pub(crate) fn name(&self) -> &str {
+        self.host.name()
+    }
+
     /// The end of the controller's log, if it has ended.
     pub(crate) fn ended(&mut self) -> Option<String> {
         let status = self.process.try_wait().ok()??;
