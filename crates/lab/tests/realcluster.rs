@@ -24,6 +24,7 @@ fn pods_names_and_services_work_and_nothing_stays() {
     lab::run_for(name, MINUTES, async |lab| {
         let options = Options {
             dual_stack: true,
+            audit: true,
             ..Options::default()
         };
         let mut cluster = Cluster::up(&lab, &parts, options).await?;
@@ -83,6 +84,13 @@ async fn story(lab: &Lab, cluster: &mut Cluster) -> Outcome {
         assert_eq!(client.ip(), own);
     }
     lab.say("Pod to Pod");
+
+    // The audit log has it, with the authorizer's decision.
+    let log = cluster.audit_log().ok_or("no audit log")?;
+    let asked = fs::read_to_string(log)?
+        .lines()
+        .any(|line| line.contains(&format!("/pods/{from}/exec")) && line.contains("\"allow\""));
+    assert!(asked, "exec is in the audit log");
 
     // The name is the Service's addresses, and behind them is a Pod.
     let service = cluster

@@ -474,6 +474,7 @@ mod tests {
             nodes: 5,
             proxy: Proxy::None,
             dual_stack: true,
+            audit: false,
         };
         assert_eq!(parsed("--nodes 5 --proxy none --dual-stack"), Ok(all));
         for bad in [

@@ -76,6 +76,8 @@ pub struct Options {
     pub proxy: Proxy,
     /// Pods and Services have IPv6 addresses too. Hosts always have.
     pub dual_stack: bool,
+    /// The API server writes every request to [`Cluster::audit_log`].
+    pub audit: bool,
 }
 
 impl Default for Options {
@@ -84,6 +86,7 @@ impl Default for Options {
             nodes: 3,
             proxy: Proxy::Nftables,
             dual_stack: false,
+            audit: false,
         }
     }
 }
@@ -211,6 +214,7 @@ impl Cluster {
         let shape = Shape {
             kubelets: true,
             dual_stack: options.dual_stack,
+            audit: options.audit,
             users: users(&nodes),
         };
         let address = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 5));
@@ -333,6 +337,13 @@ impl Cluster {
     #[must_use]
     pub fn plane(&self) -> &ControlPlane {
         &self.plane
+    }
+
+    /// The API server's audit log, if it was asked for: one JSON object a line, with `user`,
+    /// `verb`, `objectRef`, `responseStatus` and the decision of the authorizer in `annotations`.
+    #[must_use]
+    pub fn audit_log(&self) -> Option<PathBuf> {
+        self.plane.audit_log()
     }
 
     /// Kills the API server, as if its host had crashed; everything else goes on.

@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use super::cgroups;
 use super::image::Image;
 use crate::controlplane::BuildError;
 use crate::controlplane::build::{Program, ensure_built, or_skip};
@@ -102,6 +103,14 @@ impl Parts {
             return Err(BuildError::Missing {
                 program: "a cluster",
                 reason: "containers and cgroups need root".to_owned(),
+            });
+        }
+        let probe = cgroups::name();
+        let made = cgroups::create(Path::new(&probe)).and_then(|()| cgroups::remove(&probe));
+        if let Err(error) = made {
+            return Err(BuildError::Missing {
+                program: "a cluster",
+                reason: format!("no right to make cgroups: {error}"),
             });
         }
         let coredns = COREDNS_PROGRAM.ensure_built()?;

@@ -71,6 +71,15 @@ fn token(name: &str) -> String {
     format!("lab-{name}")
 }
 
+/// All requests, once each, without their content.
+const AUDIT_POLICY: &str = "\
+apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules:
+- level: Metadata
+";
+
 /// Paths in the folder.
 #[derive(Clone, Debug)]
 pub(super) struct Files {
@@ -89,6 +98,7 @@ impl Files {
         let files = Self {
             dir: dir.canonicalize()?,
         };
+        fs::write(files.audit_policy(), AUDIT_POLICY)?;
         let accounts = Account::ALL.into_iter().map(Account::line);
         let tokens: String = accounts.chain(users.iter().map(User::line)).collect();
         fs::write(files.tokens(), tokens)?;
@@ -127,6 +137,15 @@ impl Files {
     /// The kubeconfig of an account or user by its name.
     pub(super) fn kubeconfig_of(&self, name: &str) -> PathBuf {
         self.dir.join(format!("{name}.kubeconfig"))
+    }
+
+    pub(super) fn audit_policy(&self) -> PathBuf {
+        self.dir.join("audit-policy.yaml")
+    }
+
+    /// One JSON object a line: who asked for what, and what was decided.
+    pub(super) fn audit_log(&self) -> PathBuf {
+        self.dir.join("audit.log")
     }
 
     /// kubectl's discovery cache.

@@ -142,16 +142,8 @@ impl ControlPlane {
                 false => Err(format!("{} is not there", key.display())),
             })
             .await?;
-        let (proxy, controllers) = (
-            parts::proxy(&plane.files),
-            parts::controller_manager(&plane.files, &plane.shape),
-        );
+        let proxy = parts::proxy(&plane.files);
         plane.spawn(host, proxy)?;
-        plane.spawn(host, controllers)?;
-        if plane.shape.kubelets {
-            let scheduler = parts::scheduler(&plane.files);
-            plane.spawn(host, scheduler)?;
-        }
         plane
             .wait("a ready API server", async |api| {
                 api.ready().await.map_err(chain)?;
@@ -159,6 +151,14 @@ impl ControlPlane {
                 namespace.map(drop).map_err(chain)
             })
             .await?;
+        // They end when the API server takes ten seconds to be ready, which it does on a busy
+        // machine.
+        let controllers = parts::controller_manager(&plane.files, &plane.shape);
+        plane.spawn(host, controllers)?;
+        if plane.shape.kubelets {
+            let scheduler = parts::scheduler(&plane.files);
+            plane.spawn(host, scheduler)?;
+        }
         Ok(plane)
     }
 
@@ -178,6 +178,11 @@ impl ControlPlane {
     #[must_use]
     pub fn kubeconfig(&self, account: Account) -> PathBuf {
         self.files.kubeconfig(account)
+    }
+
+    /// The audit log, if one is kept.
+    pub(crate) fn audit_log(&self) -> Option<PathBuf> {
+        self.shape.audit.then(|| self.files.audit_log())
     }
 
     /// The kubeconfig file of one of the cluster's own parts.

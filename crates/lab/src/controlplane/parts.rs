@@ -24,6 +24,8 @@ pub(crate) struct Shape {
     pub(crate) kubelets: bool,
     /// ClusterIPs of both families; of IPv4 alone otherwise.
     pub(crate) dual_stack: bool,
+    /// Every request is written to the audit log.
+    pub(crate) audit: bool,
     /// Who asks besides [`Account::ALL`].
     pub(crate) users: Vec<User>,
 }
@@ -33,6 +35,7 @@ impl Default for Shape {
         Self {
             kubelets: false,
             dual_stack: true,
+            audit: false,
             users: Vec::new(),
         }
     }
@@ -91,6 +94,11 @@ pub(super) fn api_server(files: &Files, server: SocketAddr, shape: &Shape) -> Pa
         shape.service_ranges(),
         "--allow-privileged=true".to_owned(),
     ];
+    if shape.audit {
+        let (policy, log) = (files.audit_policy(), files.audit_log());
+        args.push(format!("--audit-policy-file={}", policy.display()));
+        args.push(format!("--audit-log-path={}", log.display()));
+    }
     if shape.kubelets {
         // Webhooks are called at their Pods' addresses: no kube-proxy runs on
         // this host.
