@@ -1,4 +1,21 @@
-//! BGP for IPv4 and IPv6 unicast (RFC 4271, RFC 4760 and those named in the rooms).
+//! BGP for IPv4 and IPv6 unicast (RFC 4271, RFC 4760, and those that the rooms name).
+//!
+//! | Room | Holds |
+//! |---|---|
+//! | `packet` with `open`, `capability`, `update`, `attribute`, `notification`, `refresh` | bytes to values and back, incremental framing |
+//! | `error`, `attribute::flaw` | what is wrong, where, by which paragraph, and what follows: a NOTIFICATION, or a disposition of RFC 7606 |
+//! | `negotiated`, `codec` | what two OPENs agree on |
+//! | [`fsm`] | one peer: two connections at most, timers, graceful restart |
+//! | [`adj_out`] | routes that should be announced against those sent |
+//! | [`adj_in`] | routes that were accepted |
+//! | `fuzz` | targets that take any bytes |
+//!
+//! The caller's loop: bytes from the socket to [`fsm::Peer::received`]; its outputs to sockets,
+//! status and both RIBs; after each change [`AdjOut::poll`] into one buffer, sent on the session's
+//! connection, with [`fsm::Peer::queued`]. RFC 7606 decides on malformed attributes: a session ends
+//! only where its prefixes cannot be read. AS_SET and confederations are not spoken (RFC 9774).
+
+pub mod adj_in;
 pub mod adj_out;
 mod attribute;
 mod capability;
@@ -6,6 +23,8 @@ mod codec;
 mod error;
 mod family;
 pub mod fsm;
+#[cfg(any(test, feature = "fuzz"))]
+pub mod fuzz;
 mod negotiated;
 pub mod notification;
 mod open;
@@ -17,6 +36,7 @@ mod refresh;
 mod tests;
 mod update;
 
+pub use adj_in::AdjIn;
 pub use adj_out::{AdjOut, LocalAddresses, Path};
 pub use attribute::{
     Aggregator, AsPath, AttributeFault, Attributes, Community, DEFAULT_LOCAL_PREF, Disposition,

@@ -1,0 +1,367 @@
+//! Adj-RIB-In of one peer: what it announced and we accepted.
+//!
+//! Most peers' routes are not wanted: a policy that accepts nothing costs no memory and still
+//! counts. A restarting peer's routes are marked stale and go later ([`Learned`]).
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    Asn, Attributes, Families, Family, Negotiated, NextHop, Nlri, Prefix, Update, fsm::Learned,
+};
+
+/// What the peer said of a prefix.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LearnedPath {
+    /// Where traffic goes.
+    pub next_hop: NextHop,
+    /// The rest.
+    pub attributes: Arc<Attributes>,
+}
+
+/// A change of what is accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// There, or there otherwise.
+    Route(Nlri, LearnedPath),
+    /// Gone.
+    Gone(Nlri),
+}
+
+/// What came in, since the session came up.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Received {
+    /// Prefixes announced.
+    pub announced: u64,
+    /// Prefixes withdrawn, or treated so.
+    pub withdrawn: u64,
+    /// Announced prefixes that the policy does not want.
+    pub refused: u64,
+    /// Announced prefixes that cannot be used: our AS is in the path, or no unicast prefix.
+    pub unusable: u64,
+    /// Findings of RFC 7606.
+    pub flaws: u64,
+}
+
+/// The peer sends more than it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TooMany {
+    /// In which family.
+    pub family: Family,
+    /// What it may.
+    pub limit: u32,
+}
+
+#[derive(Debug)]
+struct Route {
+    path: LearnedPath,
+    stale: bool,
+}
+
+/// Accepted routes of one peer.
+#[derive(Debug, Default)]
+pub struct AdjIn {
+    routes: HashMap<Nlri, Route>,
+    counts: [u32; 2],
+    limit: Option<u32>,
+    received: Received,
+    disabled: Families,
+}
+
+impl AdjIn {
+    /// `limit`: accepted prefixes in each family.
+    pub fn new(limit: Option<u32>) -> Self {
+        Self {
+            limit,
+            ..Self::default()
+        }
+    }
+
+    /// A session is there: counting begins anew.
+    pub fn up(&mut self) {
+        self.received = Received::default();
+        self.disabled = Families::NONE;
+    }
+
+    /// What came in.
+    pub fn received(&self) -> Received {
+        self.received
+    }
+
+    /// Accepted prefixes of a family.
+    pub fn count(&self, family: Family) -> u32 {
+        let [ipv4, ipv6] = self.counts;
+        match family {
+            Family::Ipv4 => ipv4,
+            Family::Ipv6 => ipv6,
+        }
+    }
+
+    /// All that is accepted, in no order.
+    pub fn routes(&self) -> impl Iterator<Item = (&Nlri, &LearnedPath)> {
+        self.routes.iter().map(|(nlri, route)| (nlri, &route.path))
+    }
+
+    /// Takes an UPDATE. Changes are appended also where the error says that the session must end.
+    pub fn apply(
+        &mut self,
+        update: Update,
+        session: &Negotiated,
+        accept: impl Fn(&Prefix) -> bool,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), TooMany> {
+        for family in update.disabled.iter() {
+            self.disabled.insert(family);
+            self.remove(family, |_| true, changes);
+        }
+        self.received.flaws += update.flaws.len() as u64;
+        self.received.withdrawn += update.withdrawn.len() as u64;
+        for nlri in update.withdrawn {
+            self.gone(nlri, changes);
+        }
+        let looped = is_loop(&update.attributes, session);
+        let attributes = Arc::new(update.attributes);
+        let mut outcome = Ok(());
+        for group in update.announced {
+            self.received.announced += group.nlri.len() as u64;
+            for nlri in group.nlri {
+                let family = nlri.prefix.family();
+                let usable = !looped && nlri.prefix.is_unicast() && !self.disabled.contains(family);
+                if !usable || !accept(&nlri.prefix) {
+                    if usable {
+                        self.received.refused += 1;
+                    } else {
+                        self.received.unusable += 1;
+                    }
+                    // It replaces what was announced before (RFC 4271 §9).
+                    self.gone(nlri, changes);
+                    continue;
+                }
+                let path = LearnedPath {
+                    next_hop: group.next_hop,
+                    attributes: Arc::clone(&attributes),
+                };
+                if !self.insert(nlri, path, changes)
+                    && let Some(limit) = self.limit
+                {
+                    outcome = Err(TooMany { family, limit });
+                }
+            }
+        }
+        outcome
+    }
+
+    /// What the state machine says of the peer's routes.
+    pub fn learned(&mut self, learned: Learned, changes: &mut Vec<Change>) {
+        match learned {
+            Learned::Forget(family) => self.remove(family, |_| true, changes),
+            Learned::ForgetStale(family) => self.remove(family, |route| route.stale, changes),
+            Learned::Stale(family) => {
+                let routes = self.routes.iter_mut();
+                for (_, route) in routes.filter(|(nlri, _)| nlri.prefix.family() == family) {
+                    route.stale = true;
+                }
+            }
+            // They stay as they are: with one route for a prefix there is no better choice. One
+            // that must not be kept so goes (RFC 9494 §4.2).
+            Learned::LongLivedStale(family) => {
+                let refuses = |route: &Route| {
+                    let communities = &route.path.attributes.communities;
+                    route.stale && communities.contains(&super::Community::NO_LLGR)
+                };
+                self.remove(family, refuses, changes);
+            }
+        }
+    }
+
+    /// Whether it was possible within the limit.
+    fn insert(&mut self, nlri: Nlri, path: LearnedPath, changes: &mut Vec<Change>) -> bool {
+        let family = nlri.prefix.family();
+        if let Some(route) = self.routes.get_mut(&nlri) {
+            route.stale = false;
+            if route.path != path {
+                route.path = path.clone();
+                changes.push(Change::Route(nlri, path));
+            }
+            return true;
+        }
+        let count = self.count(family);
+        if self.limit.is_some_and(|limit| count >= limit) {
+            return false;
+        }
+        self.set_count(family, count.saturating_add(1));
+        let route = Route {
+            path: path.clone(),
+            stale: false,
+        };
+        self.routes.insert(nlri, route);
+        changes.push(Change::Route(nlri, path));
+        true
+    }
+
+    fn gone(&mut self, nlri: Nlri, changes: &mut Vec<Change>) {
+        if self.routes.remove(&nlri).is_some() {
+            let family = nlri.prefix.family();
+            self.set_count(family, self.count(family).saturating_sub(1));
+            changes.push(Change::Gone(nlri));
+        }
+    }
+
+    fn remove(&mut self, family: Family, which: impl Fn(&Route) -> bool, out: &mut Vec<Change>) {
+        let of_family = |nlri: &Nlri| nlri.prefix.family() == family;
+        let mut gone: Vec<Nlri> = self
+            .routes
+            .iter()
+            .filter(|(nlri, route)| of_family(nlri) && which(route))
+            .map(|(nlri, _)| *nlri)
+            .collect();
+        gone.sort_unstable();
+        for nlri in gone {
+            self.gone(nlri, out);
+        }
+    }
+
+    fn set_count(&mut self, family: Family, count: u32) {
+        let [ipv4, ipv6] = &mut self.counts;
+        match family {
+            Family::Ipv4 => *ipv4 = count,
+            Family::Ipv6 => *ipv6 = count,
+        }
+    }
+}
+
+/// RFC 4271 §9.1.2, RFC 4456 §8.
+fn is_loop(attributes: &Attributes, session: &Negotiated) -> bool {
+    let own: Asn = session.local_as;
+    let id = session.local_id;
+    attributes.as_path.contains(own)
+        || attributes.originator_id == Some(id)
+        || attributes.cluster_list.contains(&id)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::Ipv4Addr, time::Duration};
+
+    use super::{super::*, *};
+
+    fn session() -> Negotiated {
+        Negotiated {
+            codec: Codec::default(),
+            local_as: Asn(64512),
+            remote_as: Asn(64513),
+            local_id: Ipv4Addr::new(10, 0, 0, 1),
+            remote_id: Ipv4Addr::new(10, 0, 0, 2),
+            hold_time: Duration::from_secs(9),
+            route_refresh: true,
+            enhanced_refresh: true,
+            graceful: None,
+            long_lived: Vec::new(),
+            host: None,
+        }
+    }
+
+    fn nlri(text: &str) -> Nlri {
+        text.parse::<Prefix>().unwrap().into()
+    }
+
+    fn update(path: &[u32], prefixes: &[&str]) -> Update {
+        Update {
+            announced: vec![Announced {
+                next_hop: NextHop::V4(Ipv4Addr::new(10, 0, 0, 2)),
+                nlri: prefixes.iter().map(|text| nlri(text)).collect(),
+            }],
+            attributes: Attributes {
+                as_path: AsPath(path.iter().copied().map(Asn).collect()),
+                ..Attributes::default()
+            },
+            ..Update::default()
+        }
+    }
+
+    fn withdraw(prefix: &str) -> Update {
+        Update {
+            withdrawn: vec![nlri(prefix)],
+            ..Update::default()
+        }
+    }
+
+    #[test]
+    fn nothing_accepted_is_counted_and_not_kept() {
+        let mut adj = AdjIn::new(None);
+        let mut changes = Vec::new();
+        let update = update(&[64513], &["192.0.2.0/24", "198.51.100.0/24"]);
+        adj.apply(update, &session(), |_| false, &mut changes)
+            .unwrap();
+        adj.apply(
+            withdraw("192.0.2.0/24"),
+            &session(),
+            |_| false,
+            &mut changes,
+        )
+        .unwrap();
+        assert_eq!(changes, []);
+        let want = Received {
+            announced: 2,
+            refused: 2,
+            withdrawn: 1,
+            ..Received::default()
+        };
+        assert_eq!(adj.received(), want);
+    }
+
+    #[test]
+    fn accepted_ones_come_change_and_go() {
+        let mut adj = AdjIn::new(None);
+        let mut take = |update| {
+            let mut changes = Vec::new();
+            adj.apply(update, &session(), |_| true, &mut changes)
+                .unwrap();
+            changes
+        };
+        assert_eq!(take(update(&[64513], &["192.0.2.0/24"])).len(), 1);
+        assert_eq!(take(update(&[64513], &["192.0.2.0/24"])), []);
+        assert_eq!(take(update(&[64513, 7], &["192.0.2.0/24"])).len(), 1);
+        let gone = [Change::Gone(nlri("192.0.2.0/24"))];
+        // Our own AS: what was there is replaced by nothing.
+        assert_eq!(take(update(&[64513, 64512], &["192.0.2.0/24"])), gone);
+        assert_eq!(take(update(&[64513], &["192.0.2.0/24"])).len(), 1);
+        assert_eq!(take(withdraw("192.0.2.0/24")), gone);
+        assert_eq!(take(update(&[64513], &["224.0.0.0/4"])), []);
+        assert_eq!(adj.count(Family::Ipv4), 0);
+        assert_eq!(adj.received().unusable, 2);
+    }
+
+    #[test]
+    fn too_many_are_an_error() {
+        let mut adj = AdjIn::new(Some(2));
+        let mut changes = Vec::new();
+        let all = update(&[64513], &["192.0.2.0/24", "192.0.2.0/25", "192.0.2.0/26"]);
+        let outcome = adj.apply(all, &session(), |_| true, &mut changes);
+        let family = Family::Ipv4;
+        assert_eq!(outcome, Err(TooMany { family, limit: 2 }));
+        assert_eq!((changes.len(), adj.count(family)), (2, 2));
+        // Those that are there may change.
+        let same = update(&[64513, 9], &["192.0.2.0/24"]);
+        adj.apply(same, &session(), |_| true, &mut changes).unwrap();
+    }
+
+    #[test]
+    fn stale_ones_go_when_they_do_not_come_again() {
+        let mut adj = AdjIn::new(None);
+        let mut changes = Vec::new();
+        let all = update(&[64513], &["192.0.2.0/24", "192.0.2.0/25"]);
+        adj.apply(all, &session(), |_| true, &mut changes).unwrap();
+        changes.clear();
+        adj.learned(Learned::Stale(Family::Ipv4), &mut changes);
+        adj.up();
+        let again = update(&[64513], &["192.0.2.0/24"]);
+        adj.apply(again, &session(), |_| true, &mut changes)
+            .unwrap();
+        assert_eq!(changes, []);
+        adj.learned(Learned::ForgetStale(Family::Ipv4), &mut changes);
+        assert_eq!(changes, [Change::Gone(nlri("192.0.2.0/25"))]);
+        adj.learned(Learned::Forget(Family::Ipv4), &mut changes);
+        assert_eq!(changes.len(), 2);
+        assert_eq!(adj.routes().count(), 0);
+    }
+}
