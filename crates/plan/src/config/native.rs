@@ -142,11 +142,6 @@ pub(super) fn peer(object: &Peer, found: &mut Findings) -> Option<peer::Peer> {
         ("listen", spec.listen.is_some(), "waiting for the neighbour"),
         ("addPath", spec.add_path, "several next hops of one prefix"),
         ("receive", spec.receive.is_some(), "taking routes"),
-        (
-            "drainOnCordon",
-            spec.drain_on_cordon,
-            "draining a cordoned node",
-        ),
     ] {
         found.not_yet(&format!("spec.{field}"), used, what);
     }
@@ -157,6 +152,7 @@ pub(super) fn peer(object: &Peer, found: &mut Findings) -> Option<peer::Peer> {
         ttl_security,
         link_bandwidth: spec.link_bandwidth.unwrap_or(peer.link_bandwidth),
         next_hop,
+        drain_on_cordon: spec.drain_on_cordon,
         ..peer
     })
 }

@@ -57,6 +57,8 @@ pub struct Peer {
     pub link_bandwidth: LinkBandwidth,
     /// Next hops in place of the session's own addresses.
     pub next_hop: NextHops,
+    /// A cordoned node stops advertising to it, gracefully.
+    pub drain_on_cordon: bool,
 }
 
 /// Next hops in place of the session's own addresses.
@@ -256,6 +258,7 @@ pub(super) fn check(
         ttl_security: None,
         link_bandwidth: LinkBandwidth::Transitive,
         next_hop: NextHops::default(),
+        drain_on_cordon: false,
     })
 }
 

@@ -225,6 +225,7 @@ impl From<k8s::Node> for Node {
                 .iter()
                 .filter_map(|range| range.parse().ok())
                 .collect(),
+            cordoned: object.spec.unschedulable,
             network_unavailable: object
                 .status
                 .conditions

@@ -293,8 +293,8 @@ impl World {
         let read = |node: &Node| (node.labels.clone(), node.pod_ranges.clone());
         let recompile = members || old.map(read) != form.as_ref().map(read);
         let speaks = |node: &Node| {
-            let labels = node.labels.clone();
-            (labels, node.network_unavailable, node.addresses.clone())
+            let flags = (node.network_unavailable, node.cordoned);
+            (node.labels.clone(), node.addresses.clone(), flags)
         };
         let routes = old.map(speaks) != form.as_ref().map(speaks);
         let node = name.clone();

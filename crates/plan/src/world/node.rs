@@ -23,6 +23,8 @@ pub struct Node {
     pub pod_ranges: Vec<IpNet>,
     /// Condition `NetworkUnavailable` is True.
     pub network_unavailable: bool,
+    /// `spec.unschedulable`.
+    pub cordoned: bool,
 }
 
 /// One network interface as its agent reports it.

@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
-use super::PeerKey;
 use super::route::{Speaker, masked};
+use super::{Families, PeerKey};
 use crate::config::{self, BgpAdvertisement};
 use crate::name::ServiceKey;
 use crate::net::Family;
@@ -125,17 +125,22 @@ pub fn explain(
     }
     let family = Family::of(address);
     let mut routes = Vec::new();
+    let mut withheld = Withheld::NoPeers;
     for ad in claimed? {
-        let peers = speaker.peers.iter();
-        let peers = peers
-            .filter(|peer| ad.allows_peer(&peer.name) && super::Families::of(peer).carries(family));
         let prefix = masked(address, ad.length(family));
-        routes.extend(peers.map(|peer| (prefix, peer.name.clone())));
+        let peers = speaker.peers.iter();
+        for peer in peers.filter(|peer| ad.allows_peer(&peer.name)) {
+            match speaker.drain_of(peer) {
+                _ if !Families::of(peer).carries(family) => {}
+                None => routes.push((prefix, peer.name.clone())),
+                Some(drain) => withheld = drain.into(),
+            }
+        }
     }
     routes.sort();
     routes.dedup();
     if routes.is_empty() {
-        return Err(Withheld::NoPeers);
+        return Err(withheld);
     }
     Ok(routes)
 }

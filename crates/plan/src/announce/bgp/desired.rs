@@ -20,9 +20,6 @@ pub type PeerKey = Name;
 pub struct Bgp {
     /// By peer.
     pub peers: BTreeMap<PeerKey, PeerDesired>,
-    /// The node stops advertising: its routes ask to be left (RFC 8326), and are withdrawn by the
-    /// executor after it has waited.
-    pub drain: Option<Drain>,
 }
 
 /// One session and what is advertised on it.
@@ -30,6 +27,9 @@ pub struct Bgp {
 pub struct PeerDesired {
     /// What the session is like.
     pub session: PeerSession,
+    /// The node stops advertising here: its routes ask to be left (RFC 8326), and are withdrawn by
+    /// the executor after it has waited.
+    pub drain: Option<Drain>,
     /// What is advertised.
     pub routes: BTreeMap<IpNet, Arc<Attributes>>,
 }
@@ -37,8 +37,13 @@ pub struct PeerDesired {
 /// A change of [`Bgp`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub enum Change {
-    /// The node begins to drain, or does so no more.
-    Drain(Option<Drain>),
+    /// A session that is there begins to drain, or does so no more.
+    Drain {
+        /// Whose.
+        peer: PeerKey,
+        /// Why; `None`: it does so no more.
+        drain: Option<Drain>,
+    },
     /// A session begins, changes ([`PeerSession::change_to`] says how deeply), or ends with all
     /// its routes.
     Session {
@@ -101,11 +106,6 @@ impl Bgp {
     }
 
     fn replan_sessions(&mut self, speaker: Option<&Speaker<'_>>, changes: &mut Vec<Change>) {
-        let drain = speaker.and_then(|speaker| speaker.drain);
-        if self.drain != drain {
-            self.drain = drain;
-            changes.push(Change::Drain(drain));
-        }
         let sessions = speaker.map(Speaker::sessions).unwrap_or_default();
         self.peers.retain(|name, _| {
             let stays = sessions.contains_key(name);
@@ -117,22 +117,25 @@ impl Bgp {
             }
             stays
         });
-        for (peer, session) in sessions {
-            let known = self.peers.get_mut(&peer);
-            if known.as_ref().is_some_and(|known| known.session == session) {
-                continue;
+        for (peer, (session, drain)) in sessions {
+            let known = self.peers.get(&peer);
+            if known.map(|known| &known.session) != Some(&session) {
+                changes.push(Change::Session {
+                    peer: peer.clone(),
+                    session: Some(Box::new(session.clone())),
+                });
             }
-            changes.push(Change::Session {
-                peer: peer.clone(),
-                session: Some(Box::new(session.clone())),
-            });
-            match known {
-                Some(known) => known.session = session,
-                None => {
-                    let routes = BTreeMap::new();
-                    self.peers.insert(peer, PeerDesired { session, routes });
-                }
+            if known.and_then(|known| known.drain) != drain {
+                let peer = peer.clone();
+                changes.push(Change::Drain { peer, drain });
             }
+            let routes = self.peers.remove(&peer).map(|known| known.routes);
+            let desired = PeerDesired {
+                session,
+                drain,
+                routes: routes.unwrap_or_default(),
+            };
+            self.peers.insert(peer, desired);
         }
     }
 }

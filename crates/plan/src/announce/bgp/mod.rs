@@ -10,7 +10,7 @@
 //! [`peers_of`] answer why a Service is (not) advertised and to whom.
 //!
 //! A node that is excluded or asked to drain goes on advertising, with the community
-//! GRACEFUL_SHUTDOWN and LOCAL_PREF 0 (RFC 8326), and [`Bgp::drain`] says why. How long to wait
+//! GRACEFUL_SHUTDOWN and LOCAL_PREF 0 (RFC 8326), and [`PeerDesired::drain`] says why. How long to wait
 //! before everything is withdrawn is the executor's: time is none of a plan's. One that begins with
 //! a drain has nothing to shut down gracefully and advertises nothing.
 

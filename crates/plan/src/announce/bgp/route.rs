@@ -46,6 +46,7 @@ pub(super) struct Speaker<'w> {
     pub(super) node: &'w Node,
     /// The peers that it holds sessions with.
     pub(super) peers: Vec<&'w Peer>,
+    /// Towards all of them.
     pub(super) drain: Option<Drain>,
 }
 
@@ -71,11 +72,20 @@ impl<'w> Speaker<'w> {
         })
     }
 
-    /// Its sessions.
-    pub(super) fn sessions(&self) -> BTreeMap<PeerKey, PeerSession> {
+    /// Why `peer` is to be left, if it is.
+    pub(super) fn drain_of(&self, peer: &Peer) -> Option<Drain> {
+        let cordoned = self.node.cordoned && peer.drain_on_cordon;
+        self.drain.or_else(|| cordoned.then_some(Drain::Cordoned))
+    }
+
+    /// Its sessions, and whether they drain.
+    pub(super) fn sessions(&self) -> BTreeMap<PeerKey, (PeerSession, Option<Drain>)> {
         let peers = self.peers.iter();
         peers
-            .map(|peer| (peer.name.clone(), PeerSession::of(self, peer)))
+            .map(|peer| {
+                let session = PeerSession::of(self, peer);
+                (peer.name.clone(), (session, self.drain_of(peer)))
+            })
             .collect()
     }
 
@@ -202,7 +212,7 @@ impl<'w> Speaker<'w> {
                 .weight
                 .map(|weight| Bandwidth::of(weight, peer.link_bandwidth)),
         };
-        if self.drain.is_some() {
+        if self.drain_of(peer).is_some() {
             attributes.local_pref = Some(0);
             attributes.communities.insert(GRACEFUL_SHUTDOWN);
         }

@@ -25,13 +25,15 @@ pub enum Drain {
     Excluded,
     /// The node's own agent says so: `corten drain`, or the node shuts down.
     Asked,
+    /// The node is cordoned, and the peer wants no routes of such nodes.
+    Cordoned,
 }
 
 impl From<Drain> for Withheld {
     fn from(drain: Drain) -> Self {
         match drain {
             Drain::Excluded => Self::NodeLabeledExcludeBalancers,
-            Drain::Asked => Self::NodeDraining,
+            Drain::Asked | Drain::Cordoned => Self::NodeDraining,
         }
     }
 }

@@ -420,7 +420,7 @@ fn a_drain_asks_to_be_left() {
     let plain = ["r 10.0.0.1/32"];
     told.node("a", &format!("{EXCLUDE_LABEL}="));
     assert_eq!(routes(&told, "a"), shut);
-    assert_eq!(bgp(&told, "a").drain, Some(Drain::Excluded));
+    assert_eq!(drains(&told, "a"), ["r Excluded"]);
     assert_eq!(routes(&told, "b"), plain);
     // Meanwhile what cannot be served is withdrawn.
     told.slice("s", slice("s", ""));
@@ -438,7 +438,11 @@ fn a_drain_asks_to_be_left() {
         form: Some(draining),
     });
     let changes = kept.replan(&told.world, "a", &dirty);
-    assert_eq!(changes[0], Change::Drain(Some(Drain::Asked)));
+    let begins = Change::Drain {
+        peer: "r".into(),
+        drain: Some(Drain::Asked),
+    };
+    assert_eq!(changes[0], begins);
     assert_eq!(changes.len(), 2);
     assert_eq!(routes(&told, "a"), shut);
 
@@ -451,7 +455,51 @@ fn a_drain_asks_to_be_left() {
     told.served(balancer("s", "10.0.0.1"));
     told.node("a", &format!("{EXCLUDE_LABEL}="));
     assert_eq!(routes(&told, "a"), plain);
-    assert_eq!(bgp(&told, "a").drain, None);
+    assert_eq!(drains(&told, "a"), [""; 0]);
+}
+
+fn drains(told: &Told, node: &str) -> Vec<String> {
+    let peers = bgp(told, node).peers;
+    let drains = peers
+        .iter()
+        .filter_map(|(name, peer)| Some((name, peer.drain?)));
+    drains
+        .map(|(name, drain)| format!("{name} {drain:?}"))
+        .collect()
+}
+
+/// Where it is configured, cordon drains.
+#[test]
+fn a_cordoned_node() {
+    let mut told = common();
+    told.served(balancer("s", "10.0.0.1"));
+    let careful = json!({"myASN": 64500, "peerASN": 2, "peerAddress": "10.9.0.2",
+        "drainOnCordon": true});
+    told.tell(configured(own("Peer", "careful", careful)));
+    let mut kept = bgp(&told, "a");
+    for (cordoned, want) in [
+        (
+            true,
+            ["careful 10.0.0.1/32 pref=0 65535:0", "r 10.0.0.1/32"],
+        ),
+        (false, ["careful 10.0.0.1/32", "r 10.0.0.1/32"]),
+    ] {
+        let dirty = told.tell(Event::Node {
+            name: "a".into(),
+            form: Some(Node {
+                cordoned,
+                ..Node::default()
+            }),
+        });
+        let changes = kept.replan(&told.world, "a", &dirty);
+        assert_eq!(changes.len(), 2, "its drain and its route: {changes:?}");
+        assert_eq!(routes(&told, "a"), want);
+        let drained: &[&str] = if cordoned { &["careful Cordoned"] } else { &[] };
+        assert_eq!(drains(&told, "a"), drained);
+        assert_eq!(kept, bgp(&told, "a"));
+        let peers = peers_of(&told.world, "a", &key("s"));
+        assert_eq!(peers.contains("careful"), !cordoned);
+    }
 }
 
 #[test]

@@ -109,11 +109,6 @@ fn what_nothing_serves_yet_is_refused() {
             peer("receive", json!({"prefixes": ["::/0"]})),
             "spec.receive",
         ),
-        (
-            "Peer",
-            peer("drainOnCordon", json!(true)),
-            "spec.drainOnCordon",
-        ),
     ] {
         let compiled = fresh([own(kind, "x", spec)]);
         let found = findings(&compiled, "x");
