@@ -87,10 +87,16 @@ async fn story(lab: &Lab, cluster: &mut Cluster) -> Outcome {
 
     // The audit log has it, with the authorizer's decision.
     let log = cluster.audit_log().ok_or("no audit log")?;
-    let asked = fs::read_to_string(log)?
-        .lines()
-        .any(|line| line.contains(&format!("/pods/{from}/exec")) && line.contains("\"allow\""));
-    assert!(asked, "exec is in the audit log");
+    let exec = format!("/pods/{from}/exec");
+    wait_for(SOON, "exec in the audit log", async || {
+        let text = fs::read_to_string(&log).map_err(|e| e.to_string())?;
+        let mut lines = text.lines();
+        match lines.any(|line| line.contains(&exec) && line.contains("\"allow\"")) {
+            true => Ok(()),
+            false => Err(format!("{} lines without it", text.lines().count())),
+        }
+    })
+    .await?;
 
     // The name is the Service's addresses, and behind them is a Pod.
     let service = cluster

@@ -191,8 +191,8 @@ fn up(options: Options, arguments: &[OsString]) -> Done {
     let words = [
         format!("\nup in {:.1} s", started.elapsed().as_secs_f64()),
         format!(
-            "  {} nodes, Services {}, proxy {:?}",
-            options.nodes,
+            "  {}, Services {}, proxy {:?}",
+            super::count(options.nodes),
             config::service_ranges(&config::Network {
                 dual_stack: options.dual_stack
             }),
