@@ -10,6 +10,9 @@
 //!   a second one before it has read who holds it, and whoever held it gets another. Corten takes
 //!   nothing away ([`Step::taken`]).
 //! - [`Known::Repeated`]: MetalLB tells some events again at every pass; Corten once.
+//! - [`Known::Deprecated`]: MetalLB warns of an annotation with the old prefix at every pass (the
+//!   API server gives each address an `ipMode`, which it takes for a change); Corten when the
+//!   Service gets or loses an address.
 //! - [`Known::Cut`]: MetalLB's event recorder lets 25 events of an object pass, then one in five
 //!   minutes.
 //! - [`Known::BuggyTwice`]: where `.0` and `.255` are avoided, MetalLB counts a block that is one
@@ -27,6 +30,7 @@ pub(crate) enum Known {
     Contended,
     Stolen,
     Repeated,
+    Deprecated,
     Cut,
     BuggyTwice,
     NoPool,
@@ -36,12 +40,11 @@ pub(crate) enum Known {
 pub(crate) type Passed = BTreeMap<Known, u64>;
 
 /// Reasons that MetalLB repeats.
-const REPEATED: [&str; 5] = [
+const REPEATED: [&str; 4] = [
     "AllocationFailed",
     "AdditionalAssignFailed",
     "LoadBalancerFailed",
     "not enough clusterips",
-    "deprecatedAnnotation",
 ];
 
 /// The burst of client-go's event recorder.
@@ -179,11 +182,13 @@ impl Step<'_> {
             let repeated = REPEATED.contains(&what.1.as_str());
             // A pass of MetalLB's that has not seen its own last write decides the same again, too.
             let again = (they > we && (we > 0 || (repeated && count(&all_ours) > 0)))
-                || (repeated && self.kind == Kind::Restart);
+                || ((repeated || what.1 == "deprecatedAnnotation") && self.kind == Kind::Restart);
             let known = if we == they {
                 continue;
             } else if self.kind == Kind::NoPool {
                 Known::NoPool
+            } else if what.1 == "deprecatedAnnotation" && they > we {
+                Known::Deprecated
             } else if again {
                 Known::Repeated
             } else if all_theirs.values().sum::<u64>() + 3 >= BURST {
