@@ -93,7 +93,7 @@ pub async fn known(client: &Client, namespace: &str, subject: Subject) -> Result
     let mut service_ranges = BTreeMap::new();
     if subject.cluster == Cluster::Ranges {
         // Only a warning depends on them: without them the object is judged all the same.
-        let ranges = async { Ok((lists.of::<Node>().await?, lists.of::<ServiceCIDR>().await?)) };
+        let ranges = async { tokio::try_join!(lists.of::<Node>(), lists.of::<ServiceCIDR>()) };
         match tokio::time::timeout(FOR_WARNINGS, ranges).await {
             Ok(Ok((listed, cidrs))) => {
                 nodes = listed;

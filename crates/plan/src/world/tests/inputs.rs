@@ -194,7 +194,7 @@ fn secrets_come_and_go() {
     let secret = |namespace: &str, known: Option<(bool, bool)>| Event::Secret {
         namespace: namespace.into(),
         name: "s".into(),
-        form: known.map(|(basic_auth, has_password)| config::SecretFacts {
+        form: known.map(|(basic_auth, has_password)| SecretFacts {
             basic_auth,
             has_password,
         }),

@@ -1,51 +1,49 @@
-//! The webhook on a real API server, with the manifests and rights of `deploy/`: objects before,
-//! with and after it; conversion; certificates that change under load; who may read the metrics.
-//!
-//! There is no kube-proxy: the controller's host has the Service's ClusterIP as an address of its
-//! own, and listens on the Service's port.
+//! One controller's life: objects before, with and after it; conversion; certificates that change
+//! under load; who may read the metrics.
 
-use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use lab::controlplane::{Account, ControlPlane, Patch, binary_or_skip};
-use lab::{Host, Lab, Process, bin, wait_for};
+use lab::controlplane::{Patch, binary_or_skip};
+use lab::{Process, bin, wait_for};
 use serde_json::{Value, json};
 
-const MINUTES: Duration = Duration::from_secs(240);
-const SOON: Duration = Duration::from_secs(20);
-/// The keeper looks every 30 s.
-const NEXT_LOOK: Duration = Duration::from_secs(50);
-const CONFIGURATION: &str = "/apis/admissionregistration.k8s.io/v1/\
-    validatingwebhookconfigurations/metallb-webhook-configuration";
+use crate::support::{
+    CONFIGURATION, Fault, MINUTES, NEXT_LOOK, OVERLAPS, SECRET, SOON, Story, object, pool, turn,
+};
+
 const PEER_CRD: &str =
     "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/bgppeers.metallb.io";
-const SECRET: &str = "/api/v1/namespaces/metallb-system/secrets/metallb-webhook-cert";
 
-type Fault = Box<dyn std::error::Error + Send + Sync>;
+/// MetalLB's metrics of its controller (`spec/metallb.md` §5).
+const CONTROLLER_METRICS: [(&str, &str); 11] = [
+    ("metallb_allocator_addresses_total", "gauge"),
+    ("metallb_allocator_ipv4_addresses_total", "gauge"),
+    ("metallb_allocator_ipv6_addresses_total", "gauge"),
+    ("metallb_allocator_addresses_in_use_total", "gauge"),
+    ("metallb_allocator_ipv4_addresses_in_use_total", "gauge"),
+    ("metallb_allocator_ipv6_addresses_in_use_total", "gauge"),
+    ("metallb_allocator_services_allocated_total", "gauge"),
+    ("metallb_k8s_client_updates_total", "counter"),
+    ("metallb_k8s_client_update_errors_total", "counter"),
+    ("metallb_k8s_client_config_loaded_bool", "gauge"),
+    ("metallb_k8s_client_config_stale_bool", "gauge"),
+];
 
 #[test]
 fn objects_are_judged_whenever_they_can_be() {
-    let name = "objects_are_judged_whenever_they_can_be";
+    let name = "story::objects_are_judged_whenever_they_can_be";
     let Some(binary) = binary_or_skip(name) else {
         return;
     };
+    let _turn = turn();
     lab::run_for(name, MINUTES, async |lab| {
-        let lan = lab.segment("lan").await?;
-        let (api, controller) = (lab.host("api").await?, lab.host("controller").await?);
-        lan.attach(&api, &["10.0.0.5/24"]).await?;
-        lan.attach(&controller, &["10.0.0.10/24"]).await?;
-        let plane = ControlPlane::start(&binary, &lab, &api, api.address(false)?).await?;
-        let story = Story {
-            lab: lab.clone(),
-            plane,
-            api,
-            controller,
-        };
-        story.install().await?;
+        let story = Story::build(&lab, &binary).await?;
         story.before().await?;
-        let mut process = story.start().await?;
+        let mut process = story.start()?;
         story.registered().await?;
+        story.member_secret().await?;
         story.each_kind().await?;
+        story.own_ranges().await?;
         story.conversion().await?;
         story.metrics().await?;
         story.rotation().await?;
@@ -55,100 +53,7 @@ fn objects_are_judged_whenever_they_can_be() {
     });
 }
 
-struct Story {
-    lab: Lab,
-    plane: ControlPlane,
-    api: Host,
-    controller: Host,
-}
-
-fn root(path: &str) -> String {
-    let root: PathBuf = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    root.join(path).display().to_string()
-}
-
-fn object(kind: &str, name: &str, spec: Value) -> Value {
-    let version = if kind == "BGPPeer" {
-        "v1beta2"
-    } else {
-        "v1beta1"
-    };
-    json!({
-        "apiVersion": format!("metallb.io/{version}"),
-        "kind": kind,
-        "metadata": {"name": name, "namespace": "metallb-system"},
-        "spec": spec,
-    })
-}
-
-fn pool(name: &str, range: &str) -> Value {
-    object("IPAddressPool", name, json!({"addresses": [range]}))
-}
-
 impl Story {
-    async fn kubectl(&self, args: &[&str]) -> Result<String, Fault> {
-        Ok(self.plane.kubectl_ok(&self.api, args, "").await?)
-    }
-
-    /// What kubectl says to an object: Ok, or why not.
-    async fn apply(&self, object: &Value) -> Result<Result<String, String>, Fault> {
-        let args = ["apply", "-f", "-"];
-        let text = object.to_string();
-        let output = self.plane.kubectl(&self.api, &args, &text).await?;
-        let said = |bytes| String::from_utf8_lossy(bytes).trim().to_owned();
-        Ok(match output.status.success() {
-            true => Ok(said(&output.stdout)),
-            false => Err(said(&output.stderr)),
-        })
-    }
-
-    async fn accepted(&self, object: &Value) -> Result<(), Fault> {
-        match self.apply(object).await? {
-            Ok(_) => Ok(()),
-            Err(why) => Err(format!("{object} was refused: {why}").into()),
-        }
-    }
-
-    /// Refused by the webhook itself, with these words.
-    async fn refused(&self, object: &Value, words: &str) -> Result<(), Fault> {
-        match self.apply(object).await? {
-            Err(why) if why.contains(words) && why.contains("denied the request") => Ok(()),
-            Err(why) => Err(format!("{words:?} is not in the webhook's {why:?}").into()),
-            Ok(said) => Err(format!("{said}: not refused, {words:?} expected").into()),
-        }
-    }
-
-    async fn refused_by_cel(&self, object: &Value, field: &str) -> Result<(), Fault> {
-        match self.apply(object).await? {
-            Err(why) if why.contains(field) && !why.contains("denied the request") => Ok(()),
-            other => Err(format!("{field:?} expected from the CRD's rules: {other:?}").into()),
-        }
-    }
-
-    async fn install(&self) -> Result<(), Fault> {
-        let crds = root("deploy/crds");
-        let (rbac, webhook) = (root("deploy/rbac.yaml"), root("deploy/webhook.yaml"));
-        self.kubectl(&["apply", "-f", &crds, "-f", &rbac, "-f", &webhook])
-            .await?;
-        self.kubectl(&["wait", "--for=condition=Established", "-f", &crds])
-            .await?;
-        let address = self
-            .kubectl(&[
-                "get",
-                "service",
-                "metallb-webhook-service",
-                "-n",
-                "metallb-system",
-                "-o",
-                "jsonpath={.spec.clusterIP}",
-            ])
-            .await?;
-        let address = format!("{}/32", address.trim());
-        self.controller.add_address("eth0", &address).await?;
-        self.api.add_route(&address, "10.0.0.10").await?;
-        Ok(())
-    }
-
     /// No controller yet: good objects can be created, and the CRDs' rules hold.
     async fn before(&self) -> Result<(), Fault> {
         self.accepted(&pool("first", "1.1.1.1-1.1.1.100")).await?;
@@ -158,49 +63,15 @@ impl Story {
         Ok(())
     }
 
-    async fn start(&self) -> Result<Process, Fault> {
-        let mut command = self.controller.command(bin("corten")?)?;
-        command
-            .args(["controller", "--webhook-port", "443", "--pod-name", "c1"])
-            .args([
-                "--ml-secret-name=corten-memberlist",
-                "--webhook-http2=false",
-                "--log-level=debug",
-            ])
-            .env("METALLB_BGP_TYPE", "frr")
-            .arg("--kubeconfig")
-            .arg(self.plane.kubeconfig(Account::Controller));
-        Ok(self.controller.spawn("controller", command)?)
+    fn start(&self) -> Result<Process, Fault> {
+        let flags = [
+            "--ml-secret-name=corten-memberlist",
+            "--webhook-http2=false",
+        ];
+        self.run(&self.controller, "c1", &flags)
     }
 
-    /// `FailurePolicy bundles` of all entries.
-    async fn entries(&self) -> Result<Vec<(String, String)>, Fault> {
-        let there = self.plane.api().get(CONFIGURATION).await?;
-        let entries = there["webhooks"].as_array().into_iter().flatten();
-        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        Ok(entries
-            .map(|entry| {
-                (
-                    text(&entry["failurePolicy"]),
-                    text(&entry["clientConfig"]["caBundle"]),
-                )
-            })
-            .collect())
-    }
-
-    async fn registered(&self) -> Result<(), Fault> {
-        wait_for(SOON, "six entries with policy Fail", async || {
-            let entries = self.entries().await.map_err(|error| error.to_string())?;
-            let good = entries
-                .iter()
-                .all(|(policy, bundle)| policy == "Fail" && !bundle.is_empty());
-            if entries.len() == 6 && good {
-                Ok(())
-            } else {
-                Err(format!("{entries:?}"))
-            }
-        })
-        .await?;
+    async fn member_secret(&self) -> Result<(), Fault> {
         let members = "/api/v1/namespaces/metallb-system/secrets/corten-memberlist";
         wait_for(SOON, "the member Secret", async || {
             let secret = self.plane.api().get(members).await;
@@ -216,11 +87,10 @@ impl Story {
     }
 
     async fn each_kind(&self) -> Result<(), Fault> {
-        let overlaps = "overlaps with already defined CIDR";
-        self.refused(&pool("second", "1.1.1.15-1.1.1.20"), overlaps)
+        self.refused(&pool("second", "1.1.1.15-1.1.1.20"), OVERLAPS)
             .await?;
         self.accepted(&pool("second", "1.1.1.128/28")).await?;
-        self.refused(&pool("second", "1.1.1.0/24"), overlaps)
+        self.refused(&pool("second", "1.1.1.0/24"), OVERLAPS)
             .await?;
 
         self.refused(
@@ -283,6 +153,53 @@ impl Story {
         Ok(())
     }
 
+    /// Creates an object and deletes it; what kubectl said of it on stderr.
+    async fn warned(&self, pool: &Value) -> Result<String, Fault> {
+        let args = ["create", "-f", "-"];
+        let output = self
+            .plane
+            .kubectl(&self.api, &args, &pool.to_string())
+            .await?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        if !output.status.success() {
+            return Err(said.into());
+        }
+        let own = "/apis/metallb.io/v1beta1/namespaces/metallb-system/ipaddresspools/own";
+        self.plane.api().delete(own).await?;
+        Ok(said)
+    }
+
+    /// A pool over ranges that the cluster uses itself is created, and kubectl shows the warning.
+    async fn own_ranges(&self) -> Result<(), Fault> {
+        let node = "10.9.9.1".parse()?;
+        self.plane
+            .api()
+            .create_node("n1", &[node], &["10.244.7.0/24"])
+            .await?;
+        for (range, words) in [
+            ("10.9.9.0/24", "the address 10.9.9.1 of Node \"n1\""),
+            (
+                "10.244.7.1-10.244.7.9",
+                "the Pod range 10.244.7.0/24 of Node \"n1\"",
+            ),
+            ("10.96.0.0/24", "of ServiceCIDR \"kubernetes\""),
+        ] {
+            let what = format!("a warning of {range}");
+            wait_for(SOON, &what, async || {
+                // The API server may be slow, and then the webhook does not wait for its ranges.
+                let said = self.warned(&pool("own", range)).await;
+                let said = said.map_err(|error| error.to_string())?;
+                match said.contains("Warning: ") && said.contains(words) {
+                    true => Ok(()),
+                    false => Err(said),
+                }
+            })
+            .await?;
+        }
+        self.lab.say("warned of the cluster's own ranges");
+        Ok(())
+    }
+
     /// Both ways of conversion, by the API server itself and by the webhook.
     async fn conversion(&self) -> Result<(), Fault> {
         let old = |name: &str, address: &str| {
@@ -331,7 +248,14 @@ impl Story {
             }
         })
         .await?;
+        // The API server really asks: the older form in, and out again.
+        let asked = self.asked("convert", "converted").await?;
         self.accepted(&old("by-webhook", "10.0.0.3")).await?;
+        let up = self.asked("convert", "converted").await?;
+        assert!(up > asked, "{asked} conversions, then {up}");
+        self.plane.api().get(&peer("v1beta1", "by-webhook")).await?;
+        let down = self.asked("convert", "converted").await?;
+        assert!(down > up, "{up} conversions, then {down}");
         for name in ["by-itself", "by-webhook"] {
             let new = self.plane.api().get(&peer("v1beta2", name)).await?;
             assert_eq!(new["spec"]["peerPort"], 179, "{new}");
@@ -345,24 +269,6 @@ impl Story {
         }
         self.lab.say("converted both ways");
         Ok(())
-    }
-
-    /// kubectl as an HTTPS client with a token.
-    async fn scrape(&self, token: &str) -> Result<Result<String, String>, Fault> {
-        let args = [
-            "--kubeconfig=/dev/null",
-            "--server=https://10.0.0.10:9120",
-            "--insecure-skip-tls-verify",
-            &format!("--token={token}"),
-            "get",
-            "--raw=/metrics",
-        ];
-        let output = self.plane.kubectl(&self.api, &args, "").await?;
-        let said = |bytes| String::from_utf8_lossy(bytes).trim().to_owned();
-        Ok(match output.status.success() {
-            true => Ok(said(&output.stdout)),
-            false => Err(said(&output.stderr)),
-        })
     }
 
     async fn metrics(&self) -> Result<(), Fault> {
@@ -387,6 +293,14 @@ impl Story {
             }
         })
         .await?;
+        let text = self.scrape("lab-admin").await??;
+        for (name, kind) in CONTROLLER_METRICS {
+            let line = format!("# TYPE {name} {kind}");
+            assert!(
+                text.lines().any(|found| found == line),
+                "no {line:?} in {text}"
+            );
+        }
         let plain = "10.0.0.10:9120".parse()?;
         let plain = self.api.http_get(plain, "/metrics").await;
         assert!(plain.is_err(), "TLS alone: {plain:?}");
@@ -403,8 +317,7 @@ impl Story {
         let overlapping = pool("third", "1.1.1.15-1.1.1.20");
         let (started, mut judged) = (Instant::now(), 0);
         loop {
-            self.refused(&overlapping, "overlaps with already defined CIDR")
-                .await?;
+            self.refused(&overlapping, OVERLAPS).await?;
             judged += 1;
             let entries = self.entries().await?;
             let changed = entries
@@ -424,8 +337,7 @@ impl Story {
         }
         // The new leaf is served after the new bundle is there.
         for _ in 0..10 {
-            self.refused(&overlapping, "overlaps with already defined CIDR")
-                .await?;
+            self.refused(&overlapping, OVERLAPS).await?;
             judged += 1;
         }
         self.lab
