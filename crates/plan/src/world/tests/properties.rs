@@ -512,8 +512,9 @@ fn a_node() -> impl Strategy<Value = Node> {
         prop::option::of(one_of(&["a", "b"])),
         prop::bool::weighted(0.1),
         prop::bool::weighted(0.1),
+        prop::bool::weighted(0.2),
     )
-        .prop_map(|(rack, excluded, network_unavailable)| {
+        .prop_map(|(rack, excluded, network_unavailable, cordoned)| {
             let mut labels = Labels::new();
             labels.extend(rack.map(|rack| ("rack".to_owned(), rack.to_owned())));
             if excluded {
@@ -522,6 +523,7 @@ fn a_node() -> impl Strategy<Value = Node> {
             Node {
                 labels,
                 network_unavailable,
+                cordoned,
                 ..Node::default()
             }
         })

@@ -16,6 +16,7 @@ pub(crate) fn an_object() -> impl Strategy<Value = config::Object> {
         Just(json!({"name": "p0", "peerAddress": "10.9.0.1"})),
         Just(json!({"name": "p1", "peerAddress": "2001:db8:9::1"})),
         Just(json!({"name": "p2", "interface": "eth9"})),
+        Just(json!({"name": "p4", "peerAddress": "10.9.0.4", "drainOnCordon": true})),
         Just(json!({"name": "p3", "peerAddress": "10.9.0.3", "dualStackAddressFamily": true})),
     ];
     let nodes = prop_oneof![
@@ -30,7 +31,11 @@ pub(crate) fn an_object() -> impl Strategy<Value = config::Object> {
         spec["peerASN"] = json!(2);
         spec["nodeSelectors"] = nodes;
         spec["holdTime"] = json!(format!("{hold}s"));
-        object("BGPPeer", name.as_str().expect("a name"), "", spec)
+        let name = name.as_str().expect("a name");
+        match name {
+            "p4" => own("Peer", name, spec),
+            _ => object("BGPPeer", name, "", spec),
+        }
     });
     let an_advertisement = (
         (prop::sample::select(vec!["x", "y", "z", "w"]), nodes),
@@ -107,7 +112,8 @@ pub(crate) fn check(world: &World, me: &str, found: &Bgp) {
     assert_eq!(found.peers.keys().collect::<Vec<_>>(), names);
     for (name, desired) in &found.peers {
         let wanted = &config.bgp.peers[name];
-        assert_eq!(desired.drain.is_some(), excluded || draining);
+        let drains = excluded || draining || (node.cordoned && wanted.drain_on_cordon);
+        assert_eq!(desired.drain.is_some(), drains);
         assert_eq!(
             desired.session.timers.hold,
             wanted.timers.map_or(180, |it| it.hold)
@@ -205,7 +211,7 @@ pub(crate) fn check(world: &World, me: &str, found: &Bgp) {
             .filter(|(_, (communities, _))| communities.contains(&mark))
             .map(|(prefix, (mut communities, weight))| {
                 communities.remove(&mark);
-                if excluded || draining {
+                if drains {
                     communities.insert(GRACEFUL_SHUTDOWN);
                 }
                 let form = api::corten::v1alpha1::LinkBandwidth::Transitive;
