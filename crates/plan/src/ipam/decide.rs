@@ -301,7 +301,6 @@ impl Pass<'_> {
             Some(recorded) => recorded.ips.clone(),
             None => request::status(service),
         };
-        let had_some = !held.is_empty();
         let mut current = self.current(&held, families);
 
         let pool = request::pool(service);
@@ -312,7 +311,7 @@ impl Pass<'_> {
         }
         let requested = match request::addresses(service) {
             Ok(requested) => requested,
-            Err(error) if had_some => {
+            Err(error) if current.is_some() => {
                 return self.failed(Reason::LoadBalancerFailed, current, error);
             }
             Err(error) => return self.failed(Reason::AllocationFailed, None, error),
@@ -435,8 +434,10 @@ impl Pass<'_> {
         kept: Option<Allocation>,
         error: AllocationError,
     ) -> Decision {
-        if self.before.is_none_or(|before| before.error != error) {
-            let key = &self.asker.service.key;
+        let key = &self.asker.service.key;
+        // With a bad request it kept its address so far: that it has none now is new.
+        let lost = kept.is_none() && self.allocator.allocation(key).is_some();
+        if lost || self.before.is_none_or(|before| before.error != error) {
             let text = match reason {
                 Reason::AdditionalAssignFailed => {
                     format!("cannot assign additional IP in PreferDualStack: {error}")

@@ -321,3 +321,25 @@ fn a_decision_survives_its_text() {
         );
     }
 }
+
+/// Found by the comparison with MetalLB's controller.
+#[test]
+fn a_bad_request_is_told_again_when_the_address_is_lost() {
+    let mut allocator = allocator([pool("a", "192.0.2.0/30")]);
+    let mut service = lb("s");
+    let reasons = |decision: &Decision| -> Vec<&str> {
+        let notes = decision.notes.iter();
+        notes.map(|note| note.reason.as_str()).collect()
+    };
+    step(&mut allocator, &mut service);
+    service = service.annotation("metallb.io/loadBalancerIPs", "nonsense");
+    let (decision, _) = step(&mut allocator, &mut service);
+    assert_eq!(reasons(&decision), ["LoadBalancerFailed"]);
+    assert_eq!(decision.ingress, ips("192.0.2.0"));
+    allocator.set_pools([pool("b", "198.51.100.0/30")]);
+    let (decision, _) = step(&mut allocator, &mut service);
+    assert_eq!(reasons(&decision), ["ClearAssignment", "AllocationFailed"]);
+    assert!(decision.ingress.is_empty());
+    let (decision, _) = step(&mut allocator, &mut service);
+    assert_eq!(reasons(&decision), [""; 0]);
+}
