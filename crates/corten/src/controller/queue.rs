@@ -174,13 +174,31 @@ impl Queue {
 
     /// The next write that may be sent; its Service is busy from now on.
     pub(super) fn pop(&mut self) -> Option<(Write, Option<Backoff>)> {
-        // Services that change places wait for each other: one of them has to begin.
-        let begins = || self.waiting.keys().next().filter(|_| self.busy.is_empty());
-        let number = *self.ready.first().or_else(begins)?;
+        let number = match self.ready.first() {
+            Some(number) => *number,
+            None => self.begins()?,
+        };
         let (write, backoff) = self.take_out(number)?;
         self.place.remove(write.service());
         self.busy.insert(write.service().clone());
         Some((write, backoff))
+    }
+
+    /// Services that change places wait for each other: one of them has to begin. Not one that
+    /// waits for a write which failed and will be tried again.
+    fn begins(&self) -> Option<u64> {
+        if !self.busy.is_empty() {
+            return None;
+        }
+        let rests = |ip| {
+            let leaving = self.leaving.get(ip).into_iter().flatten();
+            leaving
+                .into_iter()
+                .any(|other| self.rests.contains_key(other))
+        };
+        let mut waiting = self.waiting.iter();
+        let begins = waiting.find(|(_, (write, _))| !write.takes().iter().any(rests));
+        begins.map(|(number, _)| *number)
     }
 
     /// A failed write rests, out of the others' way.

@@ -273,11 +273,11 @@ mod tests {
     #[tokio::test]
     async fn nothing_is_sent_after_the_deadline() {
         let sink = Moody::default();
-        let (_leads, leads_until) = watch::channel(Deadline::Until(Instant::now()));
-        let (out, writes) = mpsc::channel(64);
-        out.send(write("good", "1")).await.unwrap();
-        drop(out);
-        run(sink.clone(), writes, leads_until).await;
+        let (leads, leads_until) = watch::channel(Deadline::Withdrawn);
+        // Nobody will renew it: the write is dropped without being sent, at once.
+        drop(leads);
+        let sent = send(sink.clone(), write("good", "1"), None, leads_until).await;
+        assert!(matches!(sent, Sent::Done(_)));
         assert!(sink.asked.lock().unwrap().is_empty());
     }
 }

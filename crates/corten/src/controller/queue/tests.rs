@@ -69,6 +69,28 @@ fn services_that_change_places_do_not_wait_for_ever() {
 }
 
 #[test]
+fn nobody_takes_an_address_whose_holder_could_not_be_written() {
+    let mut queue = Queue::default();
+    let now = Instant::now();
+    queue.push(moves("a", "10.0.0.1", ""), None);
+    queue.push(moves("b", "", "10.0.0.1"), None);
+    let (refused, _) = queue.pop().expect("it waits for nobody");
+    assert_eq!(name(Some(&refused)), "a");
+    let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+    let write = refused;
+    queue.rest(Failed { write, backoff }, now);
+    assert!(
+        popped(&mut queue).is_none(),
+        "the address is still in a's status"
+    );
+    queue.wake(now + Duration::from_secs(1));
+    let a = popped(&mut queue).expect("once more");
+    assert_eq!(name(Some(&a)), "a");
+    queue.ended(a.service(), a.gives_up());
+    assert_eq!(name(popped(&mut queue).as_ref()), "b");
+}
+
+#[test]
 fn a_newer_form_that_keeps_the_address_holds_nobody_up() {
     let mut queue = Queue::default();
     queue.push(moves("a", "10.0.0.1", ""), None);
