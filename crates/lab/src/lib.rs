@@ -21,7 +21,8 @@
 //! - [`wait_for`]: the only place where a test waits;
 //! - [`controlplane`]: a real Kubernetes API server on a host;
 //! - [`cluster`]: a real Kubernetes cluster, whose nodes are hosts;
-//! - [`chart`]: the published manifests, rendered by helm.
+//! - [`chart`]: the published manifests, rendered by helm;
+//! - [`rights`]: what accounts may do, against what an audit log says they did.
 
 pub mod backend;
 mod bin;
@@ -35,6 +36,7 @@ mod lab;
 pub mod probe;
 mod process;
 mod relay;
+pub mod rights;
 pub mod router;
 pub mod sandbox;
 pub mod scene;

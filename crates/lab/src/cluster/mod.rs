@@ -216,6 +216,7 @@ impl Cluster {
             dual_stack: options.dual_stack,
             audit: options.audit,
             users: users(&nodes),
+            ..Shape::default()
         };
         let address = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 5));
         let plane =

@@ -111,6 +111,25 @@ impl ControlPlane {
         Self::start_shaped(binary, lab, host, address, Shape::default()).await
     }
 
+    /// [`ControlPlane::start`] with an [`ControlPlane::audit_log`], and an API server that does not
+    /// stream lists, as older ones: whoever watches lists first.
+    ///
+    /// # Errors
+    /// As [`ControlPlane::start`].
+    pub async fn start_audited(
+        binary: &Path,
+        lab: &Lab,
+        host: &Host,
+        address: IpAddr,
+    ) -> Result<Self, ControlPlaneError> {
+        let shape = Shape {
+            audit: true,
+            streamed_lists: false,
+            ..Shape::default()
+        };
+        Self::start_shaped(binary, lab, host, address, shape).await
+    }
+
     /// [`ControlPlane::start`] for real kubelets, too.
     pub(crate) async fn start_shaped(
         binary: &Path,
@@ -180,8 +199,9 @@ impl ControlPlane {
         self.files.kubeconfig(account)
     }
 
-    /// The audit log, if one is kept.
-    pub(crate) fn audit_log(&self) -> Option<PathBuf> {
+    /// The audit log, if one is kept; [`crate::rights`] reads it.
+    #[must_use]
+    pub fn audit_log(&self) -> Option<PathBuf> {
         self.shape.audit.then(|| self.files.audit_log())
     }
 

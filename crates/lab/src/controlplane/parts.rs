@@ -26,6 +26,8 @@ pub(crate) struct Shape {
     pub(crate) dual_stack: bool,
     /// Every request is written to the audit log.
     pub(crate) audit: bool,
+    /// A watch may begin with the list (`sendInitialEvents`).
+    pub(crate) streamed_lists: bool,
     /// Who asks besides [`Account::ALL`].
     pub(crate) users: Vec<User>,
 }
@@ -36,6 +38,7 @@ impl Default for Shape {
             kubelets: false,
             dual_stack: true,
             audit: false,
+            streamed_lists: true,
             users: Vec::new(),
         }
     }
@@ -98,6 +101,9 @@ pub(super) fn api_server(files: &Files, server: SocketAddr, shape: &Shape) -> Pa
         let (policy, log) = (files.audit_policy(), files.audit_log());
         args.push(format!("--audit-policy-file={}", policy.display()));
         args.push(format!("--audit-log-path={}", log.display()));
+    }
+    if !shape.streamed_lists {
+        args.push("--feature-gates=WatchList=false".to_owned());
     }
     if shape.kubelets {
         // Webhooks are called at their Pods' addresses: no kube-proxy runs on
