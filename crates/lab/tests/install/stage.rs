@@ -1,0 +1,213 @@
+//! What all steps use: the cluster, the images, objects and answers.
+
+use std::fmt::Display;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use lab::cluster::image::Image;
+use lab::cluster::{Cluster, TOOLS};
+use lab::{Lab, Outcome, bin, wait_for};
+use serde_json::Value;
+
+/// For a step that takes seconds on an idle machine.
+pub(crate) const SOON: Duration = Duration::from_secs(150);
+/// The image that the manifests name.
+pub(crate) const FIRST: &str = "corten:0.1.0";
+/// The same program under another name.
+pub(crate) const SECOND: &str = "corten:0.1.1";
+pub(crate) const SYSTEM: &str = "metallb-system";
+/// The examples' first address.
+pub(crate) const ADDRESS: &str = "10.0.0.101";
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+pub(crate) struct Stage {
+    pub(crate) lab: Lab,
+    pub(crate) cluster: Cluster,
+}
+
+/// Names the step in its error.
+pub(crate) async fn step(name: &str, story: impl Future<Output = Outcome>) -> Outcome {
+    story
+        .await
+        .map_err(|error| format!("{name}: {}", chain(&*error)).into())
+}
+
+/// An error and its causes in one line.
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    let texts: Vec<String> = causes.map(ToString::to_string).collect();
+    texts.join(": ")
+}
+
+/// The repository.
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")
+}
+
+impl Stage {
+    /// Every node has both images; `myapp` runs. Nothing of Corten is there yet.
+    pub(crate) async fn set(lab: Lab, cluster: Cluster) -> Result<Self, Failure> {
+        let program = lab.dir().join("corten");
+        let run = |command: &mut Command| -> Result<String, Failure> {
+            let output = command.output()?;
+            match output.status.success() {
+                true => Ok(String::from_utf8(output.stdout)?),
+                false => Err(format!("{command:?}: {output:?}").into()),
+            }
+        };
+        // Debugging symbols are nine tenths of it.
+        let built = bin("corten")?;
+        run(Command::new("strip").arg("-o").arg(&program).arg(&built))?;
+        // A published program is static; this one brings its libraries along.
+        let needs = run(Command::new("ldd").arg(&built))?;
+        let libraries = needs
+            .split_whitespace()
+            .filter(|word| word.starts_with('/'));
+        let mut files = vec![("/corten", program.as_path())];
+        files.extend(libraries.map(|library| (library, Path::new(library))));
+        for (number, reference) in [FIRST, SECOND].into_iter().enumerate() {
+            let archive = lab.dir().join(format!("corten-{number}.tar"));
+            Image {
+                reference,
+                files: &files,
+                entrypoint: &["/corten"],
+                arguments: &[],
+            }
+            .write(&archive)?;
+            cluster.load_image(&archive).await?;
+        }
+        let stage = Self { lab, cluster };
+        stage.apply(&myapp()).await?;
+        let wait = ["rollout", "status", "deployment/myapp", "--timeout=150s"];
+        stage.kubectl(&wait).await?;
+        stage.lab.say("images loaded, myapp runs");
+        Ok(stage)
+    }
+
+    pub(crate) async fn kubectl(&self, args: &[&str]) -> Result<String, Failure> {
+        Ok(self.cluster.kubectl(args, "").await?)
+    }
+
+    /// A line of a shell; files are of the repository.
+    pub(crate) async fn line(&self, line: &str) -> Result<String, Failure> {
+        let words: Vec<String> = line
+            .split_whitespace()
+            .map(|word| match root().join(word) {
+                path if path.exists() => path.display().to_string(),
+                _ => word.to_owned(),
+            })
+            .collect();
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        match words.split_first() {
+            Some((&"kubectl", args)) => self.kubectl(args).await,
+            _ => Err(format!("only kubectl is known here: {line}").into()),
+        }
+    }
+
+    pub(crate) async fn apply(&self, manifest: &str) -> Result<String, Failure> {
+        Ok(self
+            .cluster
+            .kubectl(&["apply", "-f", "-"], manifest)
+            .await?)
+    }
+
+    /// Waits until all of Corten's Pods are new and ready.
+    pub(crate) async fn rolled_out(&self) -> Outcome {
+        for workload in ["deployment/corten-controller", "daemonset/corten-agent"] {
+            let rollout = [
+                "rollout",
+                "status",
+                "-n",
+                SYSTEM,
+                workload,
+                "--timeout=180s",
+            ];
+            if let Err(error) = self.kubectl(&rollout).await {
+                let pods = ["describe", "pods", "-n", SYSTEM];
+                let pods = self.kubectl(&pods).await.unwrap_or_default();
+                return Err(format!("{error}\n{pods}").into());
+            }
+        }
+        Ok(())
+    }
+
+    /// The Service's first address.
+    pub(crate) async fn address_of(&self, service: &str) -> Result<Option<IpAddr>, Failure> {
+        let path = format!("/api/v1/namespaces/default/services/{service}");
+        let service = self.cluster.api().get(&path).await?;
+        let ip = &service["status"]["loadBalancer"]["ingress"][0]["ip"];
+        Ok(ip.as_str().map(str::parse).transpose()?)
+    }
+
+    /// Waits until the Service has an address, and gives it.
+    pub(crate) async fn addressed(&self, service: &str) -> Result<IpAddr, Failure> {
+        let what = format!("an address of {service}");
+        let address = wait_for(SOON, &what, async || match self.address_of(service).await {
+            Ok(Some(ip)) => Ok(ip),
+            Ok(None) => Err("none".to_owned()),
+            Err(error) => Err(error.to_string()),
+        });
+        Ok(address.await?)
+    }
+
+    /// Waits until the client gets a page from this address; gives the Pod's name.
+    pub(crate) async fn answers(&self, address: impl Display) -> Result<String, Failure> {
+        let to = SocketAddr::new(address.to_string().parse()?, 80);
+        let client = self.cluster.client();
+        let what = format!("an answer from {to}");
+        let answer = wait_for(SOON, &what, async || {
+            client.http_get(to, "/").await.map_err(|e| chain(&e))
+        });
+        Ok(answer.await?.backend().to_owned())
+    }
+
+    /// Which node answers ARP for the address, asked from outside.
+    pub(crate) async fn announcer(&self, address: &str) -> Result<usize, Failure> {
+        let mut macs = Vec::new();
+        for node in self.cluster.nodes() {
+            let mac = node.host().mac("eth0").await?;
+            macs.push(mac.map(|octet| format!("{octet:02x}")).join(":"));
+        }
+        self.answers(address).await?;
+        let mut command = self.cluster.client().command("ip")?;
+        command.args(["neighbour", "show", "to", address]);
+        let output = command.output()?;
+        let line = String::from_utf8(output.stdout)?;
+        let found = macs.iter().position(|mac| line.contains(mac.as_str()));
+        found.ok_or_else(|| format!("{line:?} is none of {macs:?}").into())
+    }
+
+    /// The objects of a list.
+    pub(crate) async fn list(&self, path: &str) -> Result<Vec<Value>, Failure> {
+        let list = self.cluster.api().get(path).await?;
+        Ok(list["items"].as_array().cloned().unwrap_or_default())
+    }
+}
+
+/// The Deployment that the examples' Service selects.
+fn myapp() -> String {
+    format!(
+        "\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: myapp}}
+spec:
+  replicas: 3
+  selector: {{matchLabels: {{app: myapp}}}}
+  template:
+    metadata: {{labels: {{app: myapp}}}}
+    spec:
+      terminationGracePeriodSeconds: 4
+      containers:
+      - name: web
+        image: {TOOLS}
+        args: [serve]
+        # kube-proxy hears of a Pod's end no sooner than the Pod.
+        lifecycle: {{preStop: {{sleep: {{seconds: 2}}}}}}
+        readinessProbe: {{httpGet: {{port: 80}}, periodSeconds: 1}}
+"
+    )
+}
