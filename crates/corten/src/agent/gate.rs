@@ -74,6 +74,15 @@ impl Gate {
         Some((number, std::mem::take(&mut self.backlog)))
     }
 
+    /// The job with which everything taken in so far is programmed; `None`: it is.
+    pub(super) fn barrier(&self) -> Option<u64> {
+        if !self.backlog.is_empty() || self.forced {
+            return Some(self.next);
+        }
+        // The job under way has the number before.
+        self.under_way.then(|| self.next.saturating_sub(1))
+    }
+
     /// A job is done: returns the announcements that waited for it.
     pub(super) fn done(&mut self, number: u64) -> Vec<(IpAddr, Announcement)> {
         self.under_way = false;
@@ -164,6 +173,22 @@ mod tests {
         assert_eq!(gate.done(first), []);
         let (second, _) = gate.job().expect("work");
         assert_eq!(gate.done(second), [(ADDRESS, announcement("a"))]);
+    }
+
+    #[test]
+    fn the_barrier_is_the_job_with_the_newest_ports() {
+        let mut gate = Gate::default();
+        assert_eq!(gate.barrier(), None);
+        gate.program([(key("a"), Some(ServicePort::default()))]);
+        assert_eq!(gate.barrier(), Some(0));
+        let (first, _) = gate.job().expect("work");
+        assert_eq!(gate.barrier(), Some(first));
+        gate.program([(key("b"), None)]);
+        assert_eq!(gate.barrier(), Some(first + 1));
+        gate.done(first);
+        let (second, _) = gate.job().expect("work");
+        gate.done(second);
+        assert_eq!(gate.barrier(), None);
     }
 
     #[test]

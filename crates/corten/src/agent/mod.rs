@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  source ──Update──► planner ──Command──► l2 ──► one port per interface (ARP, NDP)
+//!                      │  └────Change────► bgp ──► one task per peer
 //!  member ──Event───►   │ │ ──Job──► forward (a thread: netlink blocks) ──Done──► planner
 //!  interfaces ─watch─►  │ └──Command──► member (peers, payload)
 //!                       └──watch──► publisher (NodeState)   └──Report──► reporter
@@ -10,6 +11,7 @@
 //! acknowledged its ports, and withdrawn before they are removed; no withdrawal waits for
 //! `forward`.
 
+mod bgp;
 mod forward;
 mod gate;
 pub mod interfaces;
@@ -93,6 +95,12 @@ pub async fn run<S: Source, K: Sink>(
         metrics: metrics.clone(),
     };
     let (l2, l2_task) = l2::start(l2);
+    let bgp = bgp::Context {
+        node: config.agent.node.clone(),
+        interfaces: interfaces.clone(),
+        metrics: metrics.clone(),
+    };
+    let (bgp, bgp_task) = bgp::start(bgp);
 
     let mut tasks: JoinSet<Result<(), AgentError>> = JoinSet::new();
     tasks.spawn(async move {
@@ -103,6 +111,10 @@ pub async fn run<S: Source, K: Sink>(
     tasks.spawn(member_task.run());
     tasks.spawn(async move {
         l2_task.await;
+        Ok(())
+    });
+    tasks.spawn(async move {
+        bgp_task.await;
         Ok(())
     });
     tasks.spawn(publisher::run(
@@ -122,6 +134,7 @@ pub async fn run<S: Source, K: Sink>(
         member: member.clone(),
         forward,
         l2: l2.clone(),
+        bgp: bgp.clone(),
         state: state_in,
         reporter,
         health,
@@ -142,7 +155,8 @@ pub async fn run<S: Source, K: Sink>(
                 mending.abort();
             }
             // An end without a successor must not wait for one.
-            let _ = tokio::time::timeout(HAND_OVER, leave(&member, &l2)).await;
+            let layer2 = tokio::time::timeout(HAND_OVER, leave(&member, &l2));
+            let _ = tokio::join!(layer2, bgp.stop());
             Ok(())
         }
     }

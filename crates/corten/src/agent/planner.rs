@@ -5,6 +5,8 @@ use std::net::IpAddr;
 use std::time::SystemTime;
 
 use api::corten::v1alpha1::{ForwardMode, Interface, NodeStateStatus};
+use ipnet::IpNet;
+use plan::announce::bgp::{Change, PeerKey};
 use plan::announce::l2::Announcement;
 use plan::desired::{Agent, Desired};
 use plan::forward::Mode;
@@ -12,6 +14,7 @@ use plan::name::{Name, ServiceKey};
 use plan::world::{Dirty, Event, NodeState, Settings, World};
 use tokio::sync::{mpsc, watch};
 
+use super::bgp::{Bgp, Password};
 use super::forward::{Done, Job};
 use super::gate::Gate;
 use super::interfaces::{self, Snapshot};
@@ -36,6 +39,7 @@ pub(super) struct Parts {
     /// `None` when nothing is to be forwarded.
     pub(super) forward: Option<mpsc::Sender<Job>>,
     pub(super) l2: L2,
+    pub(super) bgp: Bgp,
     pub(super) state: watch::Sender<Option<NodeStateStatus>>,
     pub(super) reporter: Reporter,
     pub(super) health: Health,
@@ -59,6 +63,10 @@ pub(super) struct Planner {
     peers: BTreeMap<Name, IpAddr>,
     /// For which Services each address was last announced: events tell only what is new.
     told: BTreeMap<IpAddr, Vec<ServiceKey>>,
+    /// Routes that wait until forwarding has caught up: the job that they wait for.
+    routes: BTreeMap<(PeerKey, IpNet), (u64, Change)>,
+    /// Nothing waited any more, once.
+    advertised: bool,
 }
 
 impl Planner {
@@ -81,6 +89,8 @@ impl Planner {
             version: 0,
             peers: BTreeMap::new(),
             told: BTreeMap::new(),
+            routes: BTreeMap::new(),
+            advertised: false,
         }
     }
 
@@ -200,8 +210,27 @@ impl Planner {
         for address in withdraw {
             self.parts.statuses.set(address, None).await;
         }
+        let (advertise, retract): (Vec<_>, Vec<_>) = changes.bgp.into_iter().partition(|change| {
+            matches!(
+                change,
+                Change::Route {
+                    attributes: Some(_),
+                    ..
+                }
+            )
+        });
+        // Sessions come before their routes, and withdrawals wait for nothing.
+        for change in retract {
+            self.retract(change).await;
+        }
         if self.parts.forward.is_some() {
             self.gate.program(changes.forward);
+            if !self.adopted {
+                self.gate.force();
+            }
+        }
+        for change in advertise {
+            self.advertise(change).await;
         }
         let mut ready = Vec::new();
         for (address, announcement) in announce {
@@ -220,7 +249,53 @@ impl Planner {
         }
         self.announce(ready).await;
         self.hand_out().await;
+        self.ready_routes().await;
         self.settle().await;
+    }
+
+    /// Says when every route has been handed over: End-of-RIB waits for that.
+    async fn ready_routes(&mut self) {
+        if !self.advertised && self.routes.is_empty() && self.gate.barrier().is_none() {
+            self.advertised = true;
+            self.parts.bgp.ready().await;
+        }
+    }
+
+    /// A session, a drain or a withdrawal.
+    async fn retract(&mut self, change: Change) {
+        match &change {
+            Change::Route { peer, prefix, .. } => {
+                self.routes.remove(&(peer.clone(), *prefix));
+            }
+            Change::Session {
+                peer,
+                session: None,
+            } => self.routes.retain(|(of, _), _| of != peer),
+            Change::Session { .. } | Change::Drain { .. } => {}
+        }
+        let password = match &change {
+            Change::Session { peer, .. } => self.world.compiled().password(peer),
+            _ => None,
+        };
+        let password = password.map(|text| Password(text.to_owned()));
+        self.parts.bgp.apply(change, password).await;
+    }
+
+    /// A route: it waits until what it leads to is programmed.
+    async fn advertise(&mut self, change: Change) {
+        let Change::Route { peer, prefix, .. } = &change else {
+            return;
+        };
+        let key = (peer.clone(), *prefix);
+        match self.gate.barrier() {
+            Some(job) => {
+                self.routes.insert(key, (job, change));
+            }
+            None => {
+                self.routes.remove(&key);
+                self.parts.bgp.apply(change, None).await;
+            }
+        }
     }
 
     async fn settle(&mut self) {
@@ -319,6 +394,16 @@ impl Planner {
         self.ready();
         let ready = self.gate.done(done.number);
         self.announce(ready).await;
+        let programmed = |_: &_, (job, _): &mut (u64, Change)| *job <= done.number;
+        let free: Vec<Change> = self
+            .routes
+            .extract_if(.., programmed)
+            .map(|(_, (_, change))| change)
+            .collect();
+        for change in free {
+            self.parts.bgp.apply(change, None).await;
+        }
+        self.ready_routes().await;
         self.settle().await;
     }
 

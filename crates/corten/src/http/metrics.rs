@@ -123,6 +123,16 @@ pub struct Metrics {
     pub forward_elements: IntCounter,
     /// What the API server asked the webhook, and what came of it; labels path, answer.
     pub webhook_requests: IntCounterVec,
+    /// 1 while the session is established; label peer, as all of BGP.
+    pub bgp_session_up: IntGaugeVec,
+    /// Batches of UPDATE messages sent.
+    pub bgp_updates: IntCounterVec,
+    /// Prefixes that the peer has from us.
+    pub bgp_announced: IntGaugeVec,
+    /// Prefixes that the peer should have, and has not yet.
+    pub bgp_pending: IntGaugeVec,
+    /// Prefixes that peers sent and that were not taken.
+    pub bgp_routes_dropped: IntCounterVec,
 }
 
 impl Metrics {
@@ -141,6 +151,11 @@ impl Metrics {
         };
         let gauge = |name, help| -> Result<IntGauge, prometheus::Error> {
             let metric = IntGauge::new(name, help)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
+        let gauges = |name, help, labels: &[&str]| -> Result<IntGaugeVec, prometheus::Error> {
+            let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
             registry.register(Box::new(metric.clone()))?;
             Ok(metric)
         };
@@ -197,6 +212,31 @@ impl Metrics {
                 "corten_webhook_requests_total",
                 "Requests of the API server to the webhook, by path and answer",
                 &["path", "answer"],
+            )?,
+            bgp_session_up: gauges(
+                "metallb_bgp_session_up",
+                "1 while the session is established",
+                &["peer"],
+            )?,
+            bgp_updates: counters(
+                "metallb_bgp_updates_total",
+                "Batches of UPDATE messages sent",
+                &["peer"],
+            )?,
+            bgp_announced: gauges(
+                "metallb_bgp_announced_prefixes_total",
+                "Prefixes that the peer has from us",
+                &["peer"],
+            )?,
+            bgp_pending: gauges(
+                "metallb_bgp_pending_prefixes_total",
+                "Prefixes that the peer should have, and has not yet",
+                &["peer"],
+            )?,
+            bgp_routes_dropped: counters(
+                "corten_bgp_received_prefixes_dropped_total",
+                "Prefixes that the peer sent and that were not taken",
+                &["peer"],
             )?,
             registry,
         })

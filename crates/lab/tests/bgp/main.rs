@@ -1,3 +1,5 @@
 //! BGP end to end, with real routers.
 
 mod routers;
+mod stage;
+mod story;

@@ -1,0 +1,53 @@
+//! The TCP connection of a session.
+
+use std::io;
+use std::net::SocketAddr;
+
+use plan::announce::bgp::PeerSession;
+use plan::config::Neighbour;
+use proto::bgp::fsm::DialError;
+use tokio::net::{TcpSocket, TcpStream};
+
+use super::Password;
+
+/// Connects as the session says. Dropped, it has not connected.
+pub(super) async fn dial(
+    session: PeerSession,
+    password: Option<Password>,
+) -> Result<TcpStream, DialError> {
+    let Neighbour::Address(ip) = session.neighbour else {
+        return Err(other("peers on an interface are not served yet"));
+    };
+    if let plan::config::Password::Secret(_) = session.password
+        && password.is_none()
+    {
+        return Err(other("the Secret of the password has not been read"));
+    }
+    let peer = SocketAddr::new(ip, session.port);
+    let options = linux::tcp::Options {
+        device: session.vrf.as_deref(),
+        ttl: Some(session.ttl),
+        min_ttl: session.minimum_ttl,
+    };
+    let source = session.source.map(|ip| SocketAddr::new(ip, 0));
+    let key = password.as_ref().map(|password| password.0.as_bytes());
+    let socket = linux::tcp::dial(peer, source, key, options)
+        .map_err(|error| other(crate::cli::chain(&error)))?;
+    let connecting = TcpSocket::from_std_stream(socket).connect(peer);
+    connecting.await.map_err(|error| failed(&error))
+}
+
+fn other(why: impl Into<String>) -> DialError {
+    DialError::Other(why.into())
+}
+
+fn failed(error: &io::Error) -> DialError {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused => DialError::Refused,
+        io::ErrorKind::TimedOut => DialError::TimedOut,
+        io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+            DialError::Unreachable
+        }
+        _ => other(error.to_string()),
+    }
+}

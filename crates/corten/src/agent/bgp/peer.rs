@@ -1,0 +1,499 @@
+//! One peer's task: its connection, its state machine, its Adj-RIB-Out.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use ipnet::IpNet;
+use plan::announce::bgp::SessionChange;
+use plan::announce::bgp::{Attributes, Drain, GRACEFUL_SHUTDOWN, PeerKey, PeerSession};
+use proto::bgp::fsm::{ConnectionId, DialError, Output, Peer, Stop};
+use proto::bgp::{AdjOut, Nlri, Path, RefreshKind};
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use super::{Command, Context, Password, connection, label, route};
+
+/// UPDATEs are made while fewer bytes than this wait for the kernel.
+const OUTBOX: usize = 64 * 1024;
+/// Read at once.
+const INBOX: usize = 64 * 1024;
+/// How long routes that ask to be left stay, before they are withdrawn (RFC 8326 §4.1 leaves it to
+/// the operator): longer than a router takes to find other ways.
+const DRAIN: Duration = Duration::from_secs(5);
+/// The same where the whole agent ends and graceful restart was not agreed on.
+const FAREWELL: Duration = Duration::from_millis(300);
+
+/// A connection with what waits to be sent on it.
+struct Live {
+    id: ConnectionId,
+    stream: TcpStream,
+    outbox: Vec<u8>,
+}
+
+/// How far a drain has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Draining {
+    No,
+    /// Routes ask to be left, until then.
+    Until(Instant),
+    Done,
+}
+
+pub(super) struct Task {
+    context: Context,
+    peer: PeerKey,
+    label: String,
+    session: PeerSession,
+    password: Option<Password>,
+    fsm: Peer,
+    out: AdjOut,
+    routes: BTreeMap<IpNet, Arc<Attributes>>,
+    draining: Draining,
+    start: Instant,
+    live: Option<Live>,
+    dials: JoinSet<(ConnectionId, Result<TcpStream, DialError>)>,
+    established: Option<ConnectionId>,
+    /// The last trouble that was told.
+    told: Option<String>,
+}
+
+impl Task {
+    pub(super) fn new(
+        context: Context,
+        peer: PeerKey,
+        session: PeerSession,
+        password: Option<Password>,
+    ) -> Self {
+        let label = label(&session);
+        let fsm = Peer::new(route::settings(&session, &context.node, true), seed());
+        let task = Self {
+            context,
+            peer,
+            label,
+            session,
+            password,
+            fsm,
+            out: AdjOut::new(),
+            routes: BTreeMap::new(),
+            draining: Draining::No,
+            start: Instant::now(),
+            live: None,
+            dials: JoinSet::new(),
+            established: None,
+            told: None,
+        };
+        if task.session.bfd.is_some() {
+            tracing::warn!(
+                peer = &*task.peer,
+                "BFD is not served yet: the hold time alone finds a dead router"
+            );
+        }
+        task
+    }
+
+    fn now(&self) -> Duration {
+        self.start.elapsed()
+    }
+
+    /// Runs until nobody commands it any more, or the agent stops.
+    pub(super) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
+        self.fsm.start(self.now());
+        let mut buffer = vec![0; INBOX];
+        loop {
+            self.settle();
+            let deadline = self.deadline();
+            let interest = self.interest();
+            let live = self.live.as_ref();
+            let ready = async {
+                match live {
+                    Some(live) => live.stream.ready(interest).await.map(|_| live.id),
+                    None => std::future::pending().await,
+                }
+            };
+            let wait = deadline.unwrap_or_else(Instant::now);
+            tokio::select! {
+                command = commands.recv() => match command {
+                    Some(Command::Stop) => return self.leave().await,
+                    Some(command) => self.command(command),
+                    // The peer is not configured any more.
+                    None => return self.end(Stop::Removed),
+                },
+                Some(dialled) = self.dials.join_next() => self.dialled(dialled),
+                ready = ready => match ready {
+                    Ok(_) => self.read(&mut buffer),
+                    Err(_) => self.lost(),
+                },
+                () = tokio::time::sleep_until(wait.into()), if deadline.is_some() => {
+                    self.fsm.timer(self.now());
+                    self.drained();
+                }
+            }
+        }
+    }
+
+    fn interest(&self) -> Interest {
+        match &self.live {
+            Some(live) if !live.outbox.is_empty() => Interest::READABLE | Interest::WRITABLE,
+            _ => Interest::READABLE,
+        }
+    }
+
+    fn deadline(&self) -> Option<Instant> {
+        let machine = self.fsm.deadline().map(|at| self.start + at);
+        let drain = match self.draining {
+            Draining::Until(at) => Some(at),
+            Draining::No | Draining::Done => None,
+        };
+        [machine, drain].into_iter().flatten().min()
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Session(session, password) => self.change(*session, password),
+            Command::Drain(drain) => self.drain(drain),
+            Command::Route(prefix, Some(attributes)) => {
+                self.routes.insert(prefix, attributes.clone());
+                self.offer(prefix, &attributes);
+            }
+            Command::Route(prefix, None) => {
+                self.routes.remove(&prefix);
+                if let Some(nlri) = route::nlri(prefix) {
+                    self.out.withdraw(&nlri);
+                }
+            }
+            Command::Ready => self.out.set_ready(true),
+            Command::Stop => {}
+        }
+    }
+
+    fn offer(&mut self, prefix: IpNet, attributes: &Attributes) {
+        if self.draining == Draining::Done {
+            return;
+        }
+        if let Some(nlri) = route::nlri(prefix) {
+            let path = route::path(&self.session, prefix, attributes);
+            self.out.announce(nlri, &path);
+        }
+    }
+
+    /// Offers every route anew, in the session's present form.
+    fn offer_all(&mut self) {
+        if self.draining == Draining::Done {
+            return self.out.replace([]);
+        }
+        let session = &self.session;
+        let routes: Vec<(Nlri, Arc<Path>)> = self
+            .routes
+            .iter()
+            .filter_map(|(prefix, attributes)| {
+                let path = route::path(session, *prefix, attributes);
+                Some((route::nlri(*prefix)?, path))
+            })
+            .collect();
+        self.out.replace(routes);
+    }
+
+    /// A Service's address and its announcement change the routes; this changes the session.
+    fn change(&mut self, session: PeerSession, password: Option<Password>) {
+        let deep = self.session.change_to(&session);
+        let password_changed = self.password != password;
+        self.session = session;
+        self.password = password;
+        if deep == SessionChange::Reset || password_changed {
+            tracing::info!(peer = &*self.peer, "the session's settings changed");
+            self.fsm.stop(
+                self.now(),
+                Stop::Drain {
+                    text: "configuration changed".to_owned(),
+                },
+            );
+            self.settle();
+            self.down_metric();
+            self.label = label(&self.session);
+            let settings = route::settings(&self.session, &self.context.node, false);
+            self.fsm = Peer::new(settings, seed());
+            self.fsm.start(self.now());
+        }
+        self.offer_all();
+    }
+
+    fn drain(&mut self, drain: Option<Drain>) {
+        self.draining = match (drain, self.draining) {
+            (None, _) => Draining::No,
+            (Some(_), Draining::No) if self.established.is_none() => Draining::Done,
+            (Some(_), Draining::No) => Draining::Until(Instant::now() + DRAIN),
+            (Some(_), under_way) => under_way,
+        };
+        tracing::info!(peer = &*self.peer, ?drain, "drain");
+        // The planner sends the routes in their new form; what is over is over at once.
+        self.offer_all();
+    }
+
+    /// Ends a drain whose time has come.
+    fn drained(&mut self) {
+        if let Draining::Until(at) = self.draining
+            && at <= Instant::now()
+        {
+            self.draining = Draining::Done;
+            self.out.replace([]);
+        }
+    }
+
+    fn dialled(
+        &mut self,
+        dialled: Result<(ConnectionId, Result<TcpStream, DialError>), tokio::task::JoinError>,
+    ) {
+        let now = self.now();
+        match dialled {
+            Ok((id, Ok(stream))) => {
+                self.live = Some(Live {
+                    id,
+                    stream,
+                    outbox: Vec::new(),
+                });
+                self.fsm.dialled(now, id);
+            }
+            Ok((id, Err(error))) => self.fsm.dial_failed(now, id, error),
+            // Given up by the state machine.
+            Err(_) => {}
+        }
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) {
+        let Some(live) = &self.live else { return };
+        let id = live.id;
+        match live.stream.try_read(buffer) {
+            Ok(0) => self.lost(),
+            Ok(length) => {
+                let now = self.now();
+                let bytes = buffer.get(..length).unwrap_or_default();
+                self.fsm.received(now, id, bytes);
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+            Err(_) => self.lost(),
+        }
+    }
+
+    /// The connection is gone.
+    fn lost(&mut self) {
+        if let Some(live) = self.live.take() {
+            self.fsm.closed(self.now(), live.id);
+        }
+    }
+
+    /// Does what the state machine asks for, and sends what is due, until both are at rest.
+    fn settle(&mut self) {
+        loop {
+            let mut busy = false;
+            while let Some(output) = self.fsm.poll() {
+                busy = true;
+                self.output(output);
+            }
+            busy |= self.fill();
+            busy |= self.flush();
+            if !busy {
+                return self.tell_counts();
+            }
+        }
+    }
+
+    fn output(&mut self, output: Output) {
+        match output {
+            Output::Dial(id) => {
+                let dial = connection::dial(self.session.clone(), self.password.clone());
+                self.dials.spawn(async move { (id, dial.await) });
+            }
+            Output::Send(id, bytes) => {
+                if let Some(live) = self.live.as_mut().filter(|live| live.id == id) {
+                    live.outbox.extend_from_slice(&bytes);
+                }
+            }
+            Output::Close(id) => self.close(id),
+            Output::Up(id, negotiated) => {
+                tracing::info!(
+                    peer = &*self.peer,
+                    address = self.label,
+                    "session established"
+                );
+                self.established = Some(id);
+                self.told = None;
+                let local = self.local_addresses();
+                self.out.up(negotiated, local);
+                self.gauge(|metrics| &metrics.bgp_session_up, 1);
+            }
+            Output::Down(cause) => {
+                self.established = None;
+                self.out.down();
+                self.gauge(|metrics| &metrics.bgp_session_up, 0);
+                self.trouble(&cause, "session lost");
+            }
+            Output::Trouble(cause) => {
+                self.gauge(|metrics| &metrics.bgp_session_up, 0);
+                self.trouble(&cause, "no session");
+            }
+            Output::Update(update) => {
+                // The receive policy is to take nothing, and to count it.
+                let count: usize = update.announced.iter().map(|it| it.nlri.len()).sum();
+                let counter = &self.context.metrics.bgp_routes_dropped;
+                counter
+                    .with_label_values(&[&self.label])
+                    .inc_by(count as u64);
+            }
+            Output::Refresh(family, kind) => {
+                if kind == RefreshKind::Request {
+                    self.out.refresh(family);
+                }
+            }
+            Output::Learned(_) => {}
+        }
+    }
+
+    fn close(&mut self, id: ConnectionId) {
+        if self.live.as_ref().is_some_and(|live| live.id == id) {
+            self.flush();
+            self.live = None;
+        } else {
+            // An attempt to connect: there is one at a time.
+            self.dials.abort_all();
+        }
+    }
+
+    /// Tells trouble once, until it is another one.
+    fn trouble(&mut self, cause: &(dyn std::error::Error + 'static), what: &str) {
+        let why = crate::cli::chain(cause);
+        if self.told.as_deref() != Some(&why) {
+            tracing::warn!(peer = &*self.peer, address = self.label, why, "{what}");
+            self.told = Some(why);
+        }
+    }
+
+    fn local_addresses(&self) -> proto::bgp::LocalAddresses {
+        let addresses = self.live.as_ref().and_then(|live| {
+            let local = live.stream.local_addr().ok()?;
+            let peer = live.stream.peer_addr().ok()?;
+            Some((local.ip(), peer.ip()))
+        });
+        let (local, peer): (IpAddr, IpAddr) = match addresses {
+            Some(found) => found,
+            None => return proto::bgp::LocalAddresses::default(),
+        };
+        route::local_addresses(local, peer, &self.context.interfaces.borrow())
+    }
+
+    /// Makes UPDATEs for the established connection.
+    fn fill(&mut self) -> bool {
+        let now = self.now();
+        let Some(live) = &mut self.live else {
+            return false;
+        };
+        if self.established != Some(live.id) || self.out.is_idle() || live.outbox.len() >= OUTBOX {
+            return false;
+        }
+        let before = live.outbox.len();
+        self.out.poll(&mut live.outbox, OUTBOX);
+        let more = live.outbox.len() > before;
+        if more {
+            self.fsm.queued(now, live.id);
+            let counter = &self.context.metrics.bgp_updates;
+            counter.with_label_values(&[&self.label]).inc();
+        }
+        more
+    }
+
+    /// Gives the kernel what it takes at once.
+    fn flush(&mut self) -> bool {
+        let now = self.now();
+        let Some(live) = &mut self.live else {
+            return false;
+        };
+        let mut sent = 0;
+        while let Some(rest) = live.outbox.get(sent..).filter(|rest| !rest.is_empty()) {
+            match live.stream.try_write(rest) {
+                Ok(0) | Err(_) => break,
+                Ok(length) => sent += length,
+            }
+        }
+        if sent == 0 {
+            return false;
+        }
+        live.outbox.drain(..sent);
+        self.fsm.written(now, live.id, live.outbox.len());
+        true
+    }
+
+    fn gauge(&self, of: impl Fn(&crate::http::Metrics) -> &prometheus::IntGaugeVec, value: i64) {
+        of(&self.context.metrics)
+            .with_label_values(&[&self.label])
+            .set(value);
+    }
+
+    fn tell_counts(&self) {
+        let counts = self.out.counts();
+        let set = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
+        self.gauge(|it| &it.bgp_announced, set(counts.sent));
+        let pending = counts.desired.saturating_sub(counts.sent);
+        self.gauge(|it| &it.bgp_pending, set(pending));
+    }
+
+    fn down_metric(&self) {
+        let metrics = &self.context.metrics;
+        let gauges = [
+            &metrics.bgp_session_up,
+            &metrics.bgp_announced,
+            &metrics.bgp_pending,
+        ];
+        for gauge in gauges {
+            // It may never have been set.
+            let _ = gauge.remove_label_values(&[&self.label]);
+        }
+    }
+
+    /// The agent stops. With graceful restart the peer keeps our routes; without it they ask to be
+    /// left, then they are withdrawn, then the session ends with a word (design.md §4.3).
+    async fn leave(mut self) {
+        let graceful = self.fsm.session().is_some_and(|it| it.graceful.is_some());
+        if graceful {
+            return self.end(Stop::Restart);
+        }
+        if self.established.is_some() && !self.routes.is_empty() {
+            let leaving: BTreeMap<IpNet, Arc<Attributes>> = self
+                .routes
+                .iter()
+                .map(|(prefix, attributes)| {
+                    let mut leaving = Attributes::clone(attributes);
+                    leaving
+                        .communities
+                        .extend(BTreeSet::from([GRACEFUL_SHUTDOWN]));
+                    leaving.local_pref = leaving.local_pref.map(|_| 0);
+                    (*prefix, Arc::new(leaving))
+                })
+                .collect();
+            self.routes = leaving;
+            self.offer_all();
+            self.settle();
+            tokio::time::sleep(FAREWELL).await;
+            self.out.replace([]);
+            self.settle();
+        }
+        let text = "the agent stops".to_owned();
+        self.end(Stop::Drain { text });
+    }
+
+    fn end(mut self, stop: Stop) {
+        self.fsm.stop(self.now(), stop);
+        self.settle();
+        self.down_metric();
+    }
+}
+
+/// Of the jitter: need not be secret.
+fn seed() -> u64 {
+    let since_epoch = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::from(since_epoch.subsec_nanos()) ^ (u64::from(std::process::id()) << 32)
+}

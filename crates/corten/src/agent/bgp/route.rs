@@ -1,0 +1,253 @@
+//! What is planned, as the wire has it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use api::corten::v1alpha1::LinkBandwidth as Form;
+use ipnet::IpNet;
+use plan::announce::bgp::{Attributes, PeerSession};
+use plan::config::{CommunityValue, RemoteAs};
+use proto::bgp::{
+    AsPath, Asn, Community, ExtendedCommunity, Families, Family, LargeCommunity, LinkBandwidth,
+    LocalAddresses, NextHop, Nlri, Path, Prefix, fsm,
+};
+
+use super::super::interfaces::Snapshot;
+
+/// Seconds that a peer keeps our routes while we restart: FRR's.
+const RESTART_TIME: u16 = 120;
+/// How long a peer that is back may take to its End-of-RIB: FRR's.
+const STALE_TIME: std::time::Duration = std::time::Duration::from_secs(360);
+
+/// The state machine's settings. `restarting`: this process follows another one, whose routes the
+/// peer may still have.
+pub(super) fn settings(session: &PeerSession, node: &str, restarting: bool) -> fsm::Config {
+    let remote_as = match session.remote {
+        RemoteAs::Number(asn) => fsm::RemoteAs::Number(Asn(asn)),
+        RemoteAs::Internal => fsm::RemoteAs::Internal,
+        RemoteAs::External => fsm::RemoteAs::External,
+    };
+    let mut families = Families::NONE;
+    if session.families.ipv4 {
+        families.insert(Family::Ipv4);
+    }
+    if session.families.ipv6 {
+        families.insert(Family::Ipv6);
+    }
+    let over_ipv6 = match &session.neighbour {
+        plan::config::Neighbour::Address(ip) => ip.is_ipv6(),
+        plan::config::Neighbour::Interface(_) => true,
+    };
+    let seconds = std::time::Duration::from_secs;
+    let graceful = session.graceful_restart.then_some(fsm::Graceful {
+        restart_time: RESTART_TIME,
+        restarting,
+        families,
+        // The kernel forwards on without us.
+        forwarding: families,
+        long_lived: None,
+        stale_time: STALE_TIME,
+    });
+    fsm::Config {
+        families,
+        hold_time: session.timers.hold,
+        keepalive_time: Some(seconds(session.timers.keepalive.into())),
+        connect_retry: seconds(session.connect_seconds.max(1).into()),
+        password: session.password != plan::config::Password::None,
+        extended_next_hop: over_ipv6 && session.families.ipv4,
+        graceful,
+        host: Some(node.to_owned()),
+        ..fsm::Config::new(Asn(session.asn), session.router_id, remote_as)
+    }
+}
+
+/// `None` for a length that no prefix has; World has none such.
+pub(super) fn nlri(prefix: IpNet) -> Option<Nlri> {
+    Some(Prefix::new(prefix.addr(), prefix.prefix_len()).ok()?.into())
+}
+
+/// What is said of a route.
+pub(super) fn path(session: &PeerSession, prefix: IpNet, route: &Attributes) -> Arc<Path> {
+    let mut communities = Vec::new();
+    let mut large_communities = Vec::new();
+    for community in &route.communities {
+        match *community {
+            CommunityValue::Standard(high, low) => communities.push(Community::new(high, low)),
+            CommunityValue::Large(a, b, c) => large_communities.push(LargeCommunity {
+                global: a,
+                first: b,
+                second: c,
+            }),
+        }
+    }
+    let bandwidth = route.bandwidth.map(|weight| {
+        ExtendedCommunity::link_bandwidth(LinkBandwidth {
+            asn: u16::try_from(session.asn).unwrap_or(AS_TRANS),
+            // A float in the message too.
+            bytes_per_second: weight.bytes_per_second as f32,
+            transitive: weight.form == Form::Transitive,
+        })
+    });
+    let own = Asn(session.asn);
+    let next_hop = match prefix {
+        IpNet::V4(_) => session.next_hop.ipv4,
+        IpNet::V6(_) => session.next_hop.ipv6.map(IpAddr::V6),
+    };
+    Arc::new(Path {
+        attributes: proto::bgp::Attributes {
+            as_path: AsPath(vec![own; route.prepend.into()]),
+            med: Some(route.med),
+            local_pref: route.local_pref,
+            communities,
+            extended_communities: bandwidth.into_iter().collect(),
+            large_communities,
+            ..proto::bgp::Attributes::default()
+        },
+        next_hop: next_hop.map(|hop| match hop {
+            IpAddr::V4(ip) => NextHop::V4(ip),
+            IpAddr::V6(ip) => NextHop::V6(ip),
+        }),
+    })
+}
+
+/// Stands for an AS number of four octets (RFC 6793).
+const AS_TRANS: u16 = 23456;
+
+/// Our addresses as `peer` can reach them: the session's own, and the first of the other family on
+/// the same interface.
+pub(super) fn local_addresses(local: IpAddr, peer: IpAddr, all: &Snapshot) -> LocalAddresses {
+    let interface = all
+        .iter()
+        .find(|interface| interface.addresses.iter().any(|(ip, _)| *ip == local));
+    let addresses = || interface.into_iter().flat_map(|it| &it.addresses);
+    let on_link = addresses()
+        .any(|(ip, length)| IpNet::new(*ip, *length).is_ok_and(|subnet| subnet.contains(&peer)));
+    let mut found = LocalAddresses {
+        session_ipv6: local.is_ipv6(),
+        ..LocalAddresses::default()
+    };
+    // The session's own counts before others.
+    for address in std::iter::once(local).chain(addresses().map(|(ip, _)| *ip)) {
+        match address {
+            IpAddr::V4(ip) => {
+                found.ipv4.get_or_insert(ip);
+            }
+            IpAddr::V6(ip) if ip.is_unicast_link_local() => {
+                // A next hop for who is on the link (RFC 2545 §3).
+                found.link_local = found.link_local.or_else(|| on_link.then_some(ip));
+            }
+            IpAddr::V6(ip) => {
+                found.ipv6.get_or_insert(ip);
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use linux::netlink::{Interface, LinkFlags};
+
+    use super::*;
+
+    fn interfaces(addresses: &[(&str, u8)]) -> Snapshot {
+        let addresses = addresses.iter();
+        Arc::new(vec![Interface {
+            index: 2,
+            name: "eth0".to_owned(),
+            mac: None,
+            up: true,
+            carrier: true,
+            flags: LinkFlags::default(),
+            master: None,
+            mtu: 1500,
+            addresses: addresses
+                .map(|(ip, length)| (ip.parse().expect("an address"), *length))
+                .collect(),
+        }])
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect("an address")
+    }
+
+    #[test]
+    fn next_hops_are_of_the_sessions_interface() {
+        let all = interfaces(&[("10.0.0.11", 24), ("fd00::11", 64), ("fe80::11", 64)]);
+        let found = local_addresses(ip("10.0.0.11"), ip("10.0.0.1"), &all);
+        assert_eq!(found.ipv4.map(IpAddr::V4), Some(ip("10.0.0.11")));
+        assert_eq!(found.ipv6.map(IpAddr::V6), Some(ip("fd00::11")));
+        assert_eq!(found.link_local.map(IpAddr::V6), Some(ip("fe80::11")));
+        assert!(!found.session_ipv6);
+        // Who is behind a router cannot use a link-local next hop.
+        let far = local_addresses(ip("fd00::11"), ip("2001:db8::1"), &all);
+        assert_eq!(far.link_local, None);
+        assert!(far.session_ipv6);
+        // An address that no interface has (any more) is still the session's own.
+        let lost = local_addresses(ip("10.9.9.9"), ip("10.0.0.1"), &all);
+        assert_eq!(
+            (lost.ipv4.map(IpAddr::V4), lost.ipv6),
+            (Some(ip("10.9.9.9")), None)
+        );
+    }
+
+    #[test]
+    fn a_weight_is_a_link_bandwidth_of_our_system() {
+        let route = Attributes {
+            local_pref: None,
+            med: 0,
+            prepend: 2,
+            communities: BTreeSet::from([
+                CommunityValue::Standard(65535, 0),
+                CommunityValue::Large(1, 2, 3),
+            ]),
+            bandwidth: None,
+        };
+        let session = session();
+        let prefix = "192.0.2.1/32".parse().expect("a prefix");
+        let path = path(&session, prefix, &route);
+        assert_eq!(path.attributes.as_path, AsPath(vec![Asn(64513); 2]));
+        assert_eq!(path.attributes.med, Some(0));
+        assert_eq!(path.attributes.communities, [Community::GRACEFUL_SHUTDOWN]);
+        assert_eq!(path.attributes.large_communities.len(), 1);
+        assert_eq!(path.next_hop, None);
+    }
+
+    fn session() -> PeerSession {
+        PeerSession {
+            neighbour: plan::config::Neighbour::Address(ip("10.0.0.1")),
+            port: 179,
+            source: None,
+            vrf: None,
+            asn: 64513,
+            remote: RemoteAs::Number(64512),
+            router_id: [10, 0, 0, 11].into(),
+            timers: plan::announce::bgp::TIMERS,
+            connect_seconds: 120,
+            password: plan::config::Password::None,
+            bfd: None,
+            graceful_restart: true,
+            multihop: false,
+            ttl: 1,
+            minimum_ttl: None,
+            families: plan::announce::bgp::Families {
+                ipv4: true,
+                ipv6: false,
+            },
+            next_hop: plan::config::NextHops::default(),
+        }
+    }
+
+    #[test]
+    fn settings_are_the_sessions() {
+        let settings = settings(&session(), "node-1", true);
+        assert_eq!((settings.local_as, settings.hold_time), (Asn(64513), 180));
+        assert_eq!(settings.remote_as, fsm::RemoteAs::Number(Asn(64512)));
+        assert!(settings.families.contains(Family::Ipv4));
+        assert!(!settings.families.contains(Family::Ipv6));
+        let graceful = settings.graceful.expect("offered");
+        assert!(graceful.restarting && graceful.forwarding.contains(Family::Ipv4));
+    }
+}
