@@ -124,9 +124,12 @@ impl Request {
             resource,
             namespace: text(&object["namespace"]),
             name: text(&object["name"]),
-            denied: (decision == "forbid" || missing).then_some(said),
+            denied: (decision == "forbid" || missing).then(|| said.clone()),
         };
-        let makes = request.verb == "patch" && code == Some(201);
+        // So does a dry run that admission refuses, where its object does not exist: the webhook's probe.
+        let probe = text(&event["requestURI"]).contains("dryRun=All")
+            && said.contains("denied the request");
+        let makes = request.verb == "patch" && (code == Some(201) || probe);
         let creation = makes.then(|| Self {
             verb: "create".to_owned(),
             ..request.clone()
@@ -135,37 +138,12 @@ impl Request {
     }
 }
 
-/// A right that stays although nothing used it.
-#[derive(Clone, Copy, Debug)]
-pub struct Exception {
-    /// The end of the account's name.
-    pub account: &'static str,
-    /// The verb.
-    pub verb: &'static str,
-    /// `GROUP/RESOURCE` or `GROUP/RESOURCE/SUBRESOURCE`.
-    pub resource: &'static str,
-    /// Why nothing used it.
-    pub reason: &'static str,
-}
-
-impl Exception {
-    fn covers(&self, right: &Right) -> bool {
-        let Self {
-            account,
-            verb,
-            resource,
-            ..
-        } = *self;
-        right.account.ends_with(account) && right.verb == verb && right.resource == resource
-    }
-}
-
 /// What is wrong with the rights; empty is good.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Verdict {
     /// Requests that were denied, with the API server's words.
     pub denied: Vec<String>,
-    /// Rights that nothing used, and exceptions that nothing needs.
+    /// Rights that nothing used.
     pub unused: Vec<String>,
 }
 
@@ -231,7 +209,7 @@ impl Rights {
     ///
     /// # Errors
     /// A line that is no JSON.
-    pub fn judge(&self, log: &str, exceptions: &[Exception]) -> Result<Verdict, RightsError> {
+    pub fn judge(&self, log: &str) -> Result<Verdict, RightsError> {
         let mut requests = BTreeSet::new();
         // What follows the last line's end is being written.
         let whole = log.rsplit_once('\n').map_or("", |(whole, _)| whole);
@@ -266,21 +244,10 @@ impl Rights {
             let narrowest = fit().map(Right::narrow).max();
             used.extend(fit().filter(|right| Some(right.narrow()) == narrowest));
         }
-        let unused: Vec<&Right> = self
-            .rights
-            .iter()
-            .filter(|one| !used.contains(one))
+        let unused = self.rights.iter().filter(|one| !used.contains(one));
+        verdict.unused = unused
+            .map(|right| format!("{right}: nothing used it"))
             .collect();
-        for right in &unused {
-            if !exceptions.iter().any(|exception| exception.covers(right)) {
-                verdict.unused.push(format!("{right}: nothing used it"));
-            }
-        }
-        for exception in exceptions {
-            if !unused.iter().any(|right| exception.covers(right)) {
-                verdict.unused.push(format!("no need for {exception:?}"));
-            }
-        }
         Ok(verdict)
     }
 
@@ -363,9 +330,9 @@ mod tests {
         format!("{event}\n")
     }
 
-    fn verdict(objects: &[Value], log: &str, exceptions: &[Exception]) -> Verdict {
+    fn verdict(objects: &[Value], log: &str) -> Verdict {
         let rights = Rights::of(objects, "ours");
-        rights.judge(log, exceptions).expect("a good log")
+        rights.judge(log).expect("a good log")
     }
 
     #[test]
@@ -373,35 +340,27 @@ mod tests {
         let objects = bound("Role", "r", &json!([rule("pods", &["get", "patch"])]));
         let log =
             event("get", "pods", 404, "", "allow") + &event("patch", "pods", 200, "", "allow");
-        assert_eq!(verdict(&objects, &log, &[]), Verdict::default());
+        assert_eq!(verdict(&objects, &log), Verdict::default());
         // What is half written does not count.
         let half = log.trim_end();
-        assert_eq!(verdict(&objects, half, &[]).unused.len(), 1);
+        assert_eq!(verdict(&objects, half).unused.len(), 1);
         // Nor does another account.
         let other = log.replace(USER, "system:serviceaccount:theirs:agent");
-        assert_eq!(verdict(&objects, &other, &[]).unused.len(), 2);
-        assert!(Rights::of(&objects, "ours").judge("{\n", &[]).is_err());
+        assert_eq!(verdict(&objects, &other).unused.len(), 2);
+        assert!(Rights::of(&objects, "ours").judge("{\n").is_err());
     }
 
     #[test]
     fn a_right_too_many() {
         let objects = bound("Role", "r", &json!([rule("pods", &["get", "delete"])]));
         let log = event("get", "pods", 200, "", "allow");
-        let unused = verdict(&objects, &log, &[]).unused;
+        let unused = verdict(&objects, &log).unused;
         assert_eq!(
             unused,
             [format!("Role r: {USER} may delete /pods: nothing used it")]
         );
-        let exception = Exception {
-            account: ":agent",
-            verb: "delete",
-            resource: "/pods",
-            reason: "a test",
-        };
-        assert_eq!(verdict(&objects, &log, &[exception]), Verdict::default());
         let log = log + &event("delete", "pods", 200, "", "allow");
-        let unused = verdict(&objects, &log, &[exception]).unused;
-        assert!(unused[0].starts_with("no need for"), "{unused:?}");
+        assert_eq!(verdict(&objects, &log), Verdict::default());
     }
 
     #[test]
@@ -413,12 +372,12 @@ mod tests {
             &json!([rule("secrets", &["list"])]),
         ));
         let log = event("list", "secrets", 200, "", "allow");
-        let unused = verdict(&objects, &log, &[]).unused;
+        let unused = verdict(&objects, &log).unused;
         assert_eq!(unused.len(), 1);
         assert!(unused[0].starts_with("ClusterRole c"), "{unused:?}");
         // Elsewhere it is needed.
         let log = log.clone() + &log.replace("\"ours\"", "\"other\"");
-        assert_eq!(verdict(&objects, &log, &[]), Verdict::default());
+        assert_eq!(verdict(&objects, &log), Verdict::default());
     }
 
     #[test]
@@ -428,7 +387,7 @@ mod tests {
         let cannot = format!("pods \"one\" is forbidden: User \"{USER}\" cannot create resource");
         let inner = event("patch", "pods", 403, &cannot, "allow");
         let admission = event("patch", "pods", 403, "webhook denied the request", "allow");
-        let denied = verdict(&objects, &(first + &inner + &admission), &[]).denied;
+        let denied = verdict(&objects, &(first + &inner + &admission)).denied;
         assert_eq!(denied.len(), 2, "{denied:?}");
     }
 
@@ -436,8 +395,15 @@ mod tests {
     fn an_apply_that_creates() {
         let objects = bound("Role", "r", &json!([rule("pods", &["patch", "create"])]));
         let log = event("patch", "pods", 200, "", "allow");
-        assert_eq!(verdict(&objects, &log, &[]).unused.len(), 1);
-        let log = event("patch", "pods", 201, "", "allow");
-        assert_eq!(verdict(&objects, &log, &[]), Verdict::default());
+        assert_eq!(verdict(&objects, &log).unused.len(), 1);
+        let made = event("patch", "pods", 201, "", "allow");
+        assert_eq!(verdict(&objects, &made), Verdict::default());
+        let refused = event("patch", "pods", 403, "webhook denied the request", "allow");
+        assert_eq!(verdict(&objects, &refused).unused.len(), 1);
+        let dry = refused.replace(
+            "\"verb\"",
+            "\"requestURI\":\"/pods/one?dryRun=All\",\"verb\"",
+        );
+        assert_eq!(verdict(&objects, &dry), Verdict::default());
     }
 }

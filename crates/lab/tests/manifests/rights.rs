@@ -20,8 +20,23 @@ pub(crate) async fn pod_security(api: &Api) -> Outcome {
             "capabilities": {"add": ["NET_ADMIN", "NET_RAW"], "drop": ["ALL"]},
         })
     );
+    assert_eq!(
+        controller["spec"]["containers"][0]["securityContext"],
+        json!({
+            "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true,
+            "capabilities": {"drop": ["ALL"]},
+        })
+    );
+    assert!(controller["spec"]["hostNetwork"].is_null());
     for pod in [&controller, &agent] {
         let spec = &pod["spec"];
+        let containers = spec["containers"].as_array().map(Vec::len);
+        assert_eq!(containers, Some(1), "{spec}");
+        let volumes = spec["volumes"].as_array().into_iter().flatten();
+        for volume in volumes {
+            assert!(volume["secret"].is_object(), "{volume}");
+        }
+        assert!(spec["hostIPC"].is_null(), "{spec}");
         assert_eq!(
             spec["securityContext"]["seccompProfile"]["type"],
             "RuntimeDefault"
