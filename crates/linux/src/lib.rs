@@ -1,5 +1,7 @@
 //! Kernel verbs: namespaces, netlink, sockets, nf_tables. The only crate with `unsafe`.
 
+#[cfg(test)]
+mod alone;
 pub mod capture;
 pub mod datagram;
 pub mod namespace;

@@ -3,18 +3,16 @@
 //! The kernel is the oracle: a client in the kernel resolves an address that only our responder
 //! on the other end of a veth pair answers for.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket},
-    time::Duration,
-};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
 
 use proto::{arp, ethernet, ndp, responder::Outcome};
-use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::*;
-use crate::netlink::{AddressFlags, Netlink, VethEnd};
+use crate::{
+    alone::alone,
+    netlink::{AddressFlags, Netlink, VethEnd},
+};
 
-const LIMIT: Duration = Duration::from_secs(10);
 const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const VIP4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 101);
@@ -85,26 +83,9 @@ impl Cable {
     }
 }
 
-/// Runs a test on a thread with a network namespace of its own.
+/// Runs a test with a cable in a network namespace of its own.
 fn with_cable<F: Future<Output = ()>>(test: impl FnOnce(Cable) -> F + Send) {
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            // SAFETY: only this thread changes its network namespace, and it ends with the test.
-            if let Err(e) = unsafe { unshare_unsafe(UnshareFlags::NEWNET) } {
-                assert!(std::env::var_os("CI").is_none(), "no namespace: {e}");
-                return println!("skipped: no network namespace: {e}");
-            }
-            let mut runtime = tokio::runtime::Builder::new_current_thread();
-            let runtime = runtime.enable_all().build().expect("runtime");
-            runtime.block_on(async {
-                let test = async { test(Cable::lay().await).await };
-                tokio::time::timeout(LIMIT, test).await.expect("in time");
-            });
-        });
-        if let Err(panic) = thread.join() {
-            std::panic::resume_unwind(panic);
-        }
-    });
+    alone(async || test(Cable::lay().await).await);
 }
 
 /// Receives frames until `take` has made something of one.

@@ -4,40 +4,23 @@
 use std::{
     future::Future,
     net::{Ipv4Addr, Ipv6Addr},
-    time::Duration,
 };
 
-use rustix::thread::{UnshareFlags, unshare_unsafe};
 use tokio::net::TcpSocket;
 
 use super::*;
-use crate::netlink::Netlink;
+use crate::{alone::alone, netlink::Netlink};
 
-const LIMIT: Duration = Duration::from_secs(10);
 const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
-/// Runs a test on a thread with a network namespace of its own, whose loopback is up.
-fn alone<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send) {
-    std::thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            // SAFETY: only this thread changes its network namespace, and it ends with the test.
-            if let Err(e) = unsafe { unshare_unsafe(UnshareFlags::NEWNET) } {
-                assert!(std::env::var_os("CI").is_none(), "no namespace: {e}");
-                return println!("skipped: no network namespace: {e}");
-            }
-            let mut runtime = tokio::runtime::Builder::new_current_thread();
-            let runtime = runtime.enable_all().build().expect("runtime");
-            runtime.block_on(async {
-                let netlink = Netlink::open().expect("netlink");
-                let lo = netlink.index_of("lo").await.expect("lo");
-                netlink.set_up(lo).await.expect("up");
-                tokio::time::timeout(LIMIT, test()).await.expect("in time");
-            });
-        });
-        if let Err(panic) = thread.join() {
-            std::panic::resume_unwind(panic);
-        }
+/// Runs a test in a network namespace of its own, whose loopback is up.
+fn on_loopback<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send) {
+    alone(async || {
+        let netlink = Netlink::open().expect("netlink");
+        let lo = netlink.index_of("lo").await.expect("lo");
+        netlink.set_up(lo).await.expect("up");
+        test().await;
     });
 }
 
@@ -90,7 +73,7 @@ async fn dropped(
 
 #[test]
 fn a_password_must_be_equal() {
-    alone(|| async {
+    on_loopback(|| async {
         for ip in [V4, V6] {
             let (listener, at) = listener(ip, Options::default());
             set_password(&listener, ip, None, b"secret").expect("password");
@@ -110,7 +93,7 @@ fn a_password_must_be_equal() {
 
 #[test]
 fn a_prefix_of_peers_shares_a_password() {
-    alone(|| async {
+    on_loopback(|| async {
         let (listener, at) = listener(V4, Options::default());
         let net = Ipv4Addr::new(127, 0, 0, 0).into();
         set_password(&listener, net, Some(8), b"secret").expect("password");
@@ -135,7 +118,7 @@ fn a_long_password_is_refused() {
 
 #[test]
 fn far_senders_are_dropped() {
-    alone(|| async {
+    on_loopback(|| async {
         let near = Options {
             ttl: Some(255),
             min_ttl: Some(255),
@@ -158,7 +141,7 @@ fn far_senders_are_dropped() {
 
 #[test]
 fn the_source_and_the_device_are_chosen() {
-    alone(|| async {
+    on_loopback(|| async {
         let device = Options {
             device: Some("lo"),
             ..Options::default()
