@@ -13,8 +13,8 @@ struct Command {
 const COMMANDS: [Command; 10] = [
     Command {
         name: "demo",
-        arguments: "",
-        help: "the main job in a lab of namespaces on this machine",
+        arguments: "[bgp]",
+        help: "the main job in a lab of namespaces on this machine; with a BGP router (FRR)",
         run: demo::run,
     },
     Command {

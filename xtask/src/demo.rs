@@ -1,21 +1,28 @@
-//! `cargo xtask demo`: builds the product and the lab, and runs the lab's demo.
+//! `cargo xtask demo [bgp]`: builds the product and the lab, and runs one of the lab's demos.
 
 use std::process::Command;
 use std::time::Instant;
 
-use crate::command::no_arguments;
 use crate::failure::{Failure, failed};
 use crate::shell::{cargo, program, run as run_it, seconds, target, which};
 
 /// Runs the command.
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
-    no_arguments("demo", arguments)?;
+    let name = match arguments {
+        [] => "demo",
+        [what] if what == "bgp" => {
+            // The router.
+            crate::debian::install_missing();
+            "demo_bgp"
+        }
+        _ => return Err(Failure::Usage("demo takes nothing, or `bgp`".to_owned())),
+    };
     let start = Instant::now();
     run_it(&mut cargo(["build", "-p", "corten", "-p", "lab", "--bins"]))?;
     println!("built in {}\n", seconds(start.elapsed()));
 
     let start = Instant::now();
-    let mut demo = bound_to_us(target().join("debug/demo").as_os_str());
+    let mut demo = bound_to_us(target().join("debug").join(name).as_os_str());
     let status = match demo.status() {
         Ok(status) => status,
         Err(error) => return failed(format!("the demo does not run: {error}")),

@@ -33,6 +33,7 @@ pub mod controlplane;
 mod error;
 mod host;
 mod lab;
+pub mod narrate;
 pub mod probe;
 mod process;
 mod relay;
@@ -41,6 +42,7 @@ pub mod router;
 pub mod sandbox;
 pub mod scene;
 mod segment;
+pub mod uplink;
 mod wait;
 
 pub use backend::{Backend, Counters};

@@ -1,13 +1,13 @@
 //! `cargo xtask demo`: a Service gets its address, the network finds it, the page answers; and
 //! when the node that answers dies, another one does.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use lab::narrate::{note, spread, step};
 use lab::scene::Scene;
 use lab::{Lab, Outcome, Target, wait_for, wait_until};
 
@@ -89,30 +89,8 @@ async fn play(lab: Lab) -> Outcome {
     step(5, "curl http://10.0.0.101/ from the client");
     let first = scene.page(ADDRESS).await?;
     note(format!("200 OK from {first}"));
-    let mut spread: BTreeMap<String, u32> = BTreeMap::new();
-    for _ in 0..PAGES {
-        let answer = scene
-            .client
-            .http_get(SocketAddr::new(ADDRESS, 80), "/")
-            .await?;
-        *spread.entry(answer.backend().to_owned()).or_default() += 1;
-    }
-    let spread_text: Vec<String> = spread
-        .iter()
-        .map(|(pod, pages)| format!("{pod} {pages}"))
-        .collect();
-    note(format!(
-        "{PAGES} more, each over a connection of its own: {}",
-        spread_text.join(", ")
-    ));
-    if spread.len() != scene.nodes.len() {
-        return Err(format!(
-            "only {} of {} pods answered",
-            spread.len(),
-            scene.nodes.len()
-        )
-        .into());
-    }
+    let at = SocketAddr::new(ADDRESS, 80);
+    spread(&scene.client, at, PAGES, scene.nodes.len()).await?;
 
     step(
         6,
@@ -159,12 +137,4 @@ async fn play(lab: Lab) -> Outcome {
         begun.elapsed().as_secs_f64()
     );
     Ok(())
-}
-
-fn step(number: u32, text: &str) {
-    println!("\n{number}. {text}");
-}
-
-fn note(text: String) {
-    println!("   {text}");
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use lab::router::Frr;
 use lab::scene::Scene;
+use lab::uplink::Uplink;
 use lab::{Host, Lab, Process, WaitError, wait_for};
 
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -14,24 +15,7 @@ pub(crate) type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + S
 /// Longer than anything takes on a busy machine: a hold time of 9 s among it.
 pub(crate) const SOON: Duration = Duration::from_secs(40);
 
-/// The router of examples/bgp: 10.0.0.1, AS 64501. It takes every node as a neighbour.
-pub(crate) const ROUTER: &str = "\
-frr defaults datacenter
-router bgp 64501
- bgp router-id 10.0.0.1
- no bgp ebgp-requires-policy
- no bgp default ipv4-unicast
- bgp bestpath as-path multipath-relax
- timers bgp 3 9
- coalesce-time 0
- neighbor NODES peer-group
- neighbor NODES remote-as 64500
- bgp listen range 10.0.0.0/24 peer-group NODES
- address-family ipv4 unicast
-  neighbor NODES activate
-  maximum-paths 16
- exit-address-family
-";
+pub(crate) use lab::uplink::FRR as ROUTER;
 
 pub(crate) struct Stage {
     pub(crate) scene: Scene,
@@ -44,18 +28,7 @@ impl Stage {
     /// Three nodes with a directory of manifests; nothing runs yet.
     pub(crate) async fn build(lab: &Lab) -> Outcome<Self> {
         let scene = Scene::build(lab, 3).await?;
-        let router = lab.router("router").await?;
-        scene.lan.attach(&router, &["10.0.0.1/24"]).await?;
-        let far = lab.segment("far").await?;
-        let outside = lab.host("outside").await?;
-        far.attach(&router, &["10.9.0.1/24"]).await?;
-        far.attach(&outside, &["10.9.0.9/24"]).await?;
-        outside.add_route("0.0.0.0/0", "10.9.0.1").await?;
-        for node in &scene.nodes {
-            node.host.add_route("10.9.0.0/24", "10.0.0.1").await?;
-        }
-        // Each connection its own way.
-        router.sysctl("net.ipv4.fib_multipath_hash_policy", "1")?;
+        let Uplink { router, outside } = Uplink::build(lab, &scene).await?;
         let dir = scene.directory("manifests")?;
         Ok(Self {
             scene,
