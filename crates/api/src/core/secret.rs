@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::kind::kind;
@@ -49,5 +51,43 @@ impl Secret {
     /// Whether it has something, be it empty, under this key.
     pub fn has(&self, key: &str) -> bool {
         self.data.contains_key(key) || self.string_data.contains_key(key)
+    }
+
+    /// What it has under this key; `stringData` wins, as at the API server. `None` also for what is
+    /// not base64.
+    pub fn value(&self, key: &str) -> Option<Vec<u8>> {
+        if let Some(Content(text)) = self.string_data.get(key) {
+            return Some(text.clone().into_bytes());
+        }
+        let Content(text) = self.data.get(key)?;
+        STANDARD.decode(text).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::Secret;
+
+    #[test]
+    fn values() {
+        let secret: Secret = serde_json::from_value(json!({
+            "data": {"password": "aHVudGVyMg==", "both": "aHVudGVyMg==", "broken": "?", "raw": "/w=="},
+            "stringData": {"text": "plain", "both": "plain"},
+        }))
+        .expect("a Secret");
+        let table: [(&str, Option<&[u8]>); 6] = [
+            ("password", Some(b"hunter2")),
+            ("text", Some(b"plain")),
+            ("both", Some(b"plain")),
+            ("raw", Some(&[0xff])),
+            ("broken", None),
+            ("none", None),
+        ];
+        for (key, want) in table {
+            assert_eq!(secret.value(key).as_deref(), want, "{key}");
+        }
+        assert!(!format!("{secret:?}").contains("plain"));
     }
 }

@@ -14,7 +14,7 @@ use plan::name::{Name, ServiceKey};
 use plan::world::{Dirty, Event, NodeState, Settings, World};
 use tokio::sync::{mpsc, watch};
 
-use super::bgp::{Bgp, Password};
+use super::bgp::Bgp;
 use super::forward::{Done, Job};
 use super::gate::Gate;
 use super::interfaces::{self, Snapshot};
@@ -274,10 +274,9 @@ impl Planner {
             Change::Session { .. } | Change::Drain { .. } => {}
         }
         let password = match &change {
-            Change::Session { peer, .. } => self.world.compiled().password(peer),
+            Change::Session { peer, .. } => self.world.password(peer),
             _ => None,
         };
-        let password = password.map(|text| Password(text.to_owned()));
         self.parts.bgp.apply(change, password).await;
     }
 

@@ -51,10 +51,15 @@ struct KeptForm {
 }
 
 /// Stands for a password where the password itself must not be.
-pub fn password_digest(namespace: &str, name: &str, password: &str) -> String {
+pub fn password_digest(namespace: &str, name: &str, password: &[u8]) -> String {
     let mut hash = Sha256::new();
-    for part in ["corten password", namespace, name, password] {
-        hash.update(part.as_bytes());
+    for part in [
+        b"corten password",
+        namespace.as_bytes(),
+        name.as_bytes(),
+        password,
+    ] {
+        hash.update(part);
         hash.update([0]);
     }
     let bytes = hash.finalize();
@@ -126,7 +131,8 @@ fn take_password(object: &mut Object) -> Option<String> {
     };
     let password = std::mem::take(&mut peer.spec.password);
     let metadata = &peer.metadata;
-    (!password.is_empty()).then(|| password_digest(&metadata.namespace, &metadata.name, &password))
+    (!password.is_empty())
+        .then(|| password_digest(&metadata.namespace, &metadata.name, password.as_bytes()))
 }
 
 impl Kept {
@@ -175,7 +181,9 @@ impl Kept {
                 return None;
             };
             let password = &newest.spec.password;
-            if password_digest(&reference.namespace, &reference.name, password) != *digest {
+            if password_digest(&reference.namespace, &reference.name, password.as_bytes())
+                != *digest
+            {
                 return None;
             }
             let mut object = (*kept.object).clone();

@@ -9,7 +9,7 @@ use super::community::{Alias, CommunityValue};
 use super::verdict::{Findings, finding};
 use super::{
     BgpAdvertisement, Compiled, Context, Draft, Finding, L2Advertisement, Object, ObjectKind,
-    ObjectRef, Objects, Password, Peer, draft, native, peer, pool, secret,
+    ObjectRef, Objects, Password, Peer, SecretFacts, draft, native, peer, pool, secret,
 };
 use crate::ipam::Pool;
 use crate::name::Name;
@@ -322,8 +322,14 @@ impl<'a> Compiler<'a> {
         if form == Form::LastGood && found.errors.len() > before {
             return None;
         }
-        if let (Some(secrets), Password::Secret(secret)) = (self.context.secrets, &peer.password) {
-            secret::check(&peer.name, secret, self.context.namespace, secrets, found);
+        if let (Some(secrets), Password::Secret { name, digest }) =
+            (self.context.secrets, &mut peer.password)
+        {
+            let namespace = self.context.namespace;
+            secret::check(&peer.name, name, namespace, secrets, found);
+            let password = secrets.get(name).and_then(SecretFacts::usable);
+            *digest =
+                password.map(|password| super::password_digest(namespace, name, password.reveal()));
         }
         if let Some(profile) = &peer.bfd_profile
             && !bgp.bfd_profiles.contains_key(profile)

@@ -45,7 +45,7 @@ pub use context::{Context, KnownRange, Purpose};
 pub use l2::{L2Advertisement, Preference};
 pub use object::{Object, ObjectKind, ObjectRef, Objects};
 pub use peer::{Neighbour, NextHops, Password, Peer, RemoteAs, Timers};
-pub use secret::SecretFacts;
+pub use secret::{Hidden, SecretFacts};
 pub use selector::{Requirement, Selector, any_matches};
 pub use verdict::{ACCEPTED, Finding, Verdict};
 

@@ -110,8 +110,14 @@ pub enum Password {
         /// [`super::password_digest`].
         digest: String,
     },
-    /// In the Secret of this name, in the namespace of the configuration.
-    Secret(Name),
+    /// In a Secret: [`crate::world::World::password`].
+    Secret {
+        /// Its name, in the namespace of the configuration.
+        name: Name,
+        /// [`super::password_digest`]; `None`: it cannot be had just now, and a session that is
+        /// there goes on with the one it has.
+        digest: Option<String>,
+    },
 }
 
 impl Peer {
@@ -242,12 +248,15 @@ pub(super) fn check(
         router_id,
         node_selectors,
         password: if !spec.password_secret.name.is_empty() {
-            Password::Secret(spec.password_secret.name.as_str().into())
+            Password::Secret {
+                name: spec.password_secret.name.as_str().into(),
+                digest: None,
+            }
         } else if spec.password.is_empty() {
             Password::None
         } else {
             Password::Inline {
-                digest: super::password_digest(namespace, name, &spec.password),
+                digest: super::password_digest(namespace, name, spec.password.as_bytes()),
             }
         },
         bfd_profile: named(&spec.bfd_profile),
@@ -483,7 +492,11 @@ fn same_wishes(a: &Peer, b: &Peer) -> bool {
             Password::Inline { .. } => Password::Inline {
                 digest: String::new(),
             },
-            other => other.clone(),
+            Password::Secret { name, .. } => Password::Secret {
+                name: name.clone(),
+                digest: None,
+            },
+            Password::None => Password::None,
         },
         ..peer.clone()
     };

@@ -1,7 +1,10 @@
 //! The Secrets that peers name: what is known of them and what is wrong with them
-//! (`spec/metallb.md` §1.4, `passwordSecret`). Their content is never here.
+//! (`spec/metallb.md` §1.4, `passwordSecret`). A password is here for the task of its peer alone:
+//! nothing shows or serialises it, and plans bear its digest.
 
 use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
 
 use api::core::{BASIC_AUTH, Secret};
 
@@ -11,20 +14,56 @@ use crate::name::Name;
 /// The key of the password.
 const KEY: &str = "password";
 
+/// A password. It cannot be serialised, and its Debug shows nothing of it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Hidden(Arc<[u8]>);
+
+impl Hidden {
+    /// The password itself.
+    pub fn reveal(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl From<&[u8]> for Hidden {
+    fn from(password: &[u8]) -> Self {
+        Self(password.into())
+    }
+}
+
+impl fmt::Debug for Hidden {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("hidden")
+    }
+}
+
 /// What is known of a Secret.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SecretFacts {
     /// It is of type `kubernetes.io/basic-auth`.
     pub basic_auth: bool,
-    /// It has the key `password`.
-    pub has_password: bool,
+    /// What it has under the key `password`.
+    pub password: Option<Hidden>,
+}
+
+impl SecretFacts {
+    /// The password, where a peer may use it.
+    pub fn usable(&self) -> Option<&Hidden> {
+        self.password.as_ref().filter(|_| self.basic_auth)
+    }
 }
 
 impl From<&Secret> for SecretFacts {
     fn from(secret: &Secret) -> Self {
+        // FRR reads its configuration by lines: the newline that `echo` and files end in was never
+        // part of a password.
+        let password = secret.value(KEY).map(|mut value| {
+            while value.pop_if(|last| matches!(last, b'\n' | b'\r')).is_some() {}
+            Hidden::from(&*value)
+        });
         Self {
             basic_auth: secret.type_ == BASIC_AUTH,
-            has_password: secret.has(KEY),
+            password,
         }
     }
 }
@@ -52,10 +91,7 @@ pub(super) fn check(
             ),
             "delete the Secret and create it with this type".to_owned(),
         ),
-        Some(SecretFacts {
-            has_password: false,
-            ..
-        }) => (
+        Some(SecretFacts { password: None, .. }) => (
             format!("password not specified in the secret \"{namespace}/{secret}\""),
             format!("add the key {KEY:?} to the Secret"),
         ),

@@ -148,7 +148,7 @@ fn the_summary_is_what_metallb_would_say() {
         name: "hidden".into(),
         form: Some(config::SecretFacts {
             basic_auth,
-            has_password,
+            password: bool::then(has_password, || config::Hidden::from(&b"x"[..])),
         }),
     };
     assert_eq!(summary(&told), "");

@@ -284,6 +284,18 @@ impl World {
         }
     }
 
+    /// The password of a peer in force, where it can be had.
+    pub fn password(&self, peer: &str) -> Option<config::Hidden> {
+        match &self.config().bgp.peers.get(peer)?.password {
+            config::Password::None => None,
+            config::Password::Inline { .. } => {
+                let text = self.compiled.password(peer)?;
+                Some(config::Hidden::from(text.as_bytes()))
+            }
+            config::Password::Secret { name, .. } => self.secrets.get(name)?.usable().cloned(),
+        }
+    }
+
     /// A node's form reaches the configuration by its labels (peers that share a node) and by the
     /// ranges that pools should keep out of.
     fn apply_node(&mut self, name: Name, form: Option<Node>) -> Dirty {

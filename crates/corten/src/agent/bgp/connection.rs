@@ -4,21 +4,19 @@ use std::io;
 use std::net::SocketAddr;
 
 use plan::announce::bgp::PeerSession;
-use plan::config::Neighbour;
+use plan::config::{Hidden, Neighbour, Password};
 use proto::bgp::fsm::DialError;
 use tokio::net::{TcpSocket, TcpStream};
-
-use super::Password;
 
 /// Connects as the session says. Dropped, it has not connected.
 pub(super) async fn dial(
     session: PeerSession,
-    password: Option<Password>,
+    password: Option<Hidden>,
 ) -> Result<TcpStream, DialError> {
     let Neighbour::Address(ip) = session.neighbour else {
         return Err(other("peers on an interface are not served yet"));
     };
-    if let plan::config::Password::Secret(_) = session.password
+    if let Password::Secret { .. } = session.password
         && password.is_none()
     {
         return Err(other("the Secret of the password has not been read"));
@@ -30,7 +28,7 @@ pub(super) async fn dial(
         min_ttl: session.minimum_ttl,
     };
     let source = session.source.map(|ip| SocketAddr::new(ip, 0));
-    let key = password.as_ref().map(|password| password.0.as_bytes());
+    let key = password.as_ref().map(Hidden::reveal);
     let socket = linux::tcp::dial(peer, source, key, options)
         .map_err(|error| other(crate::cli::chain(&error)))?;
     let connecting = TcpSocket::from_std_stream(socket).connect(peer);

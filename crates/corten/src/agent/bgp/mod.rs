@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use plan::announce::bgp::{Change, Drain, PeerKey, PeerSession};
-use plan::config::Neighbour;
+use plan::config::{Hidden, Neighbour};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -23,20 +23,10 @@ const QUEUE: usize = 1024;
 /// How long the peers are given to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// A password, which no log shows.
-#[derive(Clone, PartialEq, Eq)]
-pub(super) struct Password(pub(super) String);
-
-impl std::fmt::Debug for Password {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Password(..)")
-    }
-}
-
 /// What a peer's task is told.
 #[derive(Debug)]
 enum Command {
-    Session(Box<PeerSession>, Option<Password>),
+    Session(Box<PeerSession>, Option<Hidden>),
     Drain(Option<Drain>),
     Route(
         ipnet::IpNet,
@@ -57,7 +47,7 @@ pub(super) struct Context {
 }
 
 enum Request {
-    Apply(Change, Option<Password>),
+    Apply(Change, Option<Hidden>),
     Ready,
     Stop(oneshot::Sender<()>),
 }
@@ -70,7 +60,7 @@ pub(super) struct Bgp {
 
 impl Bgp {
     /// Brings a change about. `password` is that of a session in it.
-    pub(super) async fn apply(&self, change: Change, password: Option<Password>) {
+    pub(super) async fn apply(&self, change: Change, password: Option<Hidden>) {
         let _ = self.requests.send(Request::Apply(change, password)).await;
     }
 
@@ -131,7 +121,7 @@ impl Manager {
         }
     }
 
-    async fn apply(&mut self, change: Change, password: Option<Password>) {
+    async fn apply(&mut self, change: Change, password: Option<Hidden>) {
         let (peer, command) = match change {
             Change::Session {
                 peer,

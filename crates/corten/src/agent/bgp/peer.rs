@@ -8,6 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use ipnet::IpNet;
 use plan::announce::bgp::SessionChange;
 use plan::announce::bgp::{Attributes, Drain, GRACEFUL_SHUTDOWN, PeerKey, PeerSession};
+use plan::config::{Hidden, Password};
 use proto::bgp::fsm::{ConnectionId, DialError, Output, Peer, Stop};
 use proto::bgp::{AdjOut, Nlri, Path, RefreshKind};
 use tokio::io::Interest;
@@ -15,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use super::{Command, Context, Password, connection, label, route};
+use super::{Command, Context, connection, label, route};
 
 /// UPDATEs are made while fewer bytes than this wait for the kernel.
 const OUTBOX: usize = 64 * 1024;
@@ -48,7 +49,7 @@ pub(super) struct Task {
     peer: PeerKey,
     label: String,
     session: PeerSession,
-    password: Option<Password>,
+    password: Option<Hidden>,
     fsm: Peer,
     out: AdjOut,
     routes: BTreeMap<IpNet, Arc<Attributes>>,
@@ -66,7 +67,7 @@ impl Task {
         context: Context,
         peer: PeerKey,
         session: PeerSession,
-        password: Option<Password>,
+        password: Option<Hidden>,
     ) -> Self {
         let label = label(&session);
         let fsm = Peer::new(route::settings(&session, &context.node, true), seed());
@@ -198,8 +199,14 @@ impl Task {
     }
 
     /// A Service's address and its announcement change the routes; this changes the session.
-    fn change(&mut self, session: PeerSession, password: Option<Password>) {
+    fn change(&mut self, session: PeerSession, password: Option<Hidden>) {
         let deep = self.session.change_to(&session);
+        // A Secret that is gone takes no session with it.
+        let gone = matches!(session.password, Password::Secret { digest: None, .. });
+        let password = match password {
+            None if gone && deep != SessionChange::Reset => self.password.clone(),
+            password => password,
+        };
         let password_changed = self.password != password;
         self.session = session;
         self.password = password;

@@ -94,8 +94,8 @@ pub struct PeerSession {
     pub timers: Timers,
     /// Seconds between attempts to connect.
     pub connect_seconds: u16,
-    /// Where the TCP MD5 password is to be had. That the content of a Secret changes is not seen
-    /// here: whoever reads it resets the session.
+    /// Where the TCP MD5 password is to be had. That of a Secret may go and come again while a
+    /// session lives: whether it is another one is for the executor to say, which has it.
     pub password: Password,
     /// BFD, with the profile's settings.
     pub bfd: Option<BfdProfile>,
@@ -164,6 +164,13 @@ impl PeerSession {
             connect_seconds: 0,
             bfd: None,
             next_hop: NextHops::default(),
+            password: match &session.password {
+                Password::Secret { name, .. } => Password::Secret {
+                    name: name.clone(),
+                    digest: None,
+                },
+                other => other.clone(),
+            },
             ..session.clone()
         };
         if self == wanted {

@@ -196,7 +196,7 @@ fn secrets_come_and_go() {
         name: "s".into(),
         form: known.map(|(basic_auth, has_password)| SecretFacts {
             basic_auth,
-            has_password,
+            password: has_password.then(|| config::Hidden::from(&b"x"[..])),
         }),
     };
     let spec = json!({"myASN": 1, "peerASN": 2, "peerAddress": "10.9.0.1",

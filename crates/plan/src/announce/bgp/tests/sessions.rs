@@ -179,7 +179,7 @@ fn what_needs_a_reset() {
             name: "s".into(),
             form: Some(config::SecretFacts {
                 basic_auth: true,
-                has_password: true,
+                password: Some(config::Hidden::from(&b"x"[..])),
             }),
         });
         let plain = json!({"myASN": 1, "peerASN": 2, "peerAddress": "10.9.0.1"});
@@ -211,4 +211,74 @@ fn what_needs_a_reset() {
         assert!(changes.iter().all(of_p), "{more}: {changes:?}");
         assert_eq!(changes.is_empty(), want == Nothing, "{more}");
     }
+}
+
+/// The password of a Secret: its peer has it, its digest stands in the plan, and nothing shows it.
+#[test]
+fn the_password_of_a_secret() {
+    let mut told = Told::new(settings(), &["10.0.0.0/16"], "a");
+    let secret = |password: Option<&str>| Event::Secret {
+        namespace: NAMESPACE.into(),
+        name: "s".into(),
+        form: password.map(|password| config::SecretFacts {
+            basic_auth: true,
+            password: Some(config::Hidden::from(password.as_bytes())),
+        }),
+    };
+    let event = secret(Some("hunter2"));
+    assert!(!format!("{event:?}").contains("hunter2"));
+    told.tell(event);
+    let peer = |address: &str, more| {
+        let mut spec = json!({"myASN": 1, "peerASN": 2, "peerAddress": address});
+        if more {
+            spec["passwordSecret"] = json!({"name": "s"});
+        }
+        spec
+    };
+    told.configure("BGPPeer", "p", peer("10.9.0.1", true));
+    told.configure("BGPPeer", "q", peer("10.9.0.2", false));
+    let password = |told: &Told, peer: &str| {
+        let password = told.world.password(peer)?;
+        Some(String::from_utf8_lossy(password.reveal()).into_owned())
+    };
+    assert_eq!(password(&told, "p").as_deref(), Some("hunter2"));
+    assert_eq!(password(&told, "q"), None);
+    let mut kept = bgp(&told, "a");
+    let shown = format!("{kept:?}");
+    assert!(!shown.contains("hunter2") && !format!("{:?}", told.world).contains("hunter2"));
+
+    // Another one: told of that session alone. A Secret that goes: that too, without a reset.
+    let mut steps = vec![session(&told, "a", "p")];
+    for content in [Some("another"), None, Some("another")] {
+        let dirty = told.tell(secret(content));
+        let changes = kept.replan(&told.world, "a", &dirty);
+        let [
+            Change::Session {
+                peer,
+                session: Some(session),
+            },
+        ] = &*changes
+        else {
+            panic!("{content:?}: {changes:?}");
+        };
+        assert_eq!(&**peer, "p");
+        assert_eq!(password(&told, "p").as_deref(), content);
+        steps.push((**session).clone());
+    }
+    let has = |session: &PeerSession| {
+        matches!(
+            session.password,
+            Password::Secret {
+                digest: Some(_),
+                ..
+            }
+        )
+    };
+    assert_eq!(
+        steps.iter().map(has).collect::<Vec<_>>(),
+        [true, true, false, true]
+    );
+    assert!(steps[0] != steps[1] && steps[1] == steps[3]);
+    assert_eq!(steps[1].change_to(&steps[2]), SessionChange::Live);
+    assert!(told.tell(secret(Some("another"))).is_empty(), "nothing new");
 }
