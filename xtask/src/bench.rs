@@ -15,7 +15,7 @@ struct Bench {
     help: &'static str,
 }
 
-const BENCHES: [Bench; 4] = [
+const BENCHES: [Bench; 5] = [
     Bench {
         name: "alloc",
         package: "plan",
@@ -36,6 +36,13 @@ const BENCHES: [Bench; 4] = [
         example: "bench_forward_load",
         starts: None,
         help: "20k Services into nftables; one more at 45k (root or user namespaces)",
+    },
+    Bench {
+        name: "cluster",
+        package: "lab",
+        example: "bench_cluster",
+        starts: Some("corten"),
+        help: "install, upgrade and memory on a real cluster (root, Go, Debian packages)",
     },
     Bench {
         name: "controller",
