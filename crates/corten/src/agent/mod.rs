@@ -11,6 +11,7 @@
 //! acknowledged its ports, and withdrawn before they are removed; no withdrawal waits for
 //! `forward`.
 
+mod advertised;
 mod bgp;
 mod forward;
 mod gate;
@@ -151,9 +152,7 @@ pub async fn run<S: Source, K: Sink>(
             _ => AgentError::Task("it had nothing more to do".to_owned()),
         }),
         () = stop => {
-            if let Some(mending) = mending {
-                mending.abort();
-            }
+            mending.end();
             // An end without a successor must not wait for one.
             let layer2 = tokio::time::timeout(HAND_OVER, leave(&member, &l2));
             let _ = tokio::join!(layer2, bgp.stop());

@@ -11,9 +11,11 @@ use plan::announce::l2::Announcement;
 use plan::desired::{Agent, Desired};
 use plan::forward::Mode;
 use plan::name::{Name, ServiceKey};
+use plan::status::News;
 use plan::world::{Dirty, Event, NodeState, Settings, World};
 use tokio::sync::{mpsc, watch};
 
+use super::advertised::Advertised;
 use super::bgp::Bgp;
 use super::forward::{Done, Job};
 use super::gate::Gate;
@@ -65,6 +67,8 @@ pub(super) struct Planner {
     told: BTreeMap<IpAddr, Vec<ServiceKey>>,
     /// Routes that wait until forwarding has caught up: the job that they wait for.
     routes: BTreeMap<(PeerKey, IpNet), (u64, Change)>,
+    /// For which Services they are, and what was said of that.
+    said: Advertised,
     /// Nothing waited any more, once.
     advertised: bool,
 }
@@ -78,6 +82,7 @@ impl Planner {
         gate.hold();
         Self {
             world: World::new(parts.settings.clone()),
+            said: Advertised::new(parts.agent.node.clone()),
             parts,
             desired: Desired::default(),
             dirty: Dirty::default(),
@@ -229,9 +234,12 @@ impl Planner {
                 self.gate.force();
             }
         }
+        let barrier = self.gate.barrier();
         for change in advertise {
-            self.advertise(change).await;
+            self.advertise(change, barrier).await;
         }
+        let news = self.said.change(&self.world, &dirty, barrier);
+        self.say(news).await;
         let mut ready = Vec::new();
         for (address, announcement) in announce {
             let Some(announcement) = announcement else {
@@ -258,6 +266,7 @@ impl Planner {
         if !self.advertised && self.routes.is_empty() && self.gate.barrier().is_none() {
             self.advertised = true;
             self.parts.bgp.ready().await;
+            self.parts.statuses.settle_routes().await;
         }
     }
 
@@ -281,18 +290,41 @@ impl Planner {
     }
 
     /// A route: it waits until what it leads to is programmed.
-    async fn advertise(&mut self, change: Change) {
+    async fn advertise(&mut self, change: Change, barrier: Option<u64>) {
         let Change::Route { peer, prefix, .. } = &change else {
             return;
         };
         let key = (peer.clone(), *prefix);
-        match self.gate.barrier() {
+        match barrier {
             Some(job) => {
                 self.routes.insert(key, (job, change));
             }
             None => {
                 self.routes.remove(&key);
                 self.parts.bgp.apply(change, None).await;
+            }
+        }
+    }
+
+    /// Tells people for whom routes are handed over.
+    async fn say(&mut self, news: Vec<(IpAddr, News)>) {
+        let node = self.parts.agent.node.clone();
+        for (address, news) in news {
+            let ip = address.to_string();
+            let announced = &self.parts.metrics.announced;
+            for service in &news.ended {
+                let labels = [&*service.to_string(), "bgp", &node, &ip];
+                let _ = announced.remove_label_values(&labels);
+            }
+            for service in &news.began {
+                let labels = [&*service.to_string(), "bgp", &node, &ip];
+                announced.with_label_values(&labels).set(1);
+                let message = format!("announcing from node \"{node}\" with protocol \"bgp\"");
+                self.report(service, false, "nodeAssigned", message);
+            }
+            for service in news.touched {
+                let peers = self.said.table().peers(&service);
+                self.parts.statuses.advertised(service, peers).await;
             }
         }
     }
@@ -402,6 +434,8 @@ impl Planner {
         for change in free {
             self.parts.bgp.apply(change, None).await;
         }
+        let news = self.said.programmed(&self.world, done.number);
+        self.say(news).await;
         self.ready_routes().await;
         self.settle().await;
     }

@@ -1,9 +1,12 @@
 //! The planner's word on what this node announces and what it makes of the configuration.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use api::metallb::{ServiceBGPStatusStatus, ServiceL2StatusStatus};
+use plan::announce::bgp::PeerKey;
 use plan::announce::l2::Announcement;
-use plan::name::Name;
+use plan::name::{Name, ServiceKey};
 use plan::status::{self, Announced, Component, Configuration};
 use plan::world::{Dirty, Event, World};
 use tokio::sync::{mpsc, watch};
@@ -12,69 +15,96 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::AgentError;
 use crate::sink::board::Board;
 use crate::source::QUEUE;
+use crate::statuses::services::Word;
 use crate::statuses::{configuration, services};
 
 /// The planner's end.
 #[derive(Debug)]
 pub(super) struct Statuses {
     component: Component,
+    node: Name,
     announced: Announced,
-    /// `None` where there is no board.
-    services: Option<mpsc::Sender<services::Told>>,
+    /// Layer 2 and BGP; `None` where there is no board.
+    services: Option<mpsc::Sender<services::Told<ServiceL2StatusStatus>>>,
+    routes: Option<mpsc::Sender<services::Told<ServiceBGPStatusStatus>>>,
     configuration: watch::Sender<Option<Configuration>>,
     /// The node has changed: other objects may concern it now.
     node_changed: bool,
     settled: bool,
+    routes_settled: bool,
+}
+
+/// The tasks that put announcements up. They end first: an agent that leaves must not mend what
+/// its successors change.
+#[derive(Debug, Default)]
+pub(super) struct Mending(Vec<AbortHandle>);
+
+impl Mending {
+    pub(super) fn end(self) {
+        for task in self.0 {
+            task.abort();
+        }
+    }
+
+    fn start<S: Word>(
+        &mut self,
+        board: Board,
+        node: Name,
+        tasks: &mut JoinSet<Result<(), AgentError>>,
+    ) -> mpsc::Sender<services::Told<S>> {
+        let (told_in, told) = mpsc::channel(QUEUE);
+        // In a task of its own: its end by the handle is no failure of the agent.
+        let task = tokio::spawn(services::run(board, node, told));
+        self.0.push(task.abort_handle());
+        tasks.spawn(async move {
+            match task.await {
+                Err(ended) if ended.is_cancelled() => std::future::pending().await,
+                Err(failed) => Err(AgentError::Task(failed.to_string())),
+                Ok(()) => Ok(()),
+            }
+        });
+        told_in
+    }
 }
 
 impl Statuses {
-    /// Starts the tasks. The handle ends the one that puts announcements up: an agent that leaves
-    /// must not mend what its successors change.
+    /// Starts the tasks.
     pub(super) fn start(
         board: Option<Board>,
         node: &Name,
         tasks: &mut JoinSet<Result<(), AgentError>>,
-    ) -> (Self, Option<AbortHandle>) {
+    ) -> (Self, Mending) {
         let component = Component::Speaker(node.clone());
         let (configuration_in, configuration) = watch::channel(None);
-        let (services, handle) = match board {
-            None => (None, None),
-            Some(board) => {
-                let (told_in, told) = mpsc::channel(QUEUE);
-                let (speaker, node) = (component.clone(), node.clone());
-                let states = board.clone();
-                tasks.spawn(async move {
-                    configuration::run(states, speaker, configuration, || true).await;
-                    Ok(())
-                });
-                // In a task of its own: its end by the handle is no failure of the agent.
-                let task = tokio::spawn(services::run(board, node, told));
-                let handle = task.abort_handle();
-                tasks.spawn(async move {
-                    match task.await {
-                        Err(ended) if ended.is_cancelled() => std::future::pending().await,
-                        Err(failed) => Err(AgentError::Task(failed.to_string())),
-                        Ok(()) => Ok(()),
-                    }
-                });
-                (Some(told_in), Some(handle))
-            }
-        };
+        let mut mending = Mending::default();
+        let (mut services, mut routes) = (None, None);
+        if let Some(board) = board {
+            let (speaker, states) = (component.clone(), board.clone());
+            tasks.spawn(async move {
+                configuration::run(states, speaker, configuration, || true).await;
+                Ok(())
+            });
+            services = Some(mending.start(board.clone(), node.clone(), tasks));
+            routes = Some(mending.start(board, node.clone(), tasks));
+        }
         let statuses = Self {
             component,
+            node: node.clone(),
             announced: Announced::default(),
             services,
+            routes,
             configuration: configuration_in,
             node_changed: false,
             settled: false,
+            routes_settled: false,
         };
-        (statuses, handle)
+        (statuses, mending)
     }
 
     /// Looks at an event before World takes it in.
     pub(super) fn notice(&mut self, event: &Event) {
-        if let (Event::Node { name, .. }, Component::Speaker(node)) = (event, &self.component) {
-            self.node_changed |= name == node;
+        if let Event::Node { name, .. } = event {
+            self.node_changed |= *name == self.node;
         }
     }
 
@@ -99,7 +129,9 @@ impl Statuses {
         };
         for service in self.announced.set(address, announcement) {
             let interfaces = self.announced.interfaces(&service);
-            let told = services::Told::Announced(service, interfaces);
+            let node = &self.node;
+            let said = interfaces.map(|interfaces| status::l2_status(&service, node, &interfaces));
+            let told = services::Told::Announced(service, said);
             let _ = services.send(told).await;
         }
     }
@@ -113,6 +145,31 @@ impl Statuses {
         self.settled = true;
         if let Some(services) = &self.services {
             let _ = services.send(services::Told::Settled).await;
+        }
+    }
+
+    /// The peers that the routes of `service` have been handed to; `None`: there are none.
+    pub(super) async fn advertised(
+        &mut self,
+        service: ServiceKey,
+        peers: Option<BTreeSet<PeerKey>>,
+    ) {
+        let Some(routes) = &self.routes else {
+            return;
+        };
+        let node = &self.node;
+        let said = peers.map(|peers| status::bgp_status(&service, node, &peers));
+        let told = services::Told::Announced(service, said);
+        let _ = routes.send(told).await;
+    }
+
+    /// The same as [`Self::settle`] for routes.
+    pub(super) async fn settle_routes(&mut self) {
+        if std::mem::replace(&mut self.routes_settled, true) {
+            return;
+        }
+        if let Some(routes) = &self.routes {
+            let _ = routes.send(services::Told::Settled).await;
         }
     }
 }

@@ -1,5 +1,5 @@
 //! The objects that say how things are, in the Kubernetes API: pool statuses,
-//! `ConfigurationState`, `ServiceL2Status`. A directory has no such board; there the log and the
+//! `ConfigurationState`, `ServiceL2Status` and `ServiceBGPStatus`. A directory has no such board; there the log and the
 //! metrics say the same.
 
 use std::sync::Arc;
@@ -9,7 +9,6 @@ use api::corten::v1alpha1::{AddressPool, Advertisement, Peer};
 use api::meta::{ObjectMeta, OwnerReference};
 use api::metallb::{
     ConfigurationState, ConfigurationStateStatus, IPAddressPool, IPAddressPoolStatus,
-    ServiceL2Status, ServiceL2StatusStatus,
 };
 use kube::Client;
 use kube::api::{DeleteParams, GetParams, ListParams, Patch, PatchParams, PostParams};
@@ -25,6 +24,7 @@ use tokio::sync::OnceCell;
 use super::WriteError;
 use super::kube::{MANAGER, answer, failed, judge};
 use crate::source::kube::{Observed, Scope, path};
+use crate::statuses::services::Word;
 
 /// The board of one component.
 #[derive(Clone)]
@@ -170,17 +170,17 @@ impl Board {
         )
     }
 
-    /// Puts a `ServiceL2Status` of `node` for `service` up, still without status; gives its name.
-    pub(crate) async fn create_l2(
+    /// Puts an object of `node` for `service` up, still without status; gives its name.
+    pub(crate) async fn create_word<S: Word>(
         &self,
         node: &str,
         service: &ServiceKey,
     ) -> Result<String, WriteError> {
         let object = json!({
-            "apiVersion": <ServiceL2Status as api::Kind>::api_version(),
-            "kind": <ServiceL2Status as api::Kind>::KIND,
+            "apiVersion": <S::Object as api::Kind>::api_version(),
+            "kind": <S::Object as api::Kind>::KIND,
             "metadata": {
-                "generateName": "l2-",
+                "generateName": S::PREFIX,
                 "labels": {
                     LABEL_NODE: node,
                     LABEL_SERVICE_NAME: &*service.name,
@@ -194,31 +194,31 @@ impl Board {
             ..PostParams::default()
         };
         let body = serde_json::to_vec(&object).map_err(failed)?;
-        let statuses = self.collection::<ServiceL2Status>();
+        let statuses = self.collection::<S::Object>();
         let request = statuses.create(&params, body).map_err(failed)?;
         let created: Named = answer(self.client.request(request)).await.map_err(judge)?;
         Ok(created.metadata.name)
     }
 
     /// Writes the status of one.
-    pub(crate) async fn write_l2(
+    pub(crate) async fn write_word<S: Word>(
         &self,
         name: &str,
-        status: &ServiceL2StatusStatus,
+        status: &S,
     ) -> Result<(), WriteError> {
         let mut status = serde_json::to_value(status).map_err(failed)?;
-        if status.get("interfaces").is_none() {
-            status["interfaces"] = Value::Null;
+        if status.get(S::LIST).is_none() {
+            status[S::LIST] = Value::Null;
         }
         let patch = Patch::Merge(json!({ "status": status }));
-        let statuses = self.collection::<ServiceL2Status>();
+        let statuses = self.collection::<S::Object>();
         self.send(statuses.patch_subresource("status", name, &manager(), &patch))
             .await
     }
 
     /// Takes one down; one that is not there is down.
-    pub(crate) async fn delete_l2(&self, name: &str) -> Result<(), WriteError> {
-        let statuses = self.collection::<ServiceL2Status>();
+    pub(crate) async fn delete_word<S: Word>(&self, name: &str) -> Result<(), WriteError> {
+        let statuses = self.collection::<S::Object>();
         match self
             .send(statuses.delete(name, &DeleteParams::default()))
             .await
@@ -229,7 +229,7 @@ impl Board {
     }
 
     /// The names of all that nodes other than `node` have put up for `service`.
-    pub(crate) async fn others_l2(
+    pub(crate) async fn other_words<S: Word>(
         &self,
         node: &str,
         service: &ServiceKey,
@@ -238,7 +238,7 @@ impl Board {
             "{LABEL_SERVICE_NAME}={},{LABEL_SERVICE_NAMESPACE}={},{LABEL_NODE}!={node}",
             service.name, service.namespace
         ));
-        let statuses = self.collection::<ServiceL2Status>();
+        let statuses = self.collection::<S::Object>();
         let request = statuses.list(&params).map_err(failed)?;
         let list: ObjectList<Named> = answer(self.client.request(request)).await.map_err(judge)?;
         let names = list.items.into_iter().map(|found| found.metadata.name);
@@ -246,8 +246,8 @@ impl Board {
     }
 
     /// What becomes of those that `node` has put up.
-    pub(crate) fn watch_l2(&self, node: &str) -> Observed {
-        Observed::start::<ServiceL2Status>(
+    pub(crate) fn watch_words<S: Word>(&self, node: &str) -> Observed {
+        Observed::start::<S::Object>(
             self.client.clone(),
             Scope {
                 namespace: Some(self.namespace.to_string()),

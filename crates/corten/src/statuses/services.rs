@@ -1,6 +1,7 @@
-//! `ServiceL2Status`: exactly one for each Service that this node announces.
+//! `ServiceL2Status` and `ServiceBGPStatus`: exactly one for each Service that this node announces
+//! in layer 2, or by BGP.
 //!
-//! Only what is really announced is put up. Whoever takes a Service over deletes the objects of
+//! Only what is really announced is put up. In layer 2 one node alone announces a Service: whoever takes a Service over deletes the objects of
 //! other nodes at that moment, and once more when its own was deleted later: another node may have
 //! taken over and died before this one heard of it. Afterwards each node minds its own objects
 //! alone, so two nodes that both think themselves elected do not go on deleting each other's.
@@ -9,10 +10,8 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
 use api::annotations::{LABEL_SERVICE_NAME, LABEL_SERVICE_NAMESPACE};
-use api::metallb::{ServiceL2Status, ServiceL2StatusStatus};
-use api::object::Object;
+use api::meta::ObjectMeta;
 use plan::name::{Name, ServiceKey};
-use plan::status::l2_status;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -20,6 +19,10 @@ use crate::backoff::Backoff;
 use crate::sink::WriteError;
 use crate::sink::board::Board;
 use crate::source::kube::Seen;
+
+mod word;
+
+pub(crate) use word::Word;
 
 /// Jobs under way at the same time.
 const IN_FLIGHT: usize = 8;
@@ -31,42 +34,41 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_
 
 /// What the planner says.
 #[derive(Debug)]
-pub(crate) enum Told {
-    /// The interfaces that a Service is announced on from now on, empty for all; `None`: it is not
-    /// announced here.
-    Announced(ServiceKey, Option<Vec<Name>>),
+pub(crate) enum Told<S> {
+    /// What is to be said of a Service from now on; `None`: it is not announced here.
+    Announced(ServiceKey, Option<S>),
     /// Whatever an earlier process announced and this one would too, has been told.
     Settled,
 }
 
 /// One Service's turn: what to bring about.
 #[derive(Debug)]
-struct Job {
+struct Job<S> {
     service: ServiceKey,
-    wanted: Option<ServiceL2StatusStatus>,
+    wanted: Option<S>,
     /// Own objects, as last seen.
-    own: BTreeMap<String, ServiceL2StatusStatus>,
+    own: BTreeMap<String, S>,
     /// Delete other nodes' objects.
     take_over: bool,
 }
 
 /// What came of a job.
 #[derive(Debug)]
-struct Done {
+struct Done<S> {
     service: ServiceKey,
     /// Own objects as the job found them.
-    before: BTreeMap<String, ServiceL2StatusStatus>,
+    before: BTreeMap<String, S>,
     /// And as it left them.
-    own: BTreeMap<String, ServiceL2StatusStatus>,
+    own: BTreeMap<String, S>,
     took_over: bool,
     result: Result<(), WriteError>,
 }
 
 /// What is known of a Service.
 #[derive(Debug, Default)]
-struct Known {
-    wanted: Option<ServiceL2StatusStatus>,
-    own: BTreeMap<String, ServiceL2StatusStatus>,
+struct Known<S> {
+    wanted: Option<S>,
+    own: BTreeMap<String, S>,
     /// Other nodes' objects were deleted since this node began to announce it.
     taken_over: bool,
     /// And once more, since somebody deleted this node's.
@@ -78,13 +80,15 @@ struct Known {
     backoff: Option<Backoff>,
 }
 
-impl Known {
+impl<S: Word> Known<S> {
     /// What is there is what should be.
     fn is_right(&self) -> bool {
         match &self.wanted {
             None => self.own.is_empty(),
             Some(wanted) => {
-                self.taken_over && self.own.len() == 1 && self.own.values().eq([wanted])
+                (self.taken_over || !S::ALONE)
+                    && self.own.len() == 1
+                    && self.own.values().eq([wanted])
             }
         }
     }
@@ -92,9 +96,8 @@ impl Known {
 
 /// The Services with a word to say, and what is to do.
 #[derive(Debug, Default)]
-struct Services {
-    node: String,
-    known: HashMap<ServiceKey, Known>,
+struct Services<S> {
+    known: HashMap<ServiceKey, Known<S>>,
     due: BTreeSet<ServiceKey>,
     /// Due at their time.
     held: BTreeSet<(Instant, ServiceKey)>,
@@ -107,13 +110,12 @@ struct Services {
 }
 
 /// Runs until the planner ends.
-pub(crate) async fn run(board: Board, node: Name, mut told: mpsc::Receiver<Told>) {
-    let mut seen = board.watch_l2(&node);
-    let mut services = Services {
-        node: node.to_string(),
+pub(crate) async fn run<S: Word>(board: Board, node: Name, mut told: mpsc::Receiver<Told<S>>) {
+    let mut seen = board.watch_words::<S>(&node);
+    let mut services = Services::<S> {
         ..Services::default()
     };
-    let mut flying: JoinSet<Done> = JoinSet::new();
+    let mut flying: JoinSet<Done<S>> = JoinSet::new();
     loop {
         let mut wake = None;
         while flying.len() < IN_FLIGHT {
@@ -141,7 +143,8 @@ pub(crate) async fn run(board: Board, node: Name, mut told: mpsc::Receiver<Told>
             Some(done) = flying.join_next() => match done {
                 Ok(done) => services.done(done, Instant::now()),
                 Err(error) => {
-                    tracing::error!(%error, "a ServiceL2Status task failed");
+                    let kind = <S::Object as api::Kind>::KIND;
+                    tracing::error!(%error, "a {kind} task failed");
                     return;
                 }
             },
@@ -152,24 +155,23 @@ pub(crate) async fn run(board: Board, node: Name, mut told: mpsc::Receiver<Told>
 
 /// What to do next.
 #[derive(Debug)]
-enum Next {
-    Job(Job),
+enum Next<S> {
+    Job(Job<S>),
     /// Nothing before that.
     At(Instant),
     Nothing,
 }
 
-impl Services {
-    fn told(&mut self, told: Told) {
+impl<S: Word> Services<S> {
+    fn told(&mut self, told: Told<S>) {
         match told {
             Told::Settled => {
                 self.settled = true;
                 self.due.append(&mut self.later);
             }
-            Told::Announced(service, interfaces) => {
+            Told::Announced(service, wanted) => {
                 let known = self.known.entry(service.clone()).or_default();
-                known.wanted =
-                    interfaces.map(|interfaces| l2_status(&service, &self.node, &interfaces));
+                known.wanted = wanted;
                 if known.wanted.is_none() {
                     known.taken_over = false;
                     known.taken_again = false;
@@ -183,16 +185,22 @@ impl Services {
     fn seen(&mut self, seen: Seen, now: Instant) {
         match seen {
             Seen::Listed => self.listed = true,
-            Seen::Applied(Object::ServiceL2Status(object)) => {
-                let service = service_of(&object);
-                let name = object.metadata.name;
+            Seen::Applied(object) => {
+                let Some((metadata, status)) = S::read(object) else {
+                    return;
+                };
+                let service = service_of(&metadata);
+                let name = metadata.name;
                 self.objects.insert(name.clone(), service.clone());
                 let known = self.known.entry(service.clone()).or_default();
-                known.own.insert(name, object.status);
+                known.own.insert(name, status);
                 self.due.insert(service);
             }
-            Seen::Gone(Object::ServiceL2Status(object)) => {
-                let name = &object.metadata.name;
+            Seen::Gone(object) => {
+                let Some((ObjectMeta { name, .. }, _)) = S::read(object) else {
+                    return;
+                };
+                let name = &name;
                 let Some(service) = self.objects.remove(name) else {
                     return;
                 };
@@ -209,11 +217,10 @@ impl Services {
                     self.due.insert(service);
                 }
             }
-            Seen::Applied(_) | Seen::Gone(_) => {}
         }
     }
 
-    fn done(&mut self, done: Done, now: Instant) {
+    fn done(&mut self, done: Done<S>, now: Instant) {
         let Some(known) = self.known.get_mut(&done.service) else {
             return;
         };
@@ -239,7 +246,8 @@ impl Services {
                     tracing::warn!(
                         service = %done.service,
                         error = &error as &dyn std::error::Error,
-                        "ServiceL2Status not written; trying again"
+                        "{} not written; trying again",
+                        <S::Object as api::Kind>::KIND
                     );
                 }
                 let backoff = known
@@ -253,7 +261,7 @@ impl Services {
 
     /// The next job. Nothing is done before all own objects are known, and nothing that an earlier
     /// process put up is deleted before it is clear what this one announces.
-    fn next(&mut self, now: Instant) -> Next {
+    fn next(&mut self, now: Instant) -> Next<S> {
         if !self.listed {
             return Next::Nothing;
         }
@@ -282,7 +290,7 @@ impl Services {
                 return Next::Job(Job {
                     wanted: known.wanted.clone(),
                     own: known.own.clone(),
-                    take_over: !known.taken_over,
+                    take_over: S::ALONE && !known.taken_over,
                     service,
                 });
             }
@@ -293,12 +301,12 @@ impl Services {
 }
 
 /// The Service that an object is for: by its labels, as its status may not be written yet.
-fn service_of(object: &ServiceL2Status) -> ServiceKey {
-    let label = |key: &str| object.metadata.labels.get(key).map_or("", String::as_str);
+fn service_of(metadata: &ObjectMeta) -> ServiceKey {
+    let label = |key: &str| metadata.labels.get(key).map_or("", String::as_str);
     ServiceKey::new(label(LABEL_SERVICE_NAMESPACE), label(LABEL_SERVICE_NAME))
 }
 
-async fn work(board: Board, node: Name, job: Job) -> Done {
+async fn work<S: Word>(board: Board, node: Name, job: Job<S>) -> Done<S> {
     let mut done = Done {
         service: job.service.clone(),
         before: job.own.clone(),
@@ -312,32 +320,30 @@ async fn work(board: Board, node: Name, job: Job) -> Done {
 }
 
 /// Brings the objects of one Service in line; `own` says what this node's are afterwards.
-async fn bring_about(
+async fn bring_about<S: Word>(
     board: &Board,
     node: &str,
-    job: &Job,
-    own: &mut BTreeMap<String, ServiceL2StatusStatus>,
+    job: &Job<S>,
+    own: &mut BTreeMap<String, S>,
 ) -> Result<(), WriteError> {
     let mut kept = None;
     if let Some(wanted) = &job.wanted {
         // One with this node and Service in its status, or none yet: those fields cannot change.
-        let fits = |status: &ServiceL2StatusStatus| {
-            status.node.is_empty()
-                || (status.node == wanted.node
-                    && status.service_name == wanted.service_name
-                    && status.service_namespace == wanted.service_namespace)
+        let fits = |status: &S| {
+            let [node, ..] = status.subject();
+            node.is_empty() || status.subject() == wanted.subject()
         };
         let found = own.iter().find(|(_, status)| fits(status));
         let name = match found.map(|(name, _)| name.clone()) {
             Some(name) => name,
             None => {
-                let name = board.create_l2(node, &job.service).await?;
-                own.insert(name.clone(), ServiceL2StatusStatus::default());
+                let name = board.create_word::<S>(node, &job.service).await?;
+                own.insert(name.clone(), S::default());
                 name
             }
         };
         if own.get(&name) != Some(wanted) {
-            match board.write_l2(&name, wanted).await {
+            match board.write_word(&name, wanted).await {
                 Ok(()) => {
                     own.insert(name.clone(), wanted.clone());
                 }
@@ -358,12 +364,12 @@ async fn bring_about(
         .cloned()
         .collect();
     for name in extra {
-        board.delete_l2(&name).await?;
+        board.delete_word::<S>(&name).await?;
         own.remove(&name);
     }
     if job.take_over && job.wanted.is_some() {
-        for name in board.others_l2(node, &job.service).await? {
-            board.delete_l2(&name).await?;
+        for name in board.other_words::<S>(node, &job.service).await? {
+            board.delete_word::<S>(&name).await?;
         }
     }
     Ok(())

@@ -387,3 +387,49 @@ fn an_l2_status_says_node_service_and_interfaces() {
     assert_eq!(said.service_namespace, "default");
     assert_eq!(said.interfaces[0].name, "eth0");
 }
+
+#[test]
+fn a_service_is_advertised_to_the_peers_of_its_addresses() {
+    let (v4, v6) = (ip("192.0.2.1"), ip("2001:db8::1"));
+    let claims = |of: &[(&str, &[&str])]| -> Claims {
+        let peers = |peers: &[&str]| peers.iter().map(|peer| Name::from(*peer)).collect();
+        let claims = of
+            .iter()
+            .map(|(service, names)| (key(service), peers(names)));
+        claims.collect()
+    };
+    let mut table = Advertised::default();
+    let news = table.set(v4, claims(&[("a", &["p", "q"]), ("b", &["p"])]));
+    assert_eq!(news.began, [key("a"), key("b")]);
+    assert_eq!((news.ended.len(), news.touched), (0, keys(&["a", "b"])));
+    assert_eq!(table.set(v6, claims(&[("a", &["r"])])).began, [key("a")]);
+    let peers = |table: &Advertised, service: &str| {
+        let peers = table.peers(&key(service))?;
+        Some(
+            peers
+                .iter()
+                .map(ToString::to_string)
+                .collect::<Vec<_>>()
+                .join(" "),
+        )
+    };
+    assert_eq!(peers(&table, "a").as_deref(), Some("p q r"));
+    assert_eq!(peers(&table, "b").as_deref(), Some("p"));
+    // Told once.
+    let again = table.set(v4, claims(&[("a", &["p", "q"]), ("b", &["p"])]));
+    assert_eq!(again, News::default());
+    // Other peers are no new announcement.
+    let fewer = table.set(v4, claims(&[("a", &["q"])]));
+    assert_eq!((fewer.began.len(), fewer.ended), (0, vec![key("b")]));
+    assert_eq!(fewer.touched, keys(&["a", "b"]));
+    assert_eq!(peers(&table, "a").as_deref(), Some("q r"));
+    assert_eq!(peers(&table, "b"), None);
+    table.set(v4, Claims::new());
+    table.set(v6, Claims::new());
+    assert_eq!(table, Advertised::default());
+
+    let said = bgp_status(&key("a"), "n1", &["q".into(), "p".into()].into());
+    assert_eq!((&*said.node, &*said.service_name), ("n1", "a"));
+    assert_eq!(said.service_namespace, "default");
+    assert_eq!(said.peers, ["p", "q"]);
+}

@@ -5,7 +5,7 @@ use api::corten::v1alpha1::{AcceptedConfig, AddressPool, Advertisement, NodeStat
 use api::meta::ObjectMeta;
 use api::metallb::{
     BFDProfile, BGPAdvertisement, BGPPeer, Community, ConfigurationState, IPAddressPool,
-    L2Advertisement, ServiceL2Status,
+    L2Advertisement, ServiceBGPStatus, ServiceL2Status,
 };
 use api::object::Object;
 
@@ -52,4 +52,5 @@ watched!(
     Secret,
     ConfigurationState,
     ServiceL2Status,
+    ServiceBGPStatus,
 );

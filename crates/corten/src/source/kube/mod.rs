@@ -13,8 +13,9 @@ use tokio::task::JoinSet;
 
 use super::{QUEUE, Source, Stopped, kinds as events, tell};
 pub(crate) use observe::{Observed, Seen};
+pub(crate) use watch::Watched;
 pub(crate) use watch::{Scope, path};
-use watch::{Told, Watch, Watched};
+use watch::{Told, Watch};
 
 /// Whose facts are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,10 +1,15 @@
+use api::metallb::{
+    ServiceBGPStatus, ServiceBGPStatusStatus, ServiceL2Status, ServiceL2StatusStatus,
+};
+use api::object::Object;
+use plan::status::{bgp_status, l2_status};
+
 use super::*;
 
-fn services() -> Services {
-    Services {
-        node: "me".to_owned(),
-        ..Services::default()
-    }
+type L2 = ServiceL2StatusStatus;
+
+fn services() -> Services<L2> {
+    Services::default()
 }
 
 fn key(name: &str) -> ServiceKey {
@@ -33,11 +38,11 @@ fn gone(name: &str) -> Seen {
     Seen::Gone(Object::ServiceL2Status(object))
 }
 
-fn announced(service: &str) -> Told {
-    Told::Announced(key(service), Some(Vec::new()))
+fn announced(service: &str) -> Told<L2> {
+    Told::Announced(key(service), Some(status(service)))
 }
 
-fn job(services: &mut Services, now: Instant) -> Job {
+fn job<S: Word>(services: &mut Services<S>, now: Instant) -> Job<S> {
     match services.next(now) {
         Next::Job(job) => job,
         other => panic!("{other:?}"),
@@ -45,7 +50,7 @@ fn job(services: &mut Services, now: Instant) -> Job {
 }
 
 /// The job went well and left these objects.
-fn done(services: &mut Services, job: &Job, own: &[(&str, ServiceL2StatusStatus)], now: Instant) {
+fn done<S: Word>(services: &mut Services<S>, job: &Job<S>, own: &[(&str, S)], now: Instant) {
     let own = own.iter().map(|(name, s)| ((*name).to_owned(), s.clone()));
     services.done(
         Done {
@@ -171,6 +176,39 @@ fn a_failed_job_is_tried_again_after_a_while() {
     let again = job(&mut services, at);
     assert_eq!(again.own.len(), 1, "the object that was made is used");
     assert!(again.take_over);
+}
+
+/// Every node that advertises a Service says so: nobody takes another's down.
+#[test]
+fn by_bgp_nobody_takes_over() {
+    let (mut services, now) = (
+        Services::<ServiceBGPStatusStatus>::default(),
+        Instant::now(),
+    );
+    let status = |peers: &[&str]| {
+        let peers = peers.iter().map(|peer| (*peer).into()).collect();
+        bgp_status(&key("a"), "me", &peers)
+    };
+    let mut old = ServiceBGPStatus::default();
+    old.metadata.name = "bgp-1".to_owned();
+    old.metadata.labels = [
+        (LABEL_SERVICE_NAME.to_owned(), "a".to_owned()),
+        (LABEL_SERVICE_NAMESPACE.to_owned(), "default".to_owned()),
+    ]
+    .into();
+    old.status = status(&["p"]);
+    services.seen(Seen::Applied(Object::ServiceBGPStatus(old)), now);
+    services.seen(Seen::Listed, now);
+    let told = |peers| Told::Announced(key("a"), Some(status(peers)));
+    services.told(told(&["p"]));
+    assert!(matches!(services.next(now), Next::Nothing), "it is right");
+    services.told(told(&["p", "q"]));
+    let more = job(&mut services, now);
+    assert!(!more.take_over && more.own.len() == 1, "{more:?}");
+    done(&mut services, &more, &[("bgp-1", status(&["p", "q"]))], now);
+    services.told(Told::Announced(key("a"), None));
+    services.told(Told::Settled);
+    assert_eq!(job(&mut services, now).wanted, None);
 }
 
 #[test]
