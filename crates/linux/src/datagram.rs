@@ -8,6 +8,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsRawFd, RawFd},
+    task::{Context, Poll, ready},
 };
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -42,6 +43,13 @@ pub struct DatagramError {
     at: SocketAddr,
     step: &'static str,
     source: io::Error,
+}
+
+impl DatagramError {
+    /// What kind of trouble the kernel has with it.
+    pub fn kind(&self) -> io::ErrorKind {
+        self.source.kind()
+    }
 }
 
 /// A UDP socket in the tokio runtime in which it was opened, in the network namespace of the
@@ -116,6 +124,25 @@ impl Datagrams {
     pub async fn recv(&self, buffer: &mut [u8]) -> io::Result<Received> {
         let read = |d: &Descriptor| receive(&d.0, buffer);
         self.socket.async_io(Interest::READABLE, read).await
+    }
+
+    /// The same for who waits for several sockets: the last to ask is woken.
+    pub fn poll_recv(
+        &self,
+        context: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<Received>> {
+        loop {
+            let mut guard = ready!(self.socket.poll_read_ready(context))?;
+            if let Ok(read) = guard.try_io(|socket| receive(&socket.get_ref().0, buffer)) {
+                return Poll::Ready(read);
+            }
+        }
+    }
+
+    /// Takes what has come already, or fails with `WouldBlock`.
+    pub fn try_recv(&self, buffer: &mut [u8]) -> io::Result<Received> {
+        receive(&self.socket.get_ref().0, buffer)
     }
 
     /// Sends at once, or fails with `WouldBlock`: a late datagram is worth less than the next.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  source ──Update──► planner ──Command──► l2 ──► one port per interface (ARP, NDP)
-//!                      │  └────Change────► bgp ──► one task per peer
+//!                      │  └────Change────► bgp ──► one task per peer ──Request─► bfd
 //!  member ──Event───►   │ │ ──Job──► forward (a thread: netlink blocks) ──Done──► planner
 //!  interfaces ─watch─►  │ └──Command──► member (peers, payload)
 //!                       └──watch──► publisher (NodeState)   └──Report──► reporter
@@ -12,6 +12,7 @@
 //! `forward`.
 
 mod advertised;
+mod bfd;
 mod bgp;
 mod forward;
 mod gate;
@@ -96,9 +97,11 @@ pub async fn run<S: Source, K: Sink>(
         metrics: metrics.clone(),
     };
     let (l2, l2_task) = l2::start(l2);
+    let (bfd, bfd_task) = bfd::start(metrics.clone());
     let bgp = bgp::Context {
         node: config.agent.node.clone(),
         interfaces: interfaces.clone(),
+        bfd: bfd.clone(),
         metrics: metrics.clone(),
     };
     let (bgp, bgp_task) = bgp::start(bgp);
@@ -116,6 +119,10 @@ pub async fn run<S: Source, K: Sink>(
     });
     tasks.spawn(async move {
         bgp_task.await;
+        Ok(())
+    });
+    tasks.spawn(async move {
+        bfd_task.await;
         Ok(())
     });
     tasks.spawn(publisher::run(
@@ -155,7 +162,11 @@ pub async fn run<S: Source, K: Sink>(
             mending.end();
             // An end without a successor must not wait for one.
             let layer2 = tokio::time::timeout(HAND_OVER, leave(&member, &l2));
-            let _ = tokio::join!(layer2, bgp.stop());
+            let routes = async {
+                bgp.stop().await;
+                bfd.stop().await;
+            };
+            let _ = tokio::join!(layer2, routes);
             Ok(())
         }
     }

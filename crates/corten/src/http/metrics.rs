@@ -133,6 +133,8 @@ pub struct Metrics {
     pub bgp_pending: IntGaugeVec,
     /// Prefixes that peers sent and that were not taken.
     pub bgp_routes_dropped: IntCounterVec,
+    /// BFD sessions.
+    pub bfd: super::bfd::Counts,
 }
 
 impl Metrics {
@@ -238,6 +240,7 @@ impl Metrics {
                 "Prefixes that the peer sent and that were not taken",
                 &["peer"],
             )?,
+            bfd: super::bfd::Counts::new(&registry)?,
             registry,
         })
     }

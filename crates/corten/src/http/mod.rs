@@ -5,6 +5,7 @@
 //! in plain HTTP on loopback.
 
 pub mod access;
+pub mod bfd;
 pub mod certificate;
 pub mod listener;
 pub mod metrics;

@@ -15,6 +15,7 @@ use plan::config::{Hidden, Neighbour};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
+use super::bfd::Bfd;
 use super::interfaces::Snapshot;
 use crate::http::Metrics;
 
@@ -43,6 +44,7 @@ enum Command {
 pub(super) struct Context {
     pub(super) node: plan::name::Name,
     pub(super) interfaces: watch::Receiver<Snapshot>,
+    pub(super) bfd: Bfd,
     pub(super) metrics: Metrics,
 }
 

@@ -9,13 +9,14 @@ use ipnet::IpNet;
 use plan::announce::bgp::SessionChange;
 use plan::announce::bgp::{Attributes, Drain, GRACEFUL_SHUTDOWN, PeerKey, PeerSession};
 use plan::config::{Hidden, Password};
-use proto::bgp::fsm::{ConnectionId, DialError, Output, Peer, Stop};
+use proto::bgp::fsm::{ConnectionId, DialError, Output, Peer, Reset, Stop};
 use proto::bgp::{AdjOut, Nlri, Path, RefreshKind};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::super::bfd::Watch;
 use super::{Command, Context, connection, label, route};
 
 /// UPDATEs are made while fewer bytes than this wait for the kernel.
@@ -58,6 +59,7 @@ pub(super) struct Task {
     live: Option<Live>,
     dials: JoinSet<(ConnectionId, Result<TcpStream, DialError>)>,
     established: Option<ConnectionId>,
+    bfd: Watch,
     /// The last trouble that was told.
     told: Option<String>,
 }
@@ -71,7 +73,8 @@ impl Task {
     ) -> Self {
         let label = label(&session);
         let fsm = Peer::new(route::settings(&session, &context.node, true), seed());
-        let task = Self {
+        let bfd = Watch::new(context.bfd.clone(), peer.clone());
+        Self {
             context,
             peer,
             label,
@@ -85,15 +88,9 @@ impl Task {
             live: None,
             dials: JoinSet::new(),
             established: None,
+            bfd,
             told: None,
-        };
-        if task.session.bfd.is_some() {
-            tracing::warn!(
-                peer = &*task.peer,
-                "BFD is not served yet: the hold time alone finds a dead router"
-            );
         }
-        task
     }
 
     fn now(&self) -> Duration {
@@ -106,6 +103,7 @@ impl Task {
         let mut buffer = vec![0; INBOX];
         loop {
             self.settle();
+            self.bfd.follow(&self.session).await;
             let deadline = self.deadline();
             let interest = self.interest();
             let live = self.live.as_ref();
@@ -121,9 +119,10 @@ impl Task {
                     Some(Command::Stop) => return self.leave().await,
                     Some(command) => self.command(command),
                     // The peer is not configured any more.
-                    None => return self.end(Stop::Removed),
+                    None => return self.end(Stop::Removed).await,
                 },
                 Some(dialled) = self.dials.join_next() => self.dialled(dialled),
+                () = self.bfd.failure() => self.path_failed(),
                 ready = ready => match ready {
                     Ok(_) => self.read(&mut buffer),
                     Err(_) => self.lost(),
@@ -221,6 +220,7 @@ impl Task {
             self.settle();
             self.down_metric();
             self.label = label(&self.session);
+            self.bfd.forget();
             let settings = route::settings(&self.session, &self.context.node, false);
             self.fsm = Peer::new(settings, seed());
             self.fsm.start(self.now());
@@ -285,6 +285,13 @@ impl Task {
         }
     }
 
+    /// BFD finds a dead path before the hold time does.
+    fn path_failed(&mut self) {
+        if self.established.is_some() {
+            self.fsm.reset(self.now(), Reset::BfdDown);
+        }
+    }
+
     /// The connection is gone.
     fn lost(&mut self) {
         if let Some(live) = self.live.take() {
@@ -330,6 +337,7 @@ impl Task {
                 self.told = None;
                 let local = self.local_addresses();
                 self.out.up(negotiated, local);
+                self.follow_path();
                 self.gauge(|metrics| &metrics.bgp_session_up, 1);
             }
             Output::Down(cause) => {
@@ -389,6 +397,15 @@ impl Task {
             None => return proto::bgp::LocalAddresses::default(),
         };
         route::local_addresses(local, peer, &self.context.interfaces.borrow())
+    }
+
+    /// Has BFD follow the path of the connection.
+    fn follow_path(&mut self) {
+        let Some(live) = &self.live else { return };
+        if let (Ok(local), Ok(peer)) = (live.stream.local_addr(), live.stream.peer_addr()) {
+            let interfaces = self.context.interfaces.borrow();
+            self.bfd.up(&self.session, local, peer, &interfaces);
+        }
     }
 
     /// Makes UPDATEs for the established connection.
@@ -464,7 +481,7 @@ impl Task {
     async fn leave(mut self) {
         let graceful = self.fsm.session().is_some_and(|it| it.graceful.is_some());
         if graceful {
-            return self.end(Stop::Restart);
+            return self.end(Stop::Restart).await;
         }
         if self.established.is_some() && !self.routes.is_empty() {
             let leaving: BTreeMap<IpNet, Arc<Attributes>> = self
@@ -487,12 +504,14 @@ impl Task {
             self.settle();
         }
         let text = "the agent stops".to_owned();
-        self.end(Stop::Drain { text });
+        self.end(Stop::Drain { text }).await;
     }
 
-    fn end(mut self, stop: Stop) {
+    async fn end(mut self, stop: Stop) {
         self.fsm.stop(self.now(), stop);
         self.settle();
+        // After BGP: that BFD ends must not look like a failure of a session that lives.
+        self.bfd.end().await;
         self.down_metric();
     }
 }

@@ -1,0 +1,152 @@
+//! A peer's hold on its BFD session.
+
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU8;
+use std::time::Duration;
+
+use linux::netlink::Interface;
+use plan::announce::bgp::{PeerKey, PeerSession};
+use plan::config::{BfdProfile, RemoteAs};
+use proto::bfd::{Hops, Key, Settings};
+use tokio::sync::mpsc;
+
+use super::{Bfd, Request, Target};
+
+/// Keeps the session as the peer's settings want it. [`Watch::end`] ends it.
+pub(in crate::agent) struct Watch {
+    bfd: Bfd,
+    owner: PeerKey,
+    /// Between which addresses, once BGP has been up.
+    target: Option<Target>,
+    /// What was asked for.
+    asked: Option<(Target, Settings)>,
+    failed: mpsc::Sender<()>,
+    failures: mpsc::Receiver<()>,
+}
+
+impl Watch {
+    pub(in crate::agent) fn new(bfd: Bfd, owner: PeerKey) -> Self {
+        // Of several failures that nobody has heard of, one is enough.
+        let (failed, failures) = mpsc::channel(1);
+        Self {
+            bfd,
+            owner,
+            target: None,
+            asked: None,
+            failed,
+            failures,
+        }
+    }
+
+    /// BGP is up between these addresses.
+    pub(in crate::agent) fn up(
+        &mut self,
+        session: &PeerSession,
+        local: SocketAddr,
+        peer: SocketAddr,
+        interfaces: &[Interface],
+    ) {
+        self.target = Some(target(session, local, peer, interfaces));
+    }
+
+    /// The peer is another one: where it is shows when BGP is up again.
+    pub(in crate::agent) fn forget(&mut self) {
+        self.target = None;
+    }
+
+    /// Asks for what `session` wants, if that is news.
+    pub(in crate::agent) async fn follow(&mut self, session: &PeerSession) {
+        let wanted = session.bfd.as_ref().zip(self.target.as_ref());
+        let wanted = wanted.map(|(profile, target)| {
+            let settings = settings(profile, target.key.multihop);
+            (target.clone(), settings)
+        });
+        if wanted == self.asked {
+            return;
+        }
+        let kept = wanted.as_ref().map(|(target, _)| target);
+        if let Some((target, _)) = self.asked.take()
+            && Some(&target) != kept
+        {
+            let owner = self.owner.clone();
+            self.bfd.send(Request::Release { owner, target }).await;
+        }
+        if let Some((target, settings)) = wanted.clone() {
+            let request = Request::Set {
+                owner: self.owner.clone(),
+                target,
+                settings,
+                failed: self.failed.clone(),
+            };
+            self.bfd.send(request).await;
+        }
+        self.asked = wanted;
+    }
+
+    /// Waits until the path has failed.
+    pub(in crate::agent) async fn failure(&mut self) {
+        // `failed` keeps the channel open.
+        let _ = self.failures.recv().await;
+    }
+
+    /// Ends the session; the neighbour is told that it is no failure.
+    pub(in crate::agent) async fn end(&mut self) {
+        if let Some((target, _)) = self.asked.take() {
+            let owner = self.owner.clone();
+            self.bfd.send(Request::Release { owner, target }).await;
+        }
+    }
+}
+
+/// Over several hops where FRR says so: `ebgpMultiHop`, or an internal peer behind a router.
+fn target(
+    session: &PeerSession,
+    local: SocketAddr,
+    peer: SocketAddr,
+    interfaces: &[Interface],
+) -> Target {
+    let internal = match session.remote {
+        RemoteAs::Internal => true,
+        RemoteAs::External => false,
+        RemoteAs::Number(asn) => asn == session.asn,
+    };
+    let interface = match peer {
+        SocketAddr::V6(peer) if peer.scope_id() != 0 => Some(peer.scope_id()),
+        _ => None,
+    };
+    let near = interface.is_some() || on_link(peer.ip(), interfaces);
+    Target {
+        vrf: session.vrf.clone(),
+        key: Key {
+            peer: peer.ip(),
+            local: Some(local.ip()),
+            interface,
+            multihop: session.multihop || (internal && !near),
+        },
+    }
+}
+
+fn on_link(ip: IpAddr, interfaces: &[Interface]) -> bool {
+    let mut addresses = interfaces.iter().flat_map(|it| &it.addresses);
+    addresses.any(|(own, length)| {
+        ipnet::IpNet::new(*own, *length).is_ok_and(|subnet| subnet.contains(&ip))
+    })
+}
+
+fn settings(profile: &BfdProfile, multihop: bool) -> Settings {
+    let millis = |ms: u32| Duration::from_millis(ms.into());
+    Settings {
+        transmit: millis(profile.transmit_ms),
+        receive: millis(profile.receive_ms),
+        multiplier: NonZeroU8::new(profile.multiplier).unwrap_or(NonZeroU8::MIN),
+        echo: profile.echo_ms.map(millis),
+        passive: profile.passive,
+        hops: if multihop {
+            Hops::Multi {
+                minimum_ttl: profile.minimum_ttl,
+            }
+        } else {
+            Hops::Single
+        },
+    }
+}
