@@ -1,7 +1,11 @@
 //! Least rights, proved: controller and agents run with the published manifests, their accounts'
 //! rights and nothing else, and do all that they do. The audit log then knows no request of theirs
-//! that was denied, and a use for each right.
+//! that was denied, and a use for each right. The Pods' own rights are looked at on a real cluster.
 
+#[allow(dead_code)]
+#[path = "../install/stage.rs"]
+mod install;
+mod pods;
 mod stage;
 mod story;
 
@@ -12,7 +16,7 @@ use lab::rights::Rights;
 use lab::wait_for;
 use serde_json::json;
 
-use stage::{Fault, MINUTES, SOON, Stage};
+use stage::{Fault, MINUTES, SOON, Stage, turn};
 
 #[test]
 fn every_right_is_used_and_none_is_missing() {
@@ -20,6 +24,7 @@ fn every_right_is_used_and_none_is_missing() {
     let Some(binary) = binary_or_skip(name) else {
         return;
     };
+    let _turn = turn();
     lab::run_for(name, MINUTES, async |lab| {
         let stage = Stage::build(lab, &binary).await?;
         // They run to the end: what they do then is judged, too.

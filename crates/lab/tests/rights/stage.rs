@@ -5,6 +5,7 @@
 //! webhook's Service as an address of its own, and listens on the Service's port.
 
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lab::chart::{NAMESPACE, deploy};
@@ -18,6 +19,12 @@ pub(crate) const MINUTES: Duration = Duration::from_secs(600);
 /// The webhook's keeper looks every 30 s, and the machine may have too much to do.
 pub(crate) const SOON: Duration = Duration::from_secs(90);
 const KEY: &str = "--member-key-file=";
+
+/// One control plane at a time.
+pub(crate) fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 pub(crate) type Fault = Box<dyn std::error::Error + Send + Sync>;
 

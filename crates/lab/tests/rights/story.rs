@@ -125,7 +125,7 @@ async fn service(stage: &Stage) -> Result<(), Fault> {
         }],
     });
     stage.apply(&slice.to_string()).await?;
-    stage.scene.owner(ADDRESS).await?;
+    owner(stage, "a node to answer", |_| true).await?;
     stage.say("a Service is announced");
     Ok(())
 }
@@ -216,28 +216,37 @@ async fn repeated_events(stage: &Stage) -> Result<(), Fault> {
     Ok(())
 }
 
+/// Waits until one node answers for the address, and it is a wanted one; gives its name.
+async fn owner(
+    stage: &Stage,
+    what: &str,
+    wanted: impl Fn(&str) -> bool,
+) -> Result<String, lab::WaitError> {
+    wait_for(SOON, what, async || {
+        let now = stage.scene.owner(ADDRESS).await;
+        let now = now.map_err(|error| error.to_string())?.host.name();
+        match wanted(now) {
+            true => Ok(now.to_owned()),
+            false => Err(now.to_owned()),
+        }
+    })
+    .await
+}
+
 /// The Service leaves its node and comes back: agents take each other's word down, and count theirs.
 async fn move_away_and_back(stage: &Stage) -> Result<(), Fault> {
-    let owner = stage.scene.owner(ADDRESS).await?.host.name().to_owned();
-    let node = format!("/api/v1/nodes/{owner}");
+    let first = owner(stage, "a node to answer", |_| true).await?;
+    let node = format!("/api/v1/nodes/{first}");
     let label = "node.kubernetes.io/exclude-from-external-load-balancers";
     for (value, here) in [(json!(""), false), (Value::Null, true)] {
         let patch = json!({"metadata": {"labels": {label: value}}});
         stage.plane.api().patch(&node, Patch::Merge, &patch).await?;
-        wait_for(SOON, "the address to move", async || {
-            let now = stage.scene.owner(ADDRESS).await;
-            let now = now.map_err(|error| error.to_string())?.host.name();
-            match (now == owner) == here {
-                true => Ok(()),
-                false => Err(now.to_owned()),
-            }
-        })
-        .await?;
+        owner(stage, "the address to move", |now| (now == first) == here).await?;
         let statuses = format!("/apis/metallb.io/v1beta1/namespaces/{NAMESPACE}/servicel2statuses");
         stage
             .shows(&statuses, "one word, of the owner", |list| {
                 let all = list["items"].as_array().map(Vec::as_slice);
-                matches!(all, Some([one]) if (one["status"]["node"] == owner.as_str()) == here)
+                matches!(all, Some([one]) if (one["status"]["node"] == first.as_str()) == here)
             })
             .await?;
     }
