@@ -1,5 +1,6 @@
 //! BGP end to end, with real routers.
 
+mod bfd;
 mod routers;
 mod stage;
 mod story;
