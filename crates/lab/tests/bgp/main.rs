@@ -1,6 +1,9 @@
 //! BGP end to end, with real routers.
 
+mod advertising;
 mod bfd;
+mod graceful;
 mod routers;
+mod sessions;
 mod stage;
 mod story;

@@ -9,6 +9,7 @@ use lab::router::Frr;
 use lab::scene::Scene;
 use lab::uplink::Uplink;
 use lab::{Host, Lab, Process, WaitError, wait_for};
+use serde_json::Value;
 
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -27,8 +28,14 @@ pub(crate) struct Stage {
 impl Stage {
     /// Three nodes with a directory of manifests; nothing runs yet.
     pub(crate) async fn build(lab: &Lab) -> Outcome<Self> {
-        let scene = Scene::build(lab, 3).await?;
+        Self::of(lab, 3).await
+    }
+
+    /// The same with so many nodes.
+    pub(crate) async fn of(lab: &Lab, nodes: u8) -> Outcome<Self> {
+        let scene = Scene::build(lab, nodes).await?;
         let Uplink { router, outside } = Uplink::build(lab, &scene).await?;
+        router.add_address("eth0", "fd00::1/64").await?;
         let dir = scene.directory("manifests")?;
         Ok(Self {
             scene,
@@ -43,6 +50,56 @@ impl Stage {
         let new = self.dir.join(format!(".{name}.new"));
         fs::write(&new, text)?;
         Ok(fs::rename(new, self.dir.join(name))?)
+    }
+
+    /// Takes a manifest away.
+    pub(crate) fn remove(&self, name: &str) -> Outcome {
+        Ok(fs::remove_file(self.dir.join(name))?)
+    }
+
+    /// The Nodes, each with these labels (`a: b, c: d`).
+    pub(crate) fn label_nodes(&self, labels: &[&str]) -> Outcome {
+        let mut text = String::new();
+        for (node, labels) in self.scene.nodes.iter().zip(labels) {
+            text += &format!(
+                "---\napiVersion: v1\nkind: Node\nmetadata: {{name: {}, labels: {{{labels}}}}}\n\
+                 status: {{addresses: [{{type: InternalIP, address: {}}}]}}\n",
+                node.host.name(),
+                node.ip
+            );
+        }
+        self.write("nodes.yaml", &text)
+    }
+
+    /// A Service with these addresses and these fields more, and its endpoints: the pods of
+    /// `nodes` (numbers in the scene).
+    pub(crate) fn serve(&self, name: &str, ips: &str, more: &str, nodes: &[usize]) -> Outcome {
+        let mut text = format!(
+            "apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n  namespace: default\n  \
+             annotations: {{metallb.io/loadBalancerIPs: \"{ips}\"}}\n\
+             spec: {{type: LoadBalancer, selector: {{app: {name}}}, {more}, \
+             ports: [{{protocol: TCP, port: 80, targetPort: 80}}]}}\n"
+        );
+        for family in ["IPv4", "IPv6"] {
+            text += &format!(
+                "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\n\
+                 metadata:\n  name: {name}-{}\n  namespace: default\n  \
+                 labels: {{kubernetes.io/service-name: {name}}}\naddressType: {family}\n\
+                 ports: [{{name: \"\", protocol: TCP, port: 80}}]\nendpoints:\n",
+                family.to_lowercase()
+            );
+            for node in nodes.iter().filter_map(|n| self.scene.nodes.get(*n)) {
+                let ip = match family {
+                    "IPv4" => node.pod_ip,
+                    _ => node.pod_ip6,
+                };
+                text += &format!(
+                    "- {{addresses: [\"{ip}\"], nodeName: {}, conditions: {{ready: true}}}}\n",
+                    node.host.name()
+                );
+            }
+        }
+        self.write(&format!("service-{name}.yaml"), &text)
     }
 
     /// The documents' example.
@@ -60,6 +117,61 @@ impl Stage {
     pub(crate) fn start(&self) -> Outcome<Vec<Process>> {
         Ok(self.scene.start_on_directory(&self.dir)?)
     }
+}
+
+/// A manifest in the namespace of MetalLB; `spec` in one line.
+pub(crate) fn object(kind: &str, name: &str, spec: &str) -> String {
+    let version = match kind {
+        "BGPPeer" => "metallb.io/v1beta2",
+        "Peer" => "corten.dev/v1alpha1",
+        _ => "metallb.io/v1beta1",
+    };
+    format!(
+        "---\napiVersion: {version}\nkind: {kind}\n\
+         metadata: {{name: {name}, namespace: metallb-system}}\nspec: {{{spec}}}\n"
+    )
+}
+
+/// What the router knows of a prefix, a line for each path: the next hop, and what is not as usual.
+pub(crate) fn paths(frr: &Frr, prefix: &str) -> Outcome<Vec<String>> {
+    let family = if prefix.contains(':') { "ipv6" } else { "ipv4" };
+    let found = frr.json(&format!("show bgp {family} unicast {prefix} json"))?;
+    let paths = found["paths"].as_array().into_iter().flatten();
+    let mut lines: Vec<String> = paths
+        .map(|path| {
+            let mut line = path["nexthops"][0]["ip"].as_str().unwrap_or("").to_owned();
+            for (key, pointer) in [
+                ("as", "/aspath/string"),
+                ("pref", "/locPrf"),
+                ("com", "/community/string"),
+                ("large", "/largeCommunity/string"),
+                ("stale", "/stale"),
+            ] {
+                match path.pointer(pointer) {
+                    None => {}
+                    Some(Value::String(text)) => line += &format!(" {key}={text}"),
+                    Some(other) => line += &format!(" {key}={other}"),
+                }
+            }
+            line
+        })
+        .collect();
+    lines.sort_unstable();
+    Ok(lines)
+}
+
+/// Waits until the router knows exactly this of a prefix; see [`paths`].
+pub(crate) async fn known(frr: &Frr, prefix: &str, wanted: &[&str]) -> Result<(), WaitError> {
+    let what = format!("{prefix} as {wanted:?} at {}", frr.host().name());
+    wait_for(SOON, &what, async || {
+        let found = paths(frr, prefix).map_err(|error| error.to_string())?;
+        if found == wanted {
+            Ok(())
+        } else {
+            Err(format!("{found:?}"))
+        }
+    })
+    .await
 }
 
 /// Waits until the router has these next hops for a prefix.

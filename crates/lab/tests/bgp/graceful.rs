@@ -1,0 +1,90 @@
+//! Graceful restart (RFC 4724) and route refresh (RFC 2918).
+
+use std::net::{IpAddr, SocketAddr};
+
+use lab::router::Frr;
+use lab::{Process, Target, scene, wait_until};
+
+use crate::stage::{Outcome, ROUTER, SOON, Stage, known, next_hops, object};
+
+const PREFIX: &str = "192.168.1.1/32";
+
+fn restart(stage: &Stage) -> Outcome<Vec<Process>> {
+    let nodes = &stage.scene.nodes;
+    Ok(vec![
+        scene::run(&nodes[0], &stage.dir)?,
+        scene::agent(&nodes[1], &stage.dir)?,
+    ])
+}
+
+#[test]
+fn agents_restart_and_nothing_is_lost() {
+    lab::run(
+        "graceful::agents_restart_and_nothing_is_lost",
+        async |lab| {
+            let stage = Stage::of(&lab, 2).await?;
+            let frr = Frr::start(&stage.router, ROUTER, "").await?;
+            stage.label_nodes(&["", ""])?;
+            let peer = "myASN: 64500, peerASN: 64501, peerAddress: 10.0.0.1, connectTime: 1s, \
+                    enableGracefulRestart: true";
+            let text = object("BGPPeer", "router", peer)
+                + &object("IPAddressPool", "pool", "addresses: [192.168.1.0/24]")
+                + &object("BGPAdvertisement", "all", "");
+            stage.write("objects.yaml", &text)?;
+            let cluster = "externalTrafficPolicy: Cluster";
+            stage.serve("web", "192.168.1.1", cluster, &[0, 1])?;
+            let mut agents = stage.start()?;
+            let nodes: Vec<IpAddr> = stage.scene.nodes.iter().map(|node| node.ip).collect();
+            let fresh = ["10.0.0.11 as=64500", "10.0.0.12 as=64500"];
+            let stale = [
+                "10.0.0.11 as=64500 stale=true",
+                "10.0.0.12 as=64500 stale=true",
+            ];
+            known(&frr, PREFIX, &fresh).await?;
+
+            let service = SocketAddr::from(([192, 168, 1, 1], 80));
+            let page = async || stage.outside.http_get(service, "/").await.is_ok();
+            wait_until(SOON, "a page", page).await?;
+            let prober = stage.outside.probe(Target::Tcp(service))?;
+            wait_until(SOON, "answers", async || prober.answered() > 50).await?;
+            for gently in [false, true] {
+                // All at once: no route is left that is not kept.
+                for agent in &mut agents {
+                    if gently {
+                        agent.terminate();
+                        agent.wait(SOON).await?;
+                    } else {
+                        agent.kill();
+                    }
+                }
+                known(&frr, PREFIX, &stale).await?;
+                let before = prober.answered();
+                wait_until(SOON, "answers", async || prober.answered() > before + 50).await?;
+                agents = restart(&stage)?;
+                known(&frr, PREFIX, &fresh).await?;
+                next_hops(&frr, PREFIX, &nodes).await?;
+            }
+            let gaps = prober.stop().await?;
+            lab.say(format!("two restarts: {gaps:?}"));
+            assert_eq!(gaps.lost(), 0, "{gaps:?}");
+
+            // The peer forgets what it was told, and asks again: its new policy meets all routes.
+            frr.ask(&[
+                "configure terminal",
+                "route-map IN permit 10",
+                "set local-preference 77",
+                "exit",
+                "router bgp 64501",
+                "address-family ipv4 unicast",
+                "neighbor NODES route-map IN in",
+            ])?;
+            frr.ask(&["clear bgp ipv4 unicast 10.0.0.11 soft in"])?;
+            let anew = ["10.0.0.11 as=64500 pref=77", "10.0.0.12 as=64500 pref=77"];
+            known(&frr, PREFIX, &anew).await?;
+            let neighbour = frr.json("show bgp neighbors 10.0.0.11 json")?;
+            let sent = &neighbour["10.0.0.11"]["messageStats"]["routeRefreshSent"];
+            assert!(sent.as_u64() > Some(0), "{sent}");
+            Ok(())
+        },
+    );
+}
