@@ -16,7 +16,9 @@ pub mod v1alpha1 {
         Advertisement, AdvertisementSpec, BgpAnnouncement, Layer2, LinuxDevice, LinuxNative,
         MacMode,
     };
-    pub use super::node_state::{ForwardMode, Interface, NodeState, NodeStateStatus};
+    pub use super::node_state::{
+        BgpSession, ForwardMode, Interface, NodeState, NodeStateStatus, SessionState,
+    };
     pub use super::peer::{
         LinkBandwidth, Listen, NextHop, Peer, PeerSpec, ReceivePolicy, SecretName,
     };

@@ -41,6 +41,16 @@ pub struct NodeStateStatus {
     pub interfaces: Vec<Interface>,
     /// What the agent forwards.
     pub forward: ForwardMode,
+    /// BGP sessions, by peer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(
+        feature = "crds",
+        schemars(extend(
+            "x-kubernetes-list-type" = "map",
+            "x-kubernetes-list-map-keys" = ["peer"]
+        ))
+    )]
+    pub bgp: Vec<BgpSession>,
     /// True while the node gives its addresses away.
     pub draining: bool,
     /// Grows with every start of the agent on this node.
@@ -69,6 +79,40 @@ pub struct Interface {
     /// Subnets that are on the link, in CIDR form with host bits zero.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub subnets: Vec<String>,
+}
+
+/// A BGP session of a node.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "crds", schemars(extend("required" = ["peer"])))]
+#[serde(rename_all = "camelCase", default)]
+pub struct BgpSession {
+    /// Name of the object that the peer comes from.
+    pub peer: String,
+    /// Address, or interface, and port of the peer, as metrics name it.
+    pub address: String,
+    /// Whether it is up.
+    pub state: SessionState,
+    /// Since when it is in this state.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    #[cfg_attr(feature = "crds", schemars(extend("format" = "date-time")))]
+    pub since: String,
+    /// Why it is not up.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub cause: String,
+}
+
+/// How a BGP session is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(schemars::JsonSchema))]
+pub enum SessionState {
+    /// Being opened; nothing has gone wrong yet.
+    #[default]
+    Connecting,
+    /// Up.
+    Established,
+    /// Not up; the cause says why. It is tried again.
+    Down,
 }
 
 /// What an agent forwards (design.md §4.5).

@@ -86,6 +86,7 @@ pub async fn run<S: Source, K: Sink>(
     let (events_in, events) = mpsc::channel(source::QUEUE);
     let (interfaces_in, interfaces) = watch::channel(interfaces::snapshot().await?);
     let (state_in, state) = watch::channel(None);
+    let (sessions_in, sessions) = watch::channel(bgp::Sessions::default());
     let (reporter, reports) = Reporter::new(metrics.reports_dropped.clone());
 
     let (member, silence, member_task) = member::start(&config, events_in)?;
@@ -103,6 +104,7 @@ pub async fn run<S: Source, K: Sink>(
         interfaces: interfaces.clone(),
         bfd: bfd.clone(),
         metrics: metrics.clone(),
+        sessions: sessions_in,
     };
     let (bgp, bgp_task) = bgp::start(bgp);
 
@@ -129,6 +131,7 @@ pub async fn run<S: Source, K: Sink>(
         sink.clone(),
         config.agent.node.clone(),
         state,
+        sessions,
     ));
     let (statuses, mending) = Statuses::start(sink.board(), &config.agent.node, &mut tasks);
     tasks.spawn(async move {

@@ -474,6 +474,8 @@ fn status(state: &NodeState, snapshot: &Snapshot, mode: Mode) -> NodeStateStatus
             Mode::Vips => ForwardMode::Vips,
             Mode::All => ForwardMode::All,
         },
+        // The publisher adds them: beats are not the place for them.
+        bgp: Vec::new(),
         draining: state.draining,
         incarnation: state.incarnation,
         version: state.version,

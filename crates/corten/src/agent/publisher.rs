@@ -5,22 +5,47 @@ use std::time::Duration;
 use api::corten::v1alpha1::NodeStateStatus;
 use plan::name::Name;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::AgentError;
+use super::bgp::Sessions;
 use crate::backoff::Backoff;
 use crate::sink::Sink;
+
+/// Between two writes that only BGP sessions ask for: they may come and go at any rate.
+const PACE: Duration = Duration::from_secs(1);
 
 pub(super) async fn run<K: Sink>(
     sink: K,
     node: Name,
     mut state: watch::Receiver<Option<NodeStateStatus>>,
+    mut sessions: watch::Receiver<Sessions>,
 ) -> Result<(), AgentError> {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
-    while state.changed().await.is_ok() {
+    let mut pace = Instant::now();
+    loop {
+        let more = tokio::select! {
+            changed = state.changed() => changed.is_ok(),
+            more = async {
+                match sessions.changed().await {
+                    Ok(()) => tokio::time::sleep_until(pace).await,
+                    Err(_) => std::future::pending().await,
+                }
+                true
+            } => more,
+        };
+        if !more {
+            return Ok(());
+        }
         loop {
-            let Some(newest) = state.borrow_and_update().clone() else {
+            let Some(mut newest) = state.borrow_and_update().clone() else {
                 break;
             };
+            newest.bgp = {
+                let sessions = sessions.borrow_and_update();
+                sessions.values().map(|(_, it)| it.clone()).collect()
+            };
+            pace = Instant::now() + PACE;
             match sink.publish(&node, &newest).await {
                 Ok(()) => {
                     backoff.reset();
@@ -36,5 +61,4 @@ pub(super) async fn run<K: Sink>(
             }
         }
     }
-    Ok(())
 }

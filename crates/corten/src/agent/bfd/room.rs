@@ -11,15 +11,15 @@ use linux::datagram::{DatagramError, Datagrams, Received};
 use plan::announce::bgp::PeerKey;
 use plan::name::Name;
 use proto::bfd::{
-    Arrival, CONTROL_PORT, Change, ECHO_PORT, Error, Key, MULTIHOP_PORT, SOURCE_PORTS, Sessions,
-    Settings, State, TTL, Transmit,
+    Arrival, CONTROL_PORT, Change, Error, Key, MULTIHOP_PORT, SOURCE_PORTS, Sessions, Settings,
+    State, TTL, Transmit,
 };
 use tokio::sync::mpsc;
 
 use crate::http::bfd::Counts;
 
-/// Longer than any control packet; echo packets of others are as long as they like.
-const BUFFER: usize = 1500;
+/// Longer than any control packet, with the longest authentication.
+const BUFFER: usize = 256;
 /// Datagrams taken at once from a socket.
 const BATCH: usize = 64;
 /// Source ports tried for a session.
@@ -37,10 +37,8 @@ struct Listener {
 pub(super) struct Held {
     /// The peers that want it.
     owners: BTreeMap<PeerKey, mpsc::Sender<()>>,
-    /// For all but what is sent back.
+    /// To send from.
     socket: Option<Datagrams>,
-    /// For echo packets that are sent back, with a TTL that tells.
-    reflector: Option<Datagrams>,
     /// Nobody wants it any more: until when the neighbour is told.
     until: Option<Duration>,
     /// The last trouble that was told.
@@ -123,7 +121,7 @@ impl Room {
     /// there.
     pub(super) fn open(&mut self) -> bool {
         let mut needed = Vec::new();
-        for (key, session) in self.sessions.iter() {
+        for key in self.held.keys() {
             let v6 = key.peer.is_ipv6();
             let port = if key.multihop {
                 MULTIHOP_PORT
@@ -131,10 +129,6 @@ impl Room {
                 CONTROL_PORT
             };
             needed.push(Listener { v6, port });
-            if session.settings().echo.is_some() && !key.multihop {
-                let port = ECHO_PORT;
-                needed.push(Listener { v6, port });
-            }
         }
         self.listeners
             .retain(|listener, _| needed.contains(listener));
@@ -309,31 +303,16 @@ impl Room {
         } else {
             CONTROL_PORT
         };
-        let (socket, ttl, port, bytes, count) = match payload {
-            Transmit::Control(bytes) => {
-                let count = &self.counts.control_out;
-                (&mut held.socket, TTL, control, bytes.as_slice(), count)
-            }
-            Transmit::Echo(bytes) => {
-                let count = &self.counts.echo_out;
-                (&mut held.socket, TTL, ECHO_PORT, bytes.as_slice(), count)
-            }
-            Transmit::Reflected(bytes) => {
-                let count = &self.counts.echo_out;
-                (
-                    &mut held.reflector,
-                    TTL - 1,
-                    ECHO_PORT,
-                    bytes.as_slice(),
-                    count,
-                )
-            }
+        // There are no echo packets: no session asks for the function.
+        let Transmit::Control(bytes) = payload else {
+            return;
         };
+        let socket = &mut held.socket;
         let opened = match socket.take() {
             Some(open) => Ok(open),
-            None => source(key, ttl, vrf).map_err(|e| crate::cli::chain(&e)),
+            None => source(key, vrf).map_err(|e| crate::cli::chain(&e)),
         };
-        let to = address(key.peer, port, key.interface);
+        let to = address(key.peer, control, key.interface);
         let sent = opened.and_then(|open| match open.send(bytes, to) {
             Ok(()) => {
                 *socket = Some(open);
@@ -350,7 +329,7 @@ impl Room {
         let labels = [peer.as_str(), vrf.unwrap_or("default")];
         match sent {
             Ok(()) => {
-                count.with_label_values(&labels).inc();
+                self.counts.control_out.with_label_values(&labels).inc();
                 held.told = None;
             }
             Err(why) if held.told.as_ref() != Some(&why) => {
@@ -388,16 +367,10 @@ fn take(
         multihop: listener.port == MULTIHOP_PORT,
     };
     let payload = buffer.get(..received.length).unwrap_or_default();
-    let (taken, count) = if listener.port == ECHO_PORT {
-        (sessions.on_echo(now, &arrival, payload), &counts.echo_in)
-    } else {
-        let taken = sessions.on_control(now, &arrival, payload);
-        (taken.map(drop), &counts.control_in)
-    };
-    match taken {
-        Ok(()) => {
+    match sessions.on_control(now, &arrival, payload) {
+        Ok(_) => {
             let labels = [&arrival.from.to_string(), vrf.unwrap_or("default")];
-            count.with_label_values(&labels).inc();
+            counts.control_in.with_label_values(&labels).inc();
         }
         Err(error) => {
             tracing::debug!(%error, "a BFD packet is dropped");
@@ -407,7 +380,7 @@ fn take(
 }
 
 /// A socket to send from: of our address, with a port of its own (RFC 5881 §4).
-fn source(key: &Key, ttl: u8, vrf: Option<&str>) -> Result<Datagrams, DatagramError> {
+fn source(key: &Key, vrf: Option<&str>) -> Result<Datagrams, DatagramError> {
     let any = match key.peer {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
@@ -419,7 +392,7 @@ fn source(key: &Key, ttl: u8, vrf: Option<&str>) -> Result<Datagrams, DatagramEr
     loop {
         let step = (offset + attempt) % (last - first);
         let at = address(local, first + step, key.interface);
-        match Datagrams::bind(at, ttl, vrf) {
+        match Datagrams::bind(at, TTL, vrf) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && attempt < ATTEMPTS => {
                 attempt += 1;
             }

@@ -6,6 +6,9 @@
 mod connection;
 mod peer;
 mod route;
+mod sessions;
+
+pub(super) use sessions::Sessions;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -46,6 +49,8 @@ pub(super) struct Context {
     pub(super) interfaces: watch::Receiver<Snapshot>,
     pub(super) bfd: Bfd,
     pub(super) metrics: Metrics,
+    /// What is shown of the sessions.
+    pub(super) sessions: watch::Sender<Sessions>,
 }
 
 enum Request {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
+use api::corten::v1alpha1::SessionState;
 use ipnet::IpNet;
 use plan::announce::bgp::SessionChange;
 use plan::announce::bgp::{Attributes, Drain, GRACEFUL_SHUTDOWN, PeerKey, PeerSession};
@@ -17,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::super::bfd::Watch;
+use super::sessions::Line;
 use super::{Command, Context, connection, label, route};
 
 /// UPDATEs are made while fewer bytes than this wait for the kernel.
@@ -60,6 +62,7 @@ pub(super) struct Task {
     dials: JoinSet<(ConnectionId, Result<TcpStream, DialError>)>,
     established: Option<ConnectionId>,
     bfd: Watch,
+    line: Line,
     /// The last trouble that was told.
     told: Option<String>,
 }
@@ -72,6 +75,7 @@ impl Task {
         password: Option<Hidden>,
     ) -> Self {
         let label = label(&session);
+        let line = Line::new(&context.sessions, &peer, &label);
         let fsm = Peer::new(route::settings(&session, &context.node, true), seed());
         let bfd = Watch::new(context.bfd.clone(), peer.clone());
         Self {
@@ -89,6 +93,7 @@ impl Task {
             dials: JoinSet::new(),
             established: None,
             bfd,
+            line,
             told: None,
         }
     }
@@ -220,6 +225,7 @@ impl Task {
             self.settle();
             self.down_metric();
             self.label = label(&self.session);
+            self.line.show(&self.label, SessionState::Connecting, "");
             self.bfd.forget();
             let settings = route::settings(&self.session, &self.context.node, false);
             self.fsm = Peer::new(settings, seed());
@@ -334,6 +340,7 @@ impl Task {
                     "session established"
                 );
                 self.established = Some(id);
+                self.line.show(&self.label, SessionState::Established, "");
                 self.told = None;
                 let local = self.local_addresses();
                 self.out.up(negotiated, local);
@@ -380,6 +387,7 @@ impl Task {
     /// Tells trouble once, until it is another one.
     fn trouble(&mut self, cause: &(dyn std::error::Error + 'static), what: &str) {
         let why = crate::cli::chain(cause);
+        self.line.show(&self.label, SessionState::Down, &why);
         if self.told.as_deref() != Some(&why) {
             tracing::warn!(peer = &*self.peer, address = self.label, why, "{what}");
             self.told = Some(why);
