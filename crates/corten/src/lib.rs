@@ -8,6 +8,8 @@ pub mod http;
 mod log;
 pub mod manifest;
 pub mod member_secret;
+mod obstacles;
+pub mod removal;
 pub mod report;
 pub mod sink;
 pub mod source;

@@ -1,7 +1,8 @@
 //! What the program says of itself: readiness, for probes.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Shared by the tasks that know and the HTTP server that tells.
 #[derive(Clone, Debug, Default)]
@@ -13,6 +14,8 @@ pub struct Health {
 struct State {
     synced: AtomicBool,
     standby: AtomicBool,
+    /// What keeps a kind from being read, with the remedy.
+    obstacles: Mutex<BTreeMap<&'static str, String>>,
 }
 
 impl Health {
@@ -26,10 +29,48 @@ impl Health {
         self.state.standby.store(standby, Ordering::Release);
     }
 
+    /// What keeps a kind from being read, with the remedy; `None`: nothing any more.
+    pub(crate) fn set_obstacle(&self, kind: &'static str, obstacle: Option<String>) {
+        let obstacles = self.state.obstacles.lock();
+        let mut obstacles = obstacles.unwrap_or_else(PoisonError::into_inner);
+        match obstacle {
+            Some(text) => obstacles.insert(kind, text),
+            None => obstacles.remove(kind),
+        };
+    }
+
+    /// All obstacles there are, in the order of their kinds.
+    pub(crate) fn obstacles(&self) -> Vec<String> {
+        let obstacles = self.state.obstacles.lock();
+        let obstacles = obstacles.unwrap_or_else(PoisonError::into_inner);
+        obstacles.values().cloned().collect()
+    }
+
     /// Why it is not ready; `None` when it is.
-    pub fn unready(&self) -> Option<&'static str> {
+    pub fn unready(&self) -> Option<String> {
         let synced = self.state.synced.load(Ordering::Acquire);
         let standby = self.state.standby.load(Ordering::Acquire);
-        (!synced && !standby).then_some("waiting for the first complete list of objects")
+        if synced || standby {
+            return None;
+        }
+        let waits = "waiting for the first complete list of objects".to_owned();
+        Some([vec![waits], self.obstacles()].concat().join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_in_the_way_is_in_the_message_until_it_is_gone() {
+        let health = Health::default();
+        health.set_obstacle("Pool", Some("Pool: no".to_owned()));
+        let why = health.unready().expect("not ready");
+        assert!(why.ends_with("list of objects; Pool: no"), "{why}");
+        health.set_obstacle("Pool", None);
+        assert!(!health.unready().expect("not ready").contains("Pool"));
+        health.set_synced();
+        assert_eq!(health.unready(), None);
     }
 }

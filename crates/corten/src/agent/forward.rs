@@ -65,6 +65,14 @@ pub(super) fn start(mode: Mode, metrics: Metrics) -> Result<Started, ForwardErro
     Ok((Some(jobs_in), done))
 }
 
+/// Removes what any agent of this node has left in the kernel. The thread must have no more work.
+pub(super) async fn remove() -> Result<(), ForwardError> {
+    let removed = tokio::task::spawn_blocking(|| Nft::open()?.remove()).await;
+    removed.map_err(std::io::Error::other)??;
+    tracing::info!("Corten is being removed: its nftables table is gone");
+    Ok(())
+}
+
 struct Executor {
     nft: Nft,
     jobs: mpsc::Receiver<Job>,

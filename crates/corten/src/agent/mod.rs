@@ -23,6 +23,7 @@ mod planner;
 mod port;
 mod publisher;
 mod statuses;
+pub mod succession;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -33,7 +34,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use self::statuses::Statuses;
+use self::succession::Place;
 use crate::http::Metrics;
+use crate::removal::Removal;
 use crate::report::Reporter;
 use crate::sink::Sink;
 use crate::source::{self, Source};
@@ -56,6 +59,15 @@ pub struct Config {
     pub member_key: Option<PathBuf>,
 }
 
+/// What an agent in a cluster looks at when it is stopped.
+#[derive(Debug, Default)]
+pub struct Ending {
+    /// The node's place, which another agent may wait for.
+    pub place: Option<Place>,
+    /// Whether Corten is being removed.
+    pub removal: Option<Removal>,
+}
+
 /// Why the agent cannot start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
@@ -73,7 +85,8 @@ pub enum AgentError {
     Task(String),
 }
 
-/// Runs until `stop` completes; then hands its addresses over. Kernel state stays.
+/// Runs until `stop` completes; then its successor on this node goes on, or its addresses are handed
+/// over. Kernel state stays, unless Corten is being removed.
 pub async fn run<S: Source, K: Sink>(
     config: Config,
     source: S,
@@ -81,6 +94,7 @@ pub async fn run<S: Source, K: Sink>(
     health: Health,
     metrics: Metrics,
     stop: impl Future<Output = ()>,
+    mut ending: Ending,
 ) -> Result<(), AgentError> {
     let (updates_in, updates) = mpsc::channel(source::QUEUE);
     let (events_in, events) = mpsc::channel(source::QUEUE);
@@ -163,13 +177,27 @@ pub async fn run<S: Source, K: Sink>(
         }),
         () = stop => {
             mending.end();
-            // An end without a successor must not wait for one.
-            let layer2 = tokio::time::timeout(HAND_OVER, leave(&member, &l2));
+            let follows = match &mut ending.place {
+                Some(place) => place.has_successor().await,
+                None => false,
+            };
+            let layer2 = async {
+                if follows {
+                    tracing::info!("this node's next agent goes on");
+                } else {
+                    // An end without a successor must not wait for one.
+                    let _ = tokio::time::timeout(HAND_OVER, leave(&member, &l2)).await;
+                }
+            };
             let routes = async {
                 bgp.stop().await;
                 bfd.stop().await;
             };
-            let _ = tokio::join!(layer2, routes);
+            tokio::join!(layer2, routes);
+            if !follows && ending.removal.is_some_and(|removal| removal.is_under_way()) {
+                tasks.shutdown().await;
+                forward::remove().await?;
+            }
             Ok(())
         }
     }

@@ -1,6 +1,8 @@
 //! `corten agent`
 
+use std::net::Ipv6Addr;
 use std::path::PathBuf;
+use std::pin::pin;
 
 use plan::desired::Agent;
 use plan::forward::Mode;
@@ -8,8 +10,11 @@ use plan::forward::Mode;
 use super::metallb::Speaker as Compatible;
 use super::serving::{Probes, Serving, go_bool};
 use super::{Cluster, Common, Failure, Forward, Signals, cluster, host, runtime};
-use crate::agent::{self, AgentError, Config};
+use crate::agent::succession::{self, Begun, Turn};
+use crate::agent::{self, AgentError, Config, Ending};
 use crate::http::Metrics;
+use crate::obstacles;
+use crate::removal::Removal;
 use crate::sink::Sink;
 use crate::sink::board::Board;
 use crate::sink::dir::DirSink;
@@ -30,6 +35,10 @@ pub(super) struct Options {
     /// This agent's Pod: it owns the objects that the agent puts up, which go with it.
     #[arg(long, env = "METALLB_POD_NAME")]
     pod_name: Option<String>,
+    /// The DaemonSet that this agent is of: only when that, or its namespace, is deleted does the
+    /// agent remove at its end what it keeps in the kernel.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    daemonset: String,
     /// Read manifests and allocations from this directory instead of a cluster.
     #[arg(long, conflicts_with_all = ["kubeconfig", "api_server"])]
     dir: Option<PathBuf>,
@@ -113,12 +122,18 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
                 let sink = DirSink::open(dir)?;
                 let source = DirSource::new(dir, &options.common.namespace);
                 let serve = options.common.serve(health.clone(), metrics.clone());
-                run(serve, config, source, sink, health, metrics, stop).await
+                let ending = Ending::default();
+                run(serve, config, source, sink, health, metrics, stop, ending).await
             }
             None => {
+                // Before anything that takes time: its predecessor may be stopped at any moment.
+                let turn = Turn::queue().await?;
+                let follows = matches!(turn, Turn::Behind(_));
+                let mut stop = pin!(stop);
                 let client = cluster::connect(&options.cluster).await?;
                 let source =
-                    KubeSource::new(client.clone(), &options.common.namespace, Role::Agent);
+                    KubeSource::new(client.clone(), &options.common.namespace, Role::Agent)
+                        .telling(&health);
                 let board = Board::new(
                     client.clone(),
                     &options.common.namespace,
@@ -130,6 +145,7 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
                     &options.common.namespace,
                 )
                 .on(board);
+                let watched = client.clone();
                 let serve = options.serving.serve(
                     &options.common,
                     client,
@@ -137,13 +153,39 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
                     health.clone(),
                     metrics.clone(),
                 );
-                run(serve, config, source, sink, health, metrics, stop).await
+                if let Some(pod) = options.pod_name.clone().filter(|pod| !pod.is_empty()) {
+                    let namespace = options.common.namespace.clone();
+                    tokio::spawn(obstacles::tell(
+                        watched.clone(),
+                        namespace,
+                        pod,
+                        health.clone(),
+                    ));
+                }
+                let mut begun = Begun::start(source);
+                let place = tokio::select! {
+                    place = turn.take(&mut begun) => place?,
+                    () = &mut stop => return Ok(()),
+                };
+                if follows {
+                    let member = (Ipv6Addr::UNSPECIFIED, options.node.member_port).into();
+                    succession::ports_free(&options.serving.on_host(), &[member]).await;
+                }
+                let removal = (!options.daemonset.is_empty()).then(|| {
+                    Removal::watch(&watched, &options.common.namespace, &options.daemonset)
+                });
+                let ending = Ending {
+                    place: Some(place),
+                    removal,
+                };
+                run(serve, config, begun, sink, health, metrics, stop, ending).await
             }
         }
     })
 }
 
 /// Runs the agent with its HTTP server until `stop`.
+#[expect(clippy::too_many_arguments, reason = "each is a part of its own")]
 async fn run<S: Source, K: Sink>(
     serve: impl Future<Output = Result<(), Failure>>,
     config: Config,
@@ -152,8 +194,9 @@ async fn run<S: Source, K: Sink>(
     health: Health,
     metrics: Metrics,
     stop: impl Future<Output = ()>,
+    ending: Ending,
 ) -> Result<(), Failure> {
-    let agent = agent::run(config, source, sink, health, metrics, stop);
+    let agent = agent::run(config, source, sink, health, metrics, stop, ending);
     tokio::select! {
         ended = agent => Ok(ended.map_err(|error: AgentError| error)?),
         ended = serve => ended,

@@ -14,6 +14,8 @@ use crate::backoff::Backoff;
 use crate::controller::{self, Deadline, elector};
 use crate::http::Metrics;
 use crate::member_secret;
+use crate::obstacles;
+use crate::removal::Settled;
 use crate::sink::board::Board;
 use crate::sink::kube::KubeSink;
 use crate::source::kube::{KubeSource, Role};
@@ -81,6 +83,15 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
             return ended;
         }
         make_member_secret(&options, &client);
+        if let Some(pod) = options.pod_name.clone().filter(|pod| !pod.is_empty()) {
+            let namespace = namespace.clone();
+            tokio::spawn(obstacles::tell(
+                client.clone(),
+                namespace,
+                pod,
+                health.clone(),
+            ));
+        }
         let (deadline, leads_until) = watch::channel(Deadline::Withdrawn);
         let elector = tokio::spawn(elector::run(
             client.clone(),
@@ -153,7 +164,15 @@ async fn lead(
             return;
         }
         health.set_standby(false);
-        let source = KubeSource::new(client.clone(), &options.common.namespace, Role::Controller);
+        let source = KubeSource::new(client.clone(), &options.common.namespace, Role::Controller)
+            .telling(&health);
+        let source = Settled::new(
+            source,
+            &client,
+            &options.common.namespace,
+            &options.compatible.deployment,
+            &health,
+        );
         let board = Board::new(
             client.clone(),
             &options.common.namespace,

@@ -12,6 +12,7 @@ mod metallb;
 mod run;
 mod serving;
 mod sysctl;
+mod uninstall;
 mod webhook;
 
 use std::net::SocketAddr;
@@ -51,6 +52,8 @@ enum Command {
     Crds(crds::Options),
     /// Set kernel settings and end: what nodes that forward need.
     Sysctl(sysctl::Options),
+    /// After Corten was removed from a cluster: take the addresses from its Services.
+    Uninstall(uninstall::Options),
 }
 
 /// Options of every long-running command.
@@ -146,6 +149,7 @@ pub fn main() -> ExitCode {
         Command::Check(options) => return check::main(&options),
         Command::Crds(options) => crds::main(&options),
         Command::Sysctl(options) => sysctl::main(&options),
+        Command::Uninstall(options) => uninstall::main(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -52,7 +52,15 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
             metrics.clone(),
         );
         let source = DirSource::new(&options.dir, &options.common.namespace);
-        let agent = agent::run(config, source, sink, health.clone(), metrics.clone(), stop);
+        let agent = agent::run(
+            config,
+            source,
+            sink,
+            health.clone(),
+            metrics.clone(),
+            stop,
+            agent::Ending::default(),
+        );
         tokio::select! {
             ended = agent => Ok(ended?),
             () = controller => Err("the controller ended".into()),

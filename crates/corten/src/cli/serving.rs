@@ -76,6 +76,16 @@ pub(super) enum Probes {
 }
 
 impl Serving {
+    /// Where probes and metrics are served on a host.
+    pub(super) fn on_host(&self) -> [SocketAddr; 2] {
+        let any = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+        let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        [
+            SocketAddr::new(any, self.port),
+            SocketAddr::new(loopback, self.health_probe_port),
+        ]
+    }
+
     /// TLS settings for every server of the process.
     pub(super) fn tls(&self) -> Result<TlsSettings, TlsFlagError> {
         self.tls.settings()

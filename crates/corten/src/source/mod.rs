@@ -22,7 +22,7 @@ pub type Updates = mpsc::Receiver<Event>;
 pub struct Stopped;
 
 /// Sends one event; waits while the planner is busy.
-async fn tell(out: &mpsc::Sender<Event>, event: Event) -> Result<(), Stopped> {
+pub(crate) async fn tell(out: &mpsc::Sender<Event>, event: Event) -> Result<(), Stopped> {
     out.send(event).await.map_err(|_| Stopped)
 }
 

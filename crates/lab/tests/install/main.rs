@@ -7,9 +7,12 @@ use std::time::Duration;
 
 use lab::cluster::{Cluster, Options, Parts};
 
+mod bad;
 mod load;
+mod order;
 mod outage;
 mod quickstart;
+mod removal;
 mod scale;
 mod stage;
 mod upgrade;
@@ -32,6 +35,9 @@ fn installed_used_upgraded_and_removed() {
         step("scaled", scale::story(&stage)).await?;
         step("upgraded", upgrade::story(&stage)).await?;
         step("outage", outage::story(&mut stage)).await?;
+        step("removed", removal::story(&stage)).await?;
+        step("another order", order::story(&stage)).await?;
+        step("bad input", bad::story(&stage)).await?;
         Ok(())
     });
 }

@@ -9,7 +9,7 @@ use crate::load::Load;
 use crate::stage::{ADDRESS, SOON, Stage, chain};
 
 /// How long the API server is away; longer in a soak.
-const AWAY: Duration = Duration::from_secs(15);
+const AWAY: Duration = Duration::from_secs(8);
 /// Seconds of the outage, for a soak.
 const SOAK: &str = "LAB_OUTAGE_SECONDS";
 

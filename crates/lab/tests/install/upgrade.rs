@@ -29,7 +29,7 @@ pub(crate) async fn story(stage: &Stage) -> Outcome {
         "upgrade_failed_requests: {} of {}; slowest {:?}, longest gap {:?}",
         figures.failed, figures.sent, figures.slowest, figures.gap
     ));
-    assert!(figures.failed < 5, "{figures:?}");
+    assert_eq!(figures.failed, 0, "{figures:?}");
     let pods = format!("/api/v1/namespaces/{SYSTEM}/pods");
     for pod in stage.list(&pods).await? {
         let gone = !pod["metadata"]["deletionTimestamp"].is_null();

@@ -133,6 +133,14 @@ const MAY: &[Row] = &[
         "",
     ),
     ("agent", "create", "/events", "default", ""),
+    (
+        "agent",
+        "watch",
+        "apps/daemonsets",
+        NAMESPACE,
+        "corten-agent",
+    ),
+    ("agent", "watch", "/namespaces", "", NAMESPACE),
 ];
 
 const MAY_NOT: &[Row] = &[
@@ -207,6 +215,8 @@ const MAY_NOT: &[Row] = &[
         "ip-pool",
     ),
     ("agent", "get", "/nodes/proxy", "", "n1"),
+    ("agent", "watch", "apps/daemonsets", NAMESPACE, "any"),
+    ("agent", "watch", "/namespaces", "", "kube-system"),
 ];
 
 pub(crate) async fn least_rights(api: &Api) -> Outcome {

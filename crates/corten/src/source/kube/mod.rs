@@ -17,6 +17,8 @@ pub(crate) use watch::Watched;
 pub(crate) use watch::{Scope, path};
 use watch::{Told, Watch};
 
+use crate::status::Health;
+
 /// Whose facts are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
@@ -31,6 +33,7 @@ pub struct KubeSource {
     client: Client,
     namespace: String,
     role: Role,
+    health: Option<Health>,
 }
 
 impl std::fmt::Debug for KubeSource {
@@ -48,6 +51,16 @@ impl KubeSource {
             client,
             namespace: namespace.to_owned(),
             role,
+            health: None,
+        }
+    }
+
+    /// The same, which tells what keeps kinds from being read.
+    #[must_use]
+    pub fn telling(self, health: &Health) -> Self {
+        Self {
+            health: Some(health.clone()),
+            ..self
         }
     }
 }
@@ -82,11 +95,14 @@ impl Source for KubeSource {
             out: told,
             awaited: HashSet::new(),
         };
-        let own = Scope {
-            namespace: Some(self.namespace),
+        let all = || Scope {
+            health: self.health.clone(),
             ..Scope::default()
         };
-        let all = Scope::default;
+        let own = Scope {
+            namespace: Some(self.namespace),
+            ..all()
+        };
         // Controller and agents judge the same objects, so that they come to the same verdicts.
         watches.add::<v1beta1::IPAddressPool>(own.clone());
         watches.add::<v1beta1::Community>(own.clone());

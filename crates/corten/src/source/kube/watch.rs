@@ -20,6 +20,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use crate::backoff::Backoff;
+use crate::status::Health;
 
 /// Says that a bookmark ends the initial list.
 const INITIAL_END: &str = "k8s.io/initial-events-end";
@@ -68,6 +69,8 @@ pub(crate) struct Scope {
     pub(crate) fields: Option<String>,
     /// A cluster may lack the kind, or keep it from us: then there are none of it.
     pub(crate) optional: bool,
+    /// Who is told what keeps the kind from being read.
+    pub(crate) health: Option<Health>,
 }
 
 /// The URL path of a kind's collection.
@@ -198,6 +201,7 @@ impl<T: Watched> Watch<T> {
             };
             if self.told > 0 {
                 backoff.reset();
+                self.obstacle(None);
             }
             match result {
                 Ok(next) => version = Some(next),
@@ -220,11 +224,28 @@ impl<T: Watched> Watch<T> {
                             "the cluster does not know this kind, or keeps it from us"
                         );
                     } else if end.is_unknown() {
+                        let remedy = "corten crds | kubectl apply -f -";
                         tracing::warn!(
                             kind = T::KIND,
-                            remedy = "corten crds | kubectl apply -f -",
+                            remedy,
                             "the cluster does not know this kind; trying again"
                         );
+                        let kind = T::KIND;
+                        self.obstacle(Some(format!(
+                            "the cluster does not know the kind {kind}; remedy: {remedy}"
+                        )));
+                    } else if withheld {
+                        let remedy = "kubectl apply -f deploy/rbac.yaml";
+                        tracing::warn!(
+                            kind = T::KIND,
+                            error = &end as &dyn std::error::Error,
+                            remedy,
+                            "no right to list and watch this kind; trying again"
+                        );
+                        let plural = T::PLURAL;
+                        self.obstacle(Some(format!(
+                            "no right to list and watch {plural}; remedy: {remedy}"
+                        )));
                     } else {
                         tracing::warn!(
                             kind = T::KIND,
@@ -235,6 +256,12 @@ impl<T: Watched> Watch<T> {
                     tokio::time::sleep(backoff.next()).await;
                 }
             }
+        }
+    }
+
+    fn obstacle(&self, obstacle: Option<String>) {
+        if let Some(health) = &self.scope.health {
+            health.set_obstacle(T::KIND, obstacle);
         }
     }
 

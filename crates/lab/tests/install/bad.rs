@@ -1,0 +1,120 @@
+//! What a cluster may lack: each is named where people look, with the remedy, and the remedy is
+//! enough. Nothing restarts over and over.
+
+use std::net::SocketAddr;
+
+use lab::{Outcome, wait_for};
+
+use crate::stage::{SOON, SYSTEM, Stage, chain};
+
+pub(crate) async fn story(stage: &Stage) -> Outcome {
+    let rule = r#"[{"op": "remove", "path": "/rules/0"}]"#;
+    let patch = [
+        "patch",
+        "clusterrole",
+        "corten-agent",
+        "--type=json",
+        "-p",
+        rule,
+    ];
+    stage.kubectl(&patch).await?;
+    named(
+        stage,
+        "no right to list and watch services",
+        "kubectl apply -f deploy/rbac.yaml",
+    )
+    .await?;
+    stage.lab.say("a rule taken away is named");
+
+    let kind = ["delete", "crd", "l2advertisements.metallb.io"];
+    stage.kubectl(&kind).await?;
+    named(
+        stage,
+        "the cluster does not know the kind L2Advertisement",
+        "kubectl apply -f deploy/crds",
+    )
+    .await?;
+    stage.lab.say("a missing kind is named");
+
+    // Here the cluster itself says it, in an event of the DaemonSet.
+    let level = "pod-security.kubernetes.io/enforce=restricted";
+    stage
+        .kubectl(&["label", "namespace", SYSTEM, level, "--overwrite"])
+        .await?;
+    let (pod, _) = agent(stage).await?;
+    stage
+        .kubectl(&["delete", "pod", "-n", SYSTEM, &pod])
+        .await?;
+    wait_for(SOON, "an event on the DaemonSet", async || {
+        let describe = ["describe", "daemonset", "-n", SYSTEM, "corten-agent"];
+        let said = stage.kubectl(&describe).await.map_err(|e| e.to_string())?;
+        match said.contains("violates PodSecurity") && said.contains("NET_ADMIN") {
+            true => Ok(()),
+            false => Err(said),
+        }
+    })
+    .await?;
+    stage.lab.say("a level that forbids the agent is named");
+    Ok(())
+}
+
+/// The first node's agent that is not on its way out, and whether it is ready.
+async fn agent(
+    stage: &Stage,
+) -> Result<(String, serde_json::Value), Box<dyn std::error::Error + Send + Sync>> {
+    let pods = format!(
+        "/api/v1/namespaces/{SYSTEM}/pods?labelSelector=component%3Dspeaker\
+         &fieldSelector=spec.nodeName%3Dnode-1"
+    );
+    let pods = stage.list(&pods).await?;
+    let mut there = pods
+        .into_iter()
+        .filter(|pod| pod["metadata"]["deletionTimestamp"].is_null());
+    let pod = there.next().ok_or("no agent on node-1")?;
+    let name = pod["metadata"]["name"].as_str().ok_or("no name")?;
+    Ok((
+        name.to_owned(),
+        pod["status"]["containerStatuses"][0].clone(),
+    ))
+}
+
+/// A new agent says this, in its log, its readiness and an event, and is ready after the remedy
+/// without a restart.
+async fn named(stage: &Stage, what: &str, remedy: &str) -> Outcome {
+    let (old, _) = agent(stage).await?;
+    stage
+        .kubectl(&["delete", "pod", "-n", SYSTEM, &old])
+        .await?;
+    let probe = SocketAddr::new("127.0.0.1".parse()?, 17473);
+    let host = stage.cluster.nodes()[0].host();
+    wait_for(SOON, &format!("{what:?} to be said"), async || {
+        let (pod, state) = agent(stage).await.map_err(|e| e.to_string())?;
+        if pod == old || !state["ready"].is_boolean() || state["ready"] == true {
+            return Err(format!("{pod}: {state}"));
+        }
+        let ready = host
+            .http_get(probe, "/readyz")
+            .await
+            .map_err(|e| chain(&e))?;
+        if ready.status != 503 || !ready.body.contains(what) || !ready.body.contains("remedy") {
+            return Err(ready.body);
+        }
+        let log = ["logs", "-n", SYSTEM, &pod];
+        let log = stage.kubectl(&log).await.map_err(|e| e.to_string())?;
+        if !log.contains("this kind; trying again") || !log.contains("remedy") {
+            return Err(log);
+        }
+        let describe = ["describe", "pod", "-n", SYSTEM, &pod];
+        let told = stage.kubectl(&describe).await.map_err(|e| e.to_string())?;
+        match told.contains(what) {
+            true => Ok(()),
+            false => Err(told),
+        }
+    })
+    .await?;
+    stage.line(remedy).await?;
+    stage.rolled_out().await?;
+    let (_, state) = agent(stage).await?;
+    assert_eq!(state["restartCount"], 0, "{state}");
+    Ok(())
+}

@@ -1,0 +1,175 @@
+//! `kubectl delete -f` removes what Corten has put on nodes and in the cluster, but no Service's
+//! address: a reinstall renumbers nothing. `corten uninstall --release` takes those too.
+
+use std::process::Output;
+
+use lab::controlplane::Account;
+use lab::{Outcome, bin, wait_for};
+
+use crate::quickstart;
+use crate::stage::{ADDRESS, SOON, SYSTEM, Stage, root};
+
+/// The Service that is given up, so that its address is the first free one.
+const THIRD: &str = "\
+apiVersion: v1
+kind: Service
+metadata: {name: third}
+spec:
+  type: LoadBalancer
+  selector: {app: myapp}
+  ports: [{protocol: TCP, port: 80, targetPort: 80}]
+";
+
+pub(crate) async fn story(stage: &Stage) -> Outcome {
+    forwarding(stage).await?;
+    stage.apply(THIRD).await?;
+    let kept = stage.addressed("third").await?.to_string();
+    stage.kubectl(&["delete", "service", "myapp-svc"]).await?;
+
+    let delete = "kubectl delete -f deploy/corten.yaml --timeout=150s";
+    stage.line(delete).await?;
+    nothing_is_left(stage).await?;
+    assert_eq!(
+        stage.address_of("third").await?.map(|ip| ip.to_string()),
+        Some(kept.clone())
+    );
+    stage.lab.say("removed; Services keep their addresses");
+
+    let (_, install) = quickstart::lines();
+    for line in &install {
+        stage.line(line).await.map_err(|e| format!("{line}: {e}"))?;
+    }
+    stage.answers(ADDRESS).await?;
+    stage.answers(&kept).await?;
+    assert_eq!(
+        stage.addressed("third").await?.to_string(),
+        kept,
+        "renumbered"
+    );
+    assert_eq!(stage.addressed("myapp-svc").await?.to_string(), ADDRESS);
+    stage.lab.say("installed again: nothing is renumbered");
+
+    let refused = release(stage).await?;
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(
+        !refused.status.success() && said.contains("still leads"),
+        "{said}"
+    );
+    stage.line(delete).await?;
+    assert!(stage.address_of("third").await?.is_some());
+    let done = release(stage).await?;
+    assert!(done.status.success(), "{done:?}");
+    for service in ["myapp-svc", "second", "third"] {
+        assert_eq!(stage.address_of(service).await?, None, "{service}");
+        let path = format!("/api/v1/namespaces/default/services/{service}");
+        let service = stage.cluster.api().get(&path).await?;
+        let annotations = &service["metadata"]["annotations"];
+        assert!(
+            annotations["metallb.io/ip-allocated-from-pool"].is_null(),
+            "{service}"
+        );
+        assert!(service["metadata"]["finalizers"].is_null(), "{service}");
+    }
+    stage.lab.say("released");
+    Ok(())
+}
+
+/// The agents keep something in the kernel, also while they are restarted.
+async fn forwarding(stage: &Stage) -> Outcome {
+    let manifest = std::fs::read_to_string(root().join("deploy/corten.yaml"))?;
+    let forwards = manifest.replace("--forward=off", "--forward=vips");
+    assert_ne!(manifest, forwards);
+    stage.apply(&forwards).await?;
+    stage.rolled_out().await?;
+    stage.answers(ADDRESS).await?;
+    // The last agent may still be taking its place: until then its probe is answered by the old.
+    let before = wait_for(SOON, "a table on each node", async || match tables(stage) {
+        Ok(tables) if tables.iter().all(Option::is_some) => Ok(tables),
+        other => Err(format!("{other:?}")),
+    })
+    .await?;
+    let on_one = "--field-selector=spec.nodeName=node-1";
+    let agent = [
+        "delete",
+        "pods",
+        "-n",
+        SYSTEM,
+        "-l",
+        "component=speaker",
+        on_one,
+    ];
+    stage.kubectl(&agent).await?;
+    stage.rolled_out().await?;
+    assert_eq!(tables(stage)?, before, "the table outlives its agent");
+    stage.answers(ADDRESS).await?;
+    stage.lab.say("agents forward, and were restarted");
+    Ok(())
+}
+
+/// Each node's table of ours, with its handle, which a new table would not have.
+fn tables(stage: &Stage) -> Result<Vec<Option<String>>, Box<dyn std::error::Error + Send + Sync>> {
+    let nodes = stage.cluster.nodes().iter().map(|node| {
+        let output = node
+            .host()
+            .command("nft")?
+            .args(["-a", "list", "tables"])
+            .output()?;
+        let text = String::from_utf8(output.stdout)?;
+        let mut lines = text.lines();
+        Ok(lines
+            .find(|line| line.contains(" corten"))
+            .map(str::to_owned))
+    });
+    nodes.collect()
+}
+
+async fn nothing_is_left(stage: &Stage) -> Outcome {
+    wait_for(SOON, "the nodes to be clean", async || {
+        match tables(stage) {
+            Ok(tables) if tables.iter().all(Option::is_none) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await?;
+    for node in stage.cluster.nodes() {
+        for show in [["address", "show"], ["route", "show"]] {
+            let output = node.host().command("ip")?.args(show).output()?;
+            let text = String::from_utf8(output.stdout)?;
+            assert!(
+                !text.contains("10.0.0.10") && !text.contains("kube-lb"),
+                "{text}"
+            );
+        }
+    }
+    for kind in [
+        "namespaces",
+        "leases -A",
+        "crds",
+        "clusterroles",
+        "clusterrolebindings",
+        "validatingwebhookconfigurations",
+    ] {
+        let names = stage.line(&format!("kubectl get {kind} -o name")).await?;
+        let ours = ["corten", "metallb"];
+        let left: Vec<&str> = names
+            .lines()
+            .filter(|line| ours.iter().any(|name| line.contains(name)))
+            .collect();
+        assert!(left.is_empty(), "left: {left:?}");
+    }
+    Ok(())
+}
+
+async fn release(stage: &Stage) -> Result<Output, Box<dyn std::error::Error + Send + Sync>> {
+    let mut command = stage.cluster.client().command(bin("corten")?)?;
+    command
+        .args([
+            "uninstall",
+            "--release",
+            "--namespace",
+            SYSTEM,
+            "--kubeconfig",
+        ])
+        .arg(stage.cluster.plane().kubeconfig(Account::Admin));
+    Ok(tokio::task::spawn_blocking(move || command.output()).await??)
+}
