@@ -1,9 +1,12 @@
 //! What Corten says of itself on a real API server: pool counters, `ConfigurationState`,
-//! `ServiceL2Status`; each right, mended when edited or deleted, and not written without a change.
+//! `ServiceL2Status`, `ServiceBGPStatus`; each right, mended when edited or deleted, and not written without a change.
 
 #[allow(dead_code)]
 #[path = "cluster/stage.rs"]
 mod stage;
+
+#[path = "statuses/bgp.rs"]
+mod bgp;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -48,6 +51,27 @@ fn statuses_are_right_and_stay_so() {
         announced(&stage, &mut agents).await?;
         quiet(&stage).await?;
         Ok(())
+    });
+}
+
+#[test]
+fn what_is_advertised_is_shown() {
+    let name = "what_is_advertised_is_shown";
+    let Some(binary) = binary_or_skip(name) else {
+        return;
+    };
+    let _turn = turn();
+    lab::run_for(name, MINUTES, async |lab| {
+        let router = lab.router("router").await?;
+        let stage = Stage::build(lab, &binary, 2).await?;
+        stage.scene.lan.attach(&router, &["10.0.0.1/24"]).await?;
+        let frr = lab::router::Frr::start(&router, bgp::ROUTER, "").await?;
+        let _controller = stage.controller(&stage.api_host)?;
+        let mut agents = Vec::new();
+        for node in &stage.scene.nodes {
+            agents.push(stage.agent(node)?);
+        }
+        bgp::story(&stage, &frr).await
     });
 }
 

@@ -1,0 +1,195 @@
+//! BGP as kubectl shows it: `ServiceBGPStatus`, the event, sessions with their causes in
+//! `NodeState`, and a password that lies in a Secret.
+
+use std::collections::BTreeMap;
+
+use lab::router::Frr;
+use lab::{Outcome, wait_for};
+use serde_json::{Value, json};
+
+use super::stage::{Fault, SOON, Stage};
+use super::{ROOT, SYSTEM, service};
+
+/// AS 64501, a neighbour of every node that knows the password.
+pub(crate) const ROUTER: &str = "\
+frr defaults datacenter
+router bgp 64501
+ bgp router-id 10.0.0.1
+ no bgp ebgp-requires-policy
+ neighbor NODES peer-group
+ neighbor NODES remote-as 64500
+ neighbor NODES password hunter2
+ bgp listen range 10.0.0.0/24 peer-group NODES
+";
+
+/// One router with the password, one that is not there, for the first node alone.
+const PEERS: &str = "\
+apiVersion: metallb.io/v1beta2
+kind: BGPPeer
+metadata: {name: router, namespace: metallb-system}
+spec:
+  myASN: 64500
+  peerASN: 64501
+  peerAddress: 10.0.0.1
+  connectTime: 1s
+  passwordSecret: {name: router-password}
+---
+apiVersion: metallb.io/v1beta2
+kind: BGPPeer
+metadata: {name: absent, namespace: metallb-system}
+spec:
+  myASN: 64500
+  peerASN: 64502
+  peerAddress: 10.0.0.77
+  connectTime: 1s
+  nodeSelectors: [{matchLabels: {absent: seen}}]
+---
+apiVersion: metallb.io/v1beta1
+kind: BGPAdvertisement
+metadata: {name: adv, namespace: metallb-system}
+";
+
+fn secret(password: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Secret\ntype: kubernetes.io/basic-auth\n\
+         metadata: {{name: router-password, namespace: metallb-system}}\n\
+         stringData: {{password: {password}}}\n"
+    )
+}
+
+/// Waits until a session of a node is so.
+async fn session(
+    stage: &Stage,
+    node: &str,
+    peer: &str,
+    so: impl Fn(&Value) -> bool,
+) -> Result<Value, lab::WaitError> {
+    let path = format!("/apis/corten.dev/v1alpha1/nodestates/{node}");
+    wait_for(SOON, &format!("{peer} in {path}"), async || {
+        let found = stage.plane.api().get(&path).await;
+        let found = found.map_err(|error| error.to_string())?;
+        let sessions = found["status"]["bgp"].as_array();
+        let mut sessions = sessions.into_iter().flatten();
+        match sessions.find(|session| session["peer"] == peer) {
+            Some(session) if so(session) => Ok(session.clone()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await
+}
+
+/// The `ServiceBGPStatus` objects: node → peers.
+async fn words(stage: &Stage) -> Result<BTreeMap<String, Value>, Fault> {
+    let path = format!("{ROOT}/servicebgpstatuses");
+    let list = stage.plane.api().get(&path);
+    let list = list.await?;
+    let mut words = BTreeMap::new();
+    for item in list["items"].as_array().into_iter().flatten() {
+        let (labels, status) = (&item["metadata"]["labels"], &item["status"]);
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let node = text(&labels["metallb.io/node"]);
+        let right = item["metadata"]["generateName"] == "bgp-"
+            && labels["metallb.io/service-name"] == "a"
+            && labels["metallb.io/service-namespace"] == "default"
+            && status["node"] == *node
+            && status["serviceName"] == "a"
+            && status["serviceNamespace"] == "default";
+        if !right || words.insert(node, status["peers"].clone()).is_some() {
+            return Err(item.to_string().into());
+        }
+    }
+    Ok(words)
+}
+
+async fn say(stage: &Stage, wanted: &[(&str, Value)]) -> Result<(), lab::WaitError> {
+    let wanted: BTreeMap<String, Value> = wanted
+        .iter()
+        .map(|(node, peers)| ((*node).to_owned(), peers.clone()))
+        .collect();
+    wait_for(
+        SOON,
+        &format!("ServiceBGPStatus {wanted:?}"),
+        async || match words(stage).await {
+            Ok(found) if found == wanted => Ok(()),
+            Ok(found) => Err(format!("{found:?}")),
+            Err(error) => Err(error.to_string()),
+        },
+    )
+    .await
+}
+
+pub(crate) async fn story(stage: &Stage, frr: &Frr) -> Outcome {
+    stage
+        .kubectl(&["label", "node", "node-1", "absent=seen"], "")
+        .await?;
+    stage.apply(SYSTEM).await?;
+    stage.apply(&service("a")).await?;
+    stage.has("a", &["10.0.0.101"]).await?;
+    stage.apply(&secret("hunter2")).await?;
+    stage.apply(PEERS).await?;
+
+    let up = |session: &Value| session["state"] == "Established";
+    for node in ["node-1", "node-2"] {
+        let found = session(stage, node, "router", up).await?;
+        assert_eq!(found["address"], "10.0.0.1:179", "{found}");
+        assert!(found["since"].is_string(), "{found}");
+        assert_eq!(found.get("cause"), None, "{found}");
+    }
+    let found = session(stage, "node-1", "absent", |session| {
+        session["state"] == "Down" && session["cause"].is_string()
+    })
+    .await?;
+    stage.say(format!("sessions are shown: {found}"));
+    wait_for(SOON, "the route at the router", async || {
+        match frr.next_hops("10.0.0.101/32") {
+            Ok(hops) if hops.len() == 2 => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await?;
+
+    // Intent: a peer whose session is down is named too.
+    let both = json!(["absent", "router"]);
+    let one = json!(["router"]);
+    say(stage, &[("node-1", both), ("node-2", one.clone())]).await?;
+    for node in ["node-1", "node-2"] {
+        let told = format!(
+            "nodeAssigned metallb-speaker: announcing from node \"{node}\" with protocol \"bgp\""
+        );
+        stage.event("a", &told).await?;
+        let host = stage.scene.nodes.iter().find(|it| it.host.name() == node);
+        let host = &host.ok_or("no such node")?.host;
+        let name = format!(
+            "metallb_speaker_announced{{ip=\"10.0.0.101\",node=\"{node}\",protocol=\"bgp\",\
+             service=\"default/a\"}}"
+        );
+        assert!(stage.metric(host, &name).await? > 0.5, "{node}");
+    }
+    stage.say("who advertises the Service, and to whom, is shown");
+
+    // Another password in the Secret: only the session that uses it goes, and says why.
+    stage.apply(&secret("another")).await?;
+    let no_answer = |session: &Value| {
+        let cause = session["cause"].as_str().unwrap_or_default();
+        session["state"] == "Down" && cause.contains("check password")
+    };
+    session(stage, "node-2", "router", no_answer).await?;
+    stage.apply(&secret("hunter2")).await?;
+    session(stage, "node-2", "router", up).await?;
+    stage.say("the Secret's password was another one for a while");
+
+    // Less is advertised; then nothing.
+    let path = "/apis/metallb.io/v1beta2/namespaces/metallb-system/bgppeers";
+    stage.plane.api().delete(&format!("{path}/absent")).await?;
+    say(stage, &[("node-1", one.clone()), ("node-2", one)]).await?;
+    let path = format!("{ROOT}/servicebgpstatuses");
+    let list = stage.plane.api().get(&path);
+    let list = list.await?;
+    let name = list["items"][0]["metadata"]["name"].as_str();
+    let name = name.unwrap_or_default();
+    assert!(name.starts_with("bgp-"), "{list}");
+    let service = "/api/v1/namespaces/default/services/a";
+    stage.plane.api().delete(service).await?;
+    say(stage, &[]).await?;
+    Ok(())
+}
