@@ -14,10 +14,6 @@ pub struct Counts {
     pub control_in: IntCounterVec,
     /// Control packets sent.
     pub control_out: IntCounterVec,
-    /// Echo packets taken: ours that came back, the neighbour's to send back.
-    pub echo_in: IntCounterVec,
-    /// Echo packets sent: ours and the neighbour's.
-    pub echo_out: IntCounterVec,
     /// How often it came up.
     pub ups: IntCounterVec,
     /// How often it went down.
@@ -45,8 +41,6 @@ impl Counts {
             up,
             control_in: of_session("control_packet_input", "BFD control packets taken")?,
             control_out: of_session("control_packet_output", "BFD control packets sent")?,
-            echo_in: of_session("echo_packet_input", "BFD echo packets taken")?,
-            echo_out: of_session("echo_packet_output", "BFD echo packets sent")?,
             ups: of_session("session_up_events", "How often the BFD session came up")?,
             downs: of_session("session_down_events", "How often the BFD session went down")?,
             dropped: counter(
@@ -62,14 +56,7 @@ impl Counts {
         let labels = [peer, vrf];
         // It may never have been counted.
         let _ = self.up.remove_label_values(&labels);
-        for counter in [
-            &self.control_in,
-            &self.control_out,
-            &self.echo_in,
-            &self.echo_out,
-            &self.ups,
-            &self.downs,
-        ] {
+        for counter in [&self.control_in, &self.control_out, &self.ups, &self.downs] {
             let _ = counter.remove_label_values(&labels);
         }
     }

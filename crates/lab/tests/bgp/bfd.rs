@@ -1,5 +1,6 @@
 //! BFD with FRR's bfdd on the other side.
 
+use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use lab::router::Frr;
@@ -13,8 +14,39 @@ const PREFIX: &str = "192.168.10.0/32";
 /// 6 s at least; far more than the 150 ms of BFD.
 const BEFORE_HOLD: Duration = Duration::from_secs(4);
 
-/// Both sides with a BFD profile of this name: 50 ms, 3 times, or this multiplier.
-async fn begin(lab: &Lab, profile: &str, interval: u32, multiplier: u8) -> Outcome<Scene> {
+/// The settings of both sides, under this name.
+struct Profile {
+    name: &'static str,
+    /// Milliseconds.
+    interval: u32,
+    multiplier: u8,
+    echo: bool,
+}
+
+/// Three missed packets in 150 ms.
+const FAST: Profile = Profile {
+    name: "fast",
+    interval: 50,
+    multiplier: 3,
+    echo: false,
+};
+
+/// Only an end on purpose takes these sessions down on a busy machine.
+const CALM: Profile = Profile {
+    name: "calm",
+    interval: 500,
+    multiplier: 20,
+    echo: false,
+};
+
+/// The router and the manifests; no agent runs yet.
+async fn build(lab: &Lab, profile: &Profile) -> Outcome<Scene> {
+    let Profile {
+        name: profile,
+        interval,
+        multiplier,
+        echo,
+    } = *profile;
     let stage = Stage::build(lab).await?;
     let mut bgpd = "\
 frr defaults datacenter
@@ -33,10 +65,16 @@ router bgp 64501
         );
     }
     bgpd += " address-family ipv4 unicast\n  maximum-paths 16\n";
-    let bfdd = format!(
+    let mut bfdd = format!(
         "bfd\n profile {profile}\n  detect-multiplier {multiplier}\n  \
          transmit-interval {interval}\n  receive-interval {interval}\n"
     );
+    if echo {
+        bfdd += &format!(
+            "  echo-mode\n  echo transmit-interval {interval}\n  \
+             echo receive-interval {interval}\n"
+        );
+    }
     let frr = Frr::start(&stage.router, &bgpd, &bfdd).await?;
     stage.example()?;
     // FRR's connection attempts find nobody; ours come at once.
@@ -50,14 +88,13 @@ router bgp 64501
              apiVersion: metallb.io/v1beta1\nkind: BFDProfile\n\
              metadata: {{name: {profile}, namespace: metallb-system}}\n\
              spec: {{receiveInterval: {interval}, transmitInterval: {interval}, \
-             detectMultiplier: {multiplier}}}\n"
+             detectMultiplier: {multiplier}, echoMode: {echo}, echoInterval: {interval}}}\n"
         ),
     )?;
-    let processes = stage.start()?;
     Ok(Scene {
         stage,
         frr,
-        processes,
+        processes: Vec::new(),
     })
 }
 
@@ -68,6 +105,11 @@ struct Scene {
 }
 
 impl Scene {
+    fn start(&mut self) -> Outcome {
+        self.processes = self.stage.start()?;
+        Ok(())
+    }
+
     fn ip(&self, node: usize) -> String {
         self.stage.scene.nodes[node].ip.to_string()
     }
@@ -131,7 +173,8 @@ fn a_silent_path_is_found_long_before_the_hold_time() {
     lab::run(
         "bfd::a_silent_path_is_found_long_before_the_hold_time",
         async |lab| {
-            let mut scene = begin(&lab, "fast", 50, 3).await?;
+            let mut scene = build(&lab, &FAST).await?;
+            scene.start()?;
             for node in 0..3 {
                 let up = [
                     ("status", "up".into()),
@@ -176,8 +219,8 @@ fn a_silent_path_is_found_long_before_the_hold_time() {
 #[test]
 fn an_end_on_purpose_is_no_failure() {
     lab::run("bfd::an_end_on_purpose_is_no_failure", async |lab| {
-        // Nothing but an end on purpose takes these sessions down on a busy machine.
-        let mut scene = begin(&lab, "calm", 500, 20).await?;
+        let mut scene = build(&lab, &CALM).await?;
+        scene.start()?;
         for node in 0..3 {
             scene.bfd_is(node, &[("status", "up".into())]).await?;
             scene.routed(node, true).await?;
@@ -209,4 +252,65 @@ fn an_end_on_purpose_is_no_failure() {
         assert!(!scene.processes[0].log().contains("the path has failed"));
         Ok(())
     });
+}
+
+#[test]
+fn a_port_in_use_is_named_and_bgp_goes_on() {
+    lab::run("bfd::a_port_in_use_is_named_and_bgp_goes_on", async |lab| {
+        let mut scene = build(&lab, &CALM).await?;
+        let host = &scene.stage.scene.nodes[1].host;
+        let other = host.run(|| UdpSocket::bind("0.0.0.0:3784"))??;
+        scene.start()?;
+        scene.logs(1, "another BFD daemon has the port").await?;
+        scene.routed(1, true).await?;
+        scene.bfd_is(1, &[("status", "down".into())]).await?;
+
+        drop(other);
+        scene.bfd_is(1, &[("status", "up".into())]).await?;
+        Ok(())
+    });
+}
+
+#[test]
+fn control_packets_do_where_echo_is_asked_for() {
+    lab::run(
+        "bfd::control_packets_do_where_echo_is_asked_for",
+        async |lab| {
+            let echo = Profile {
+                name: "echo",
+                interval: 200,
+                echo: true,
+                ..CALM
+            };
+            let mut scene = build(&lab, &echo).await?;
+            scene.start()?;
+            scene.bfd_is(0, &[("status", "up".into())]).await?;
+
+            scene.logs(0, "echo mode is not served yet").await?;
+            let host = &scene.stage.scene.nodes[0].host;
+            wait_for(SOON, "the metrics of the session", async || {
+                let at = SocketAddr::from(([127, 0, 0, 1], 17472));
+                let text = host.http_get(at, "/metrics").await;
+                let text = text.map_err(|error| error.to_string())?.body;
+                let count = |name: &str| {
+                    let name = format!("metallb_bfd_{name}{{peer=\"10.0.0.1\",vrf=\"default\"}} ");
+                    let found = text.lines().find_map(|line| line.strip_prefix(&name));
+                    found.and_then(|count| count.parse::<u64>().ok())
+                };
+                let enough = |name| count(name).is_some_and(|count| count > 5);
+                if count("session_up") == Some(1)
+                    && enough("control_packet_input")
+                    && enough("control_packet_output")
+                {
+                    Ok(())
+                } else {
+                    Err(text.clone())
+                }
+            })
+            .await?;
+            scene.bfd_is(0, &[("status", "up".into())]).await?;
+            assert!(!scene.processes[0].log().contains("the path has failed"));
+            Ok(())
+        },
+    );
 }

@@ -104,18 +104,12 @@ impl Watch {
     }
 }
 
-/// Over several hops where FRR says so: `ebgpMultiHop`, or an internal peer behind a router.
 fn target(
     session: &PeerSession,
     local: SocketAddr,
     peer: SocketAddr,
     interfaces: &[Interface],
 ) -> Target {
-    let internal = match session.remote {
-        RemoteAs::Internal => true,
-        RemoteAs::External => false,
-        RemoteAs::Number(asn) => asn == session.asn,
-    };
     let interface = match peer {
         SocketAddr::V6(peer) if peer.scope_id() != 0 => Some(peer.scope_id()),
         _ => None,
@@ -127,9 +121,19 @@ fn target(
             peer: peer.ip(),
             local: Some(local.ip()),
             interface,
-            multihop: session.multihop || (internal && !near),
+            multihop: is_far(session.remote, session.asn, session.multihop, near),
         },
     }
+}
+
+/// Over several hops where FRR says so: `ebgpMultiHop`, or an internal peer behind a router.
+fn is_far(remote: RemoteAs, own: u32, multihop: bool, near: bool) -> bool {
+    let internal = match remote {
+        RemoteAs::Internal => true,
+        RemoteAs::External => false,
+        RemoteAs::Number(asn) => asn == own,
+    };
+    multihop || (internal && !near)
 }
 
 fn on_link(ip: IpAddr, interfaces: &[Interface]) -> bool {
@@ -156,5 +160,43 @@ fn settings(profile: &BfdProfile, multihop: bool) -> Settings {
         } else {
             Hops::Single
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_internal_peers_behind_a_router_are_far_unless_told() {
+        let own: IpAddr = "10.0.0.11".parse().expect("address");
+        let interface = Interface {
+            index: 2,
+            name: "eth0".to_owned(),
+            mac: None,
+            up: true,
+            carrier: true,
+            flags: linux::netlink::LinkFlags::default(),
+            master: None,
+            mtu: 1500,
+            addresses: vec![(own, 24)],
+        };
+        let near = "10.0.0.1".parse().expect("address");
+        let far = "10.9.0.1".parse().expect("address");
+        let interfaces = [interface];
+        assert!(on_link(near, &interfaces));
+        assert!(!on_link(far, &interfaces));
+        let number = RemoteAs::Number;
+        for (remote, peer, multihop, wanted) in [
+            (RemoteAs::Internal, near, false, false),
+            (RemoteAs::Internal, far, false, true),
+            (number(64500), far, false, true),
+            (number(64501), far, false, false),
+            (RemoteAs::External, far, false, false),
+            (RemoteAs::External, near, true, true),
+        ] {
+            let found = is_far(remote, 64500, multihop, on_link(peer, &interfaces));
+            assert_eq!(found, wanted, "{remote:?} {peer} {multihop}");
+        }
     }
 }
