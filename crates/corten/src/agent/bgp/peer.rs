@@ -229,7 +229,7 @@ impl Task {
             self.bfd.forget();
             let settings = route::settings(&self.session, &self.context.node, false);
             self.fsm = Peer::new(settings, seed());
-            self.fsm.start(self.now());
+            self.fsm.start_later(self.now());
         }
         self.offer_all();
     }

@@ -166,6 +166,17 @@ impl Peer {
         }
     }
 
+    /// [`Peer::start`] after a moment, in which the peer ends an earlier session with us: to one
+    /// that has not, the new connection collides with it (RFC 4271 §6.8).
+    pub fn start_later(&mut self, now: Duration) {
+        if !self.running {
+            self.running = true;
+            self.failures = 0;
+            let wait = self.backoff();
+            self.wait_idle(now, wait);
+        }
+    }
+
     /// Ends everything, in the way of `stop`.
     pub fn stop(&mut self, now: Duration, stop: Stop) {
         if !self.running {

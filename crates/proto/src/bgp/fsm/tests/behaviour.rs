@@ -506,3 +506,19 @@ fn a_passive_peer_waits() {
     );
     assert!(peer.accept(secs(100)).is_some());
 }
+
+#[test]
+fn a_later_start_gives_the_peer_time_to_end_the_session_before() {
+    let mut peer = Peer::new(config(0), 1);
+    peer.start_later(secs(10));
+    assert_eq!(peer.state(), State::Idle);
+    assert!(outputs(&mut peer).is_empty());
+    assert_eq!(peer.accept(secs(10)), None);
+    let at = peer.deadline().expect("a deadline");
+    assert!(
+        at > Duration::from_millis(10_500) && at <= secs(11),
+        "{at:?}"
+    );
+    peer.timer(at);
+    assert!(matches!(outputs(&mut peer)[..], [Output::Dial(_)]));
+}
