@@ -37,7 +37,7 @@ async fn play(lab: Lab) -> Outcome {
             node.pod_ip
         ));
     }
-    note("client  10.0.0.9".to_owned());
+    note("client  10.0.0.9");
 
     step(
         2,
@@ -51,10 +51,10 @@ async fn play(lab: Lab) -> Outcome {
             continue;
         };
         fs::copy(&path, dir.join(name))?;
-        note(name.to_string_lossy().into_owned());
+        note(name.to_string_lossy());
     }
     fs::write(dir.join("cluster.yaml"), scene.cluster_manifests(SERVICE))?;
-    note("cluster.yaml (3 Nodes, 1 EndpointSlice)".to_owned());
+    note("cluster.yaml (3 Nodes, 1 EndpointSlice)");
 
     step(
         3,

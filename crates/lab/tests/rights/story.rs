@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use lab::chart::NAMESPACE;
 use lab::controlplane::Patch;
+use lab::router::Frr;
 use lab::{Process, bin, wait_for};
 use serde_json::{Value, json};
 
@@ -25,6 +26,7 @@ pub(crate) async fn play(stage: &Stage) -> Result<Vec<Process>, Fault> {
     conversion(stage).await?;
     service(stage).await?;
     native_kinds(stage).await?;
+    bgp(stage).await?;
     bad_object(stage).await?;
     repeated_events(stage).await?;
     move_away_and_back(stage).await?;
@@ -152,6 +154,49 @@ async fn native_kinds(stage: &Stage) -> Result<(), Fault> {
             .await?;
     }
     stage.say("the native kinds are in force");
+    Ok(())
+}
+
+/// A router's neighbours; nothing of the scene speaks BGP otherwise.
+const ROUTER: &str = "\
+router bgp 64513
+ no bgp ebgp-requires-policy
+ neighbor NODES peer-group
+ neighbor NODES remote-as 64512
+ bgp listen range 10.0.0.0/24 peer-group NODES
+";
+
+/// Nodes say to which peers they hand a Service, and take that back.
+async fn bgp(stage: &Stage) -> Result<(), Fault> {
+    let _router = Frr::start(&stage.standby, ROUTER, "").await?;
+    let metadata = format!("metadata: {{name: router, namespace: {NAMESPACE}}}");
+    let advertisement =
+        format!("apiVersion: metallb.io/v1beta1\nkind: BGPAdvertisement\n{metadata}\n");
+    stage
+        .apply(&format!(
+            "{advertisement}---\napiVersion: metallb.io/v1beta2\nkind: BGPPeer\n{metadata}\n\
+             spec: {{myASN: 64512, peerASN: 64513, peerAddress: 10.0.0.8}}\n"
+        ))
+        .await?;
+    let statuses = format!("/apis/metallb.io/v1beta1/namespaces/{NAMESPACE}/servicebgpstatuses");
+    stage
+        .shows(&statuses, "a word of each node", |list| {
+            let all = list["items"].as_array().map_or(&[][..], Vec::as_slice);
+            let names_it = |one: &Value| {
+                let peers = one["status"]["peers"].as_array();
+                peers.is_some_and(|peers| peers.contains(&json!("router")))
+            };
+            all.len() == 2 && all.iter().all(names_it)
+        })
+        .await?;
+    let kind = format!("/apis/metallb.io/v1beta1/namespaces/{NAMESPACE}/bgpadvertisements/router");
+    stage.plane.api().delete(&kind).await?;
+    stage
+        .shows(&statuses, "no word any more", |list| {
+            list["items"].as_array().is_some_and(Vec::is_empty)
+        })
+        .await?;
+    stage.say("a Service is advertised by BGP, and no more");
     Ok(())
 }
 
