@@ -15,7 +15,7 @@ struct Bench {
     help: &'static str,
 }
 
-const BENCHES: [Bench; 5] = [
+const BENCHES: [Bench; 6] = [
     Bench {
         name: "alloc",
         package: "plan",
@@ -36,6 +36,13 @@ const BENCHES: [Bench; 5] = [
         example: "bench_forward_load",
         starts: None,
         help: "20k Services into nftables; one more at 45k (root or user namespaces)",
+    },
+    Bench {
+        name: "adj-out",
+        package: "proto",
+        example: "bench_adj_out",
+        starts: None,
+        help: "10k and 100k routes to four BGP peers: diff and encoding",
     },
     Bench {
         name: "cluster",

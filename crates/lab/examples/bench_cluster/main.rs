@@ -119,6 +119,7 @@ async fn install(stage: &Stage) -> Result<f64, Fault> {
 /// `kubectl set image` for both, under load.
 async fn upgrade(stage: &Stage) -> Result<Figures, Fault> {
     let to = SocketAddr::new(ADDRESS.parse()?, 80);
+    stage.forget_flows()?;
     let load = Load::start(stage.cluster.client(), to)?;
     let flows = async || load.answered() > 200;
     wait_until(DEADLINE, "the load to flow", flows).await?;

@@ -17,6 +17,7 @@ pub(crate) async fn story(stage: &mut Stage) -> Outcome {
     let index = stage.announcer(ADDRESS).await?;
     let name = stage.cluster.nodes()[index].name().to_owned();
     let to = SocketAddr::new(ADDRESS.parse()?, 80);
+    stage.forget_flows()?;
     let load = Load::start(stage.cluster.client(), to)?;
     let flows = async || load.answered() > 200;
     wait_until(SOON, "the load to flow", flows).await?;
@@ -43,6 +44,7 @@ pub(crate) async fn story(stage: &mut Stage) -> Outcome {
 async fn away(stage: &mut Stage, index: usize) -> Outcome {
     let to = SocketAddr::new(ADDRESS.parse()?, 80);
     let client = stage.cluster.client().clone();
+    stage.forget_flows()?;
     let load = Load::start(&client, to)?;
     stage.cluster.stop_api_server();
     let seconds = std::env::var(SOAK).ok().and_then(|text| text.parse().ok());
@@ -55,6 +57,7 @@ async fn away(stage: &mut Stage, index: usize) -> Outcome {
     let standing = load.stop().await?;
     assert_eq!(standing.failed, 0, "announcements stand: {standing:?}");
 
+    stage.forget_flows()?;
     let load = Load::start(&client, to)?;
     let flows = async || load.answered() > 200;
     wait_until(SOON, "the load to flow", flows).await?;

@@ -23,6 +23,15 @@ pub(crate) const ADDRESS: &str = "10.0.0.101";
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
+/// Runs a command to its end; its output.
+fn run(command: &mut Command) -> Result<String, Failure> {
+    let output = command.output()?;
+    match output.status.success() {
+        true => Ok(String::from_utf8(output.stdout)?),
+        false => Err(format!("{command:?}: {output:?}").into()),
+    }
+}
+
 pub(crate) struct Stage {
     pub(crate) lab: Lab,
     pub(crate) cluster: Cluster,
@@ -51,13 +60,6 @@ impl Stage {
     /// Every node has both images; `myapp` runs. Nothing of Corten is there yet.
     pub(crate) async fn set(lab: Lab, cluster: Cluster) -> Result<Self, Failure> {
         let program = lab.dir().join("corten");
-        let run = |command: &mut Command| -> Result<String, Failure> {
-            let output = command.output()?;
-            match output.status.success() {
-                true => Ok(String::from_utf8(output.stdout)?),
-                false => Err(format!("{command:?}: {output:?}").into()),
-            }
-        };
         // Debugging symbols are nine tenths of it.
         let built = bin("corten")?;
         run(Command::new("strip").arg("-o").arg(&program).arg(&built))?;
@@ -89,6 +91,19 @@ impl Stage {
 
     pub(crate) async fn kubectl(&self, args: &[&str]) -> Result<String, Failure> {
         Ok(self.cluster.kubectl(args, "").await?)
+    }
+
+    /// Empties the connection tables of the nodes. A SYN that came before kube-proxy knew of the
+    /// Service stands there untranslated for two minutes, and a later connection from the same
+    /// port is treated like it: that says nothing of who announces.
+    pub(crate) fn forget_flows(&self) -> Result<(), Failure> {
+        for node in self.cluster.nodes() {
+            // One without power has none.
+            if let Ok(mut conntrack) = node.command("conntrack") {
+                run(conntrack.arg("-F"))?;
+            }
+        }
+        Ok(())
     }
 
     /// A line of a shell; files are of the repository.

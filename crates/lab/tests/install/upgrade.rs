@@ -9,6 +9,7 @@ use crate::stage::{ADDRESS, SECOND, SOON, SYSTEM, Stage};
 
 pub(crate) async fn story(stage: &Stage) -> Outcome {
     let to = SocketAddr::new(ADDRESS.parse()?, 80);
+    stage.forget_flows()?;
     let load = Load::start(stage.cluster.client(), to)?;
     let flows = async || load.answered() > 200;
     wait_until(SOON, "the load to flow", flows).await?;

@@ -410,35 +410,3 @@ fn a_hundred_thousand_prefixes_are_packed() {
     assert_eq!(out.index.len(), 0);
     assert_eq!(out.free.len(), 100_000);
 }
-
-/// `cargo test --release -p proto -- --ignored --nocapture adj_out`: what 10,000 prefixes to four
-/// peers cost.
-#[test]
-#[ignore = "a measurement"]
-fn cost_of_ten_thousand_prefixes_to_four_peers() {
-    let codec = Codec::default();
-    let path = path(0);
-    let mut peers: Vec<AdjOut> = (0..4).map(|_| AdjOut::new()).collect();
-    #[expect(clippy::disallowed_methods, reason = "a measurement")]
-    let start = std::time::Instant::now();
-    let mut bytes = Vec::new();
-    for out in &mut peers {
-        out.set_ready(true);
-        for index in 0..10_000 {
-            out.announce(host4(index), &path);
-        }
-    }
-    let desired = start.elapsed();
-    let mut total = 0;
-    for out in &mut peers {
-        out.up(negotiated(codec), local());
-        while out.poll(&mut bytes, 1 << 16) {
-            total += bytes.len();
-            bytes.clear();
-        }
-        total += bytes.len();
-        bytes.clear();
-    }
-    let sent = start.elapsed();
-    println!("desired {desired:?}, with messages {sent:?}, {total} bytes");
-}
