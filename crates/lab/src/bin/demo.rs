@@ -3,11 +3,10 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use lab::narrate::{note, spread, step};
+use lab::narrate::{manifests, note, spread, step};
 use lab::scene::Scene;
 use lab::{Lab, Outcome, Target, wait_for, wait_until};
 
@@ -43,18 +42,7 @@ async fn play(lab: Lab) -> Outcome {
         2,
         "The manifests of examples/l2, and what a cluster would add: Nodes and endpoints",
     );
-    let dir = scene.directory("manifests")?;
-    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/l2");
-    for entry in fs::read_dir(examples)? {
-        let path = entry?.path();
-        let Some(name) = path.file_name() else {
-            continue;
-        };
-        fs::copy(&path, dir.join(name))?;
-        note(name.to_string_lossy());
-    }
-    fs::write(dir.join("cluster.yaml"), scene.cluster_manifests(SERVICE))?;
-    note("cluster.yaml (3 Nodes, 1 EndpointSlice)");
+    let dir = manifests(&scene, "l2", SERVICE)?;
 
     step(
         3,

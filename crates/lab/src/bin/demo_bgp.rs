@@ -1,13 +1,11 @@
 //! `cargo xtask demo bgp`: every node advertises a Service's address to the router, traffic comes
 //! over all of them; one leaves in peace, and one dies.
 
-use std::fs;
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use lab::narrate::{note, spread, step};
+use lab::narrate::{manifests, note, spread, step};
 use lab::router::Frr;
 use lab::scene::Scene;
 use lab::uplink::{FRR, Uplink};
@@ -51,18 +49,7 @@ async fn play(lab: Lab) -> Outcome {
         2,
         "The manifests of examples/bgp, and what a cluster would add: Nodes and endpoints",
     );
-    let dir = scene.directory("manifests")?;
-    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/bgp");
-    for entry in fs::read_dir(examples)? {
-        let path = entry?.path();
-        let Some(name) = path.file_name() else {
-            continue;
-        };
-        fs::copy(&path, dir.join(name))?;
-        note(name.to_string_lossy());
-    }
-    fs::write(dir.join("cluster.yaml"), scene.cluster_manifests(SERVICE))?;
-    note("cluster.yaml (3 Nodes, 1 EndpointSlice)");
+    let dir = manifests(&scene, "bgp", SERVICE)?;
 
     step(
         3,
@@ -127,7 +114,12 @@ async fn play(lab: Lab) -> Outcome {
         "its route was gone {:.1} s after it",
         died.elapsed().as_secs_f64()
     ));
-    let answer = uplink.outside.http_get(ADDRESS, "/").await?;
+    // One of the three pods died with its node, and no control plane is there to take it out.
+    let answer = wait_for(SOON, "a page of a pod that lives", async || {
+        let answer = uplink.outside.http_get(ADDRESS, "/").await;
+        answer.map_err(|error| error.to_string())
+    })
+    .await?;
     note(format!("{} OK from {}", answer.status, answer.backend()));
     println!(
         "\nEverything worked, in {:.1} s. Nothing of the lab is left when this program has ended.",
