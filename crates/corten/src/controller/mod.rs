@@ -43,7 +43,7 @@ pub async fn term<S: Source, K: Sink>(
     metrics: Metrics,
 ) {
     let (updates_in, updates) = mpsc::channel(source::QUEUE);
-    let (writes_in, writes) = mpsc::channel(source::QUEUE);
+    let (orders_in, orders) = mpsc::channel(source::QUEUE);
     let (reporter, reports) = Reporter::new(metrics.reports_dropped.clone());
     let (accepted_in, accepted) = watch::channel(None);
     let mut tasks = JoinSet::new();
@@ -67,7 +67,7 @@ pub async fn term<S: Source, K: Sink>(
         tasks.spawn(statuses::native::run(board, newest_natives, leads));
     }
     let outputs = planner::Outputs {
-        writes: writes_in,
+        orders: orders_in,
         accepted: accepted_in,
         reporter,
         pools,
@@ -76,7 +76,7 @@ pub async fn term<S: Source, K: Sink>(
     };
     tasks.spawn(planner::run(settings, updates, outputs, health, metrics));
     tasks.spawn(keeper::run(sink.clone(), accepted, leads_until.clone()));
-    tasks.spawn(writer::run(sink.clone(), writes, leads_until.clone()));
+    tasks.spawn(writer::run(sink.clone(), orders, leads_until.clone()));
     // Not the term's: what has happened is told also when the leadership is lost meanwhile. It ends
     // with the planner, when it has told all.
     tokio::spawn(reports.run(sink));

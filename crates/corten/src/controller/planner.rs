@@ -10,7 +10,7 @@ use plan::status::{self, Component as Says, Configuration};
 use plan::world::{Dirty, Event, Settings, World};
 use tokio::sync::{mpsc, watch};
 
-use super::queue::Write;
+use super::queue::{Order, Write};
 use crate::http::Metrics;
 use crate::report::Reporter;
 use crate::sink::{Component, Report, ServiceWrite};
@@ -75,8 +75,8 @@ pub(super) async fn run(
             if let Some(key) = gone
                 && planner
                     .outputs
-                    .writes
-                    .send(Write::Forget(key))
+                    .orders
+                    .send(Order::Write(Write::Forget(key)))
                     .await
                     .is_err()
             {
@@ -94,7 +94,7 @@ pub(super) async fn run(
 
 /// Where decisions go.
 pub(super) struct Outputs {
-    pub(super) writes: mpsc::Sender<Write>,
+    pub(super) orders: mpsc::Sender<Order>,
     /// The last good forms to keep.
     pub(super) accepted: watch::Sender<Option<AcceptedConfigSpec>>,
     pub(super) reporter: Reporter,
@@ -119,13 +119,11 @@ impl Planner {
         self.tell_configuration(&dirty);
         while !dirty.services.is_empty() {
             for key in std::mem::take(&mut dirty.services) {
-                let Some((more, write)) = self.decide_one(&key) else {
+                let Some((more, order)) = self.decide_one(&key) else {
                     continue;
                 };
                 dirty.extend(more);
-                if let Some(write) = write
-                    && self.outputs.writes.send(write).await.is_err()
-                {
+                if self.outputs.orders.send(order).await.is_err() {
                     return false;
                 }
             }
@@ -136,7 +134,7 @@ impl Planner {
     }
 
     /// Decides for one Service and takes the decision into World before its write is sent.
-    fn decide_one(&mut self, key: &ServiceKey) -> Option<(Dirty, Option<Write>)> {
+    fn decide_one(&mut self, key: &ServiceKey) -> Option<(Dirty, Order)> {
         let service = self.world.service(key)?;
         let decision = ipam::decide(
             self.world.allocator(),
@@ -157,7 +155,7 @@ impl Planner {
                 message: note.message.clone(),
             });
         }
-        let write = decision.needs_write(service).then(|| {
+        let order = if decision.needs_write(service) {
             let gives_up = service
                 .assigned()
                 .filter(|ip| !decision.ingress.contains(ip));
@@ -167,13 +165,15 @@ impl Planner {
                 ingress: decision.ingress.clone(),
                 pool: decision.pool_annotation.clone(),
             };
-            Write::Service(write, gives_up.collect())
-        });
+            Order::Write(Write::Service(write, gives_up.collect()))
+        } else {
+            Order::Settled(key.clone(), service.resource_version.clone())
+        };
         let dirty = self.world.apply(Event::Decided {
             service: key.clone(),
             decision: Box::new(decision),
         });
-        Some((dirty, write))
+        Some((dirty, order))
     }
 
     /// The metrics of configuration and pools, as they are now.

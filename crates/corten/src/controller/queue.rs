@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Instant;
 
-use plan::name::ServiceKey;
+use plan::name::{Name, ServiceKey};
 
 use crate::backoff::Backoff;
 use crate::sink::ServiceWrite;
@@ -22,11 +22,27 @@ pub(super) enum Write {
     Forget(ServiceKey),
 }
 
+/// What the planner has found out.
+#[derive(Debug)]
+pub(super) enum Order {
+    Write(Write),
+    /// In the Service's form of this `resourceVersion` is nothing to change.
+    Settled(ServiceKey, Name),
+}
+
 impl Write {
     pub(super) const fn service(&self) -> &ServiceKey {
         match self {
             Self::Service(write, _) => &write.service,
             Self::Forget(service) => service,
+        }
+    }
+
+    /// The form of the Service that it is decided on.
+    fn version(&self) -> Option<&Name> {
+        match self {
+            Self::Service(write, _) => Some(&write.resource_version),
+            Self::Forget(_) => None,
         }
     }
 
@@ -59,8 +75,11 @@ pub(super) struct Queue {
     /// Those that wait and may be sent: their Service is not busy, and they take no address that
     /// is still in another one's status.
     ready: BTreeSet<u64>,
-    /// A Service is written by one write at a time.
-    busy: HashSet<ServiceKey>,
+    /// A Service is written by one write at a time. With what was settled meanwhile.
+    busy: HashMap<ServiceKey, Option<Name>>,
+    /// Writes that came to nothing because their Service has a newer form: what they give up is
+    /// still in its status until that form is decided on.
+    outdated: HashMap<ServiceKey, Write>,
     resting: BTreeMap<(Instant, u64), Failed>,
     rests: HashMap<ServiceKey, (Instant, u64)>,
     /// Addresses that writes which have not arrived yet take out of a status.
@@ -132,6 +151,32 @@ impl Queue {
         }
     }
 
+    /// A write of `service` came to nothing: its Service has a newer form, which is on its way
+    /// through the source and is decided on anew.
+    pub(super) fn outdated(&mut self, write: Write) {
+        let settled = self.busy.get(write.service()).cloned().flatten();
+        let newer = settled.is_some_and(|version| write.version() != Some(&version));
+        if newer || self.holds(write.service()) || write.gives_up().is_empty() {
+            self.ended(write.service(), write.gives_up());
+        } else {
+            self.busy.remove(write.service());
+            self.outdated.insert(write.service().clone(), write);
+        }
+    }
+
+    /// The form `version` of `service` is as it should be.
+    pub(super) fn settled(&mut self, service: &ServiceKey, version: Name) {
+        if let Some(settled) = self.busy.get_mut(service) {
+            *settled = Some(version);
+            return;
+        }
+        // An older form says nothing: it is the one that the write was decided on.
+        let outdated = self.outdated.get(service);
+        if outdated.is_some_and(|write| write.version() != Some(&version)) {
+            self.supersede(service);
+        }
+    }
+
     /// `address` is not in the status of `service` any more, or stays there.
     fn left(&mut self, service: &ServiceKey, address: IpAddr) {
         let Some(leaving) = self.leaving.get_mut(&address) else {
@@ -163,7 +208,7 @@ impl Queue {
     /// Finds out anew whether what waits under `number` may be sent.
     fn look_at(&mut self, number: u64) {
         let ready = self.waiting.get(&number).is_some_and(|(write, _)| {
-            !self.busy.contains(write.service()) && !self.too_early(write)
+            !self.busy.contains_key(write.service()) && !self.too_early(write)
         });
         if ready {
             self.ready.insert(number);
@@ -180,12 +225,12 @@ impl Queue {
         };
         let (write, backoff) = self.take_out(number)?;
         self.place.remove(write.service());
-        self.busy.insert(write.service().clone());
+        self.busy.insert(write.service().clone(), None);
         Some((write, backoff))
     }
 
     /// Services that change places wait for each other: one of them has to begin. Not one that
-    /// waits for a write which failed and will be tried again.
+    /// waits for a write which failed and will be tried or decided on again.
     fn begins(&self) -> Option<u64> {
         if !self.busy.is_empty() {
             return None;
@@ -194,7 +239,7 @@ impl Queue {
             let leaving = self.leaving.get(ip).into_iter().flatten();
             leaving
                 .into_iter()
-                .any(|other| self.rests.contains_key(other))
+                .any(|other| self.rests.contains_key(other) || self.outdated.contains_key(other))
         };
         let mut waiting = self.waiting.iter();
         let begins = waiting.find(|(_, (write, _))| !write.takes().iter().any(rests));
@@ -211,7 +256,7 @@ impl Queue {
         self.rests.insert(service, place);
     }
 
-    /// A newer form of `service` comes: what waits or rests of it is void.
+    /// A newer form of `service` comes: what waits, rests or was outdated of it is void.
     pub(super) fn supersede(&mut self, service: &ServiceKey) {
         let waiting = self
             .place
@@ -222,6 +267,9 @@ impl Queue {
         let rested = self.rests.remove(service);
         if let Some(failed) = rested.and_then(|place| self.resting.remove(&place)) {
             void.extend_from_slice(failed.write.gives_up());
+        }
+        if let Some(outdated) = self.outdated.remove(service) {
+            void.extend_from_slice(outdated.gives_up());
         }
         for address in void {
             self.left(service, address);
@@ -241,7 +289,8 @@ impl Queue {
             }
             let Failed { write, backoff } = entry.remove();
             self.rests.remove(write.service());
-            if !self.place.contains_key(write.service()) && !self.busy.contains(write.service()) {
+            if !self.place.contains_key(write.service()) && !self.busy.contains_key(write.service())
+            {
                 self.push(write, Some(backoff));
             }
         }

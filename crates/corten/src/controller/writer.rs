@@ -7,7 +7,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use super::elector::{Deadline, may_write};
-use super::queue::{Failed, Queue, Write};
+use super::queue::{Failed, Order, Queue, Write};
 use crate::backoff::Backoff;
 use crate::sink::{Sink, WriteError};
 
@@ -15,6 +15,8 @@ use crate::sink::{Sink, WriteError};
 enum Sent {
     /// It arrived, or it is not to be sent again.
     Done(Write),
+    /// Its Service has a newer form, or is gone.
+    Outdated(Write),
     /// It may succeed later.
     Failed(Failed),
 }
@@ -22,7 +24,7 @@ enum Sent {
 /// Runs until the planner ends.
 pub(super) async fn run<K: Sink>(
     sink: K,
-    mut writes: mpsc::Receiver<Write>,
+    mut orders: mpsc::Receiver<Order>,
     leads_until: watch::Receiver<Deadline>,
 ) {
     let mut queue = Queue::default();
@@ -37,14 +39,18 @@ pub(super) async fn run<K: Sink>(
         let rested = queue.rested_at();
         let until = rested.unwrap_or_else(Instant::now);
         tokio::select! {
-            write = writes.recv() => {
-                let Some(write) = write else { return };
-                // What rests of this Service is older.
-                queue.supersede(write.service());
-                queue.push(write, None);
-            }
+            order = orders.recv() => match order {
+                Some(Order::Write(write)) => {
+                    // What rests of this Service is older.
+                    queue.supersede(write.service());
+                    queue.push(write, None);
+                }
+                Some(Order::Settled(service, version)) => queue.settled(&service, version),
+                None => return,
+            },
             Some(done) = flying.join_next() => match done {
                 Ok(Sent::Done(write)) => queue.ended(write.service(), write.gives_up()),
+                Ok(Sent::Outdated(write)) => queue.outdated(write),
                 Ok(Sent::Failed(failed)) if queue.holds(failed.write.service()) => {
                     queue.ended(failed.write.service(), failed.write.gives_up());
                 }
@@ -78,9 +84,8 @@ async fn send<K: Sink>(
     match result {
         Ok(()) => Sent::Done(write),
         Err(WriteError::Outdated) => {
-            // The newer form is on its way through the source and is decided on anew.
             tracing::debug!(service = %write.service(), "status write was outdated");
-            Sent::Done(write)
+            Sent::Outdated(write)
         }
         // Refused too: what the API server says no to today it may accept when it is mended, and
         // nobody would ask again.
@@ -180,6 +185,10 @@ mod tests {
         )
     }
 
+    fn order(name: &str, version: &str) -> Order {
+        Order::Write(write(name, version))
+    }
+
     /// Waits until the sink was asked that `count` times.
     async fn asked(sink: &Moody, what: &str, count: usize) {
         wanted(sink, count, |one| one == what).await;
@@ -211,11 +220,11 @@ mod tests {
             ..Moody::default()
         };
         let (_leads, leads_until) = watch::channel(Deadline::Never);
-        let (out, writes) = mpsc::channel(64);
-        let writer = tokio::spawn(run(sink.clone(), writes, leads_until));
+        let (out, orders) = mpsc::channel(64);
+        let writer = tokio::spawn(run(sink.clone(), orders, leads_until));
         let count = 3 * Moody::IN_FLIGHT;
         for n in 0..count {
-            out.send(write(&format!("s-{n}"), "1")).await.unwrap();
+            out.send(order(&format!("s-{n}"), "1")).await.unwrap();
         }
         wanted(&sink, Moody::IN_FLIGHT, |_| true).await;
         for _ in 0..count {
@@ -233,15 +242,15 @@ mod tests {
     async fn a_write_that_fails_is_tried_again_holds_up_nobody_and_gives_way_to_a_newer_one() {
         let sink = Moody::default();
         let (_leads, leads_until) = watch::channel(Deadline::Never);
-        let (out, writes) = mpsc::channel(64);
-        let writer = tokio::spawn(run(sink.clone(), writes, leads_until));
-        out.send(write("bad", "old")).await.unwrap();
+        let (out, orders) = mpsc::channel(64);
+        let writer = tokio::spawn(run(sink.clone(), orders, leads_until));
+        out.send(order("bad", "old")).await.unwrap();
         asked(&sink, "bad old", 2).await;
         for n in 0..Moody::IN_FLIGHT {
-            out.send(write(&format!("good-{n}"), "1")).await.unwrap();
+            out.send(order(&format!("good-{n}"), "1")).await.unwrap();
         }
         asked(&sink, "good-15 1", 1).await;
-        out.send(write("bad", "new")).await.unwrap();
+        out.send(order("bad", "new")).await.unwrap();
         asked(&sink, "bad new", 1).await;
         drop(out);
         writer.await.unwrap();
@@ -253,12 +262,12 @@ mod tests {
     async fn what_the_deadline_held_up_is_sent_when_the_lease_is_renewed() {
         let sink = Moody::default();
         let (leads, leads_until) = watch::channel(Deadline::Until(Instant::now()));
-        let (out, writes) = mpsc::channel(64);
-        let writer = tokio::spawn(run(sink.clone(), writes, leads_until));
+        let (out, orders) = mpsc::channel(64);
+        let writer = tokio::spawn(run(sink.clone(), orders, leads_until));
         // More than are on their way at once.
         let count = 2 * Moody::IN_FLIGHT;
         for n in 0..count {
-            out.send(write(&format!("s-{n}"), "1")).await.unwrap();
+            out.send(order(&format!("s-{n}"), "1")).await.unwrap();
         }
         // The writer has taken them all.
         let reserved = out.reserve_many(out.max_capacity()).await.unwrap();

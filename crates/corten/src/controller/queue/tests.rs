@@ -90,6 +90,67 @@ fn nobody_takes_an_address_whose_holder_could_not_be_written() {
     assert_eq!(name(popped(&mut queue).as_ref()), "b");
 }
 
+/// `a` leaves an address that `b` takes; a's write has been sent and came to nothing.
+fn outdated() -> Queue {
+    let mut queue = Queue::default();
+    queue.push(moves("a", "10.0.0.1", ""), None);
+    queue.push(moves("b", "", "10.0.0.1"), None);
+    let a = popped(&mut queue).expect("it waits for nobody");
+    queue.outdated(a);
+    queue
+}
+
+#[test]
+fn an_outdated_write_has_not_taken_the_address_out_of_the_status() {
+    let a = ServiceKey::new("default", "a");
+    let mut queue = outdated();
+    assert!(popped(&mut queue).is_none(), "a's newer form has it still");
+    // The form that the write was decided on: "10.0.0.1" is its version in these tests.
+    queue.settled(&a, "10.0.0.1".into());
+    assert!(
+        popped(&mut queue).is_none(),
+        "that form is known not to last"
+    );
+    queue.settled(&a, "newer".into());
+    assert_eq!(name(popped(&mut queue).as_ref()), "b");
+    assert!(queue.leaving.is_empty() && queue.outdated.is_empty());
+}
+
+#[test]
+fn the_newer_form_s_write_is_waited_for() {
+    let a = ServiceKey::new("default", "a");
+    let mut queue = outdated();
+    queue.supersede(&a);
+    queue.push(moves("a", "10.0.0.1 10.0.0.2", "10.0.0.2"), None);
+    let again = popped(&mut queue).expect("the newer form's");
+    assert_eq!(name(Some(&again)), "a");
+    assert!(popped(&mut queue).is_none(), "it has not arrived");
+    queue.ended(again.service(), again.gives_up());
+    assert_eq!(name(popped(&mut queue).as_ref()), "b");
+}
+
+#[test]
+fn a_service_that_goes_takes_its_outdated_write_along() {
+    let a = ServiceKey::new("default", "a");
+    let mut queue = outdated();
+    queue.supersede(&a);
+    queue.push(Write::Forget(a), None);
+    assert_eq!(name(popped(&mut queue).as_ref()), "b");
+}
+
+#[test]
+fn what_is_settled_while_the_write_is_on_its_way_counts() {
+    for (version, freed) in [("newer", true), ("10.0.0.1", false)] {
+        let mut queue = Queue::default();
+        queue.push(moves("a", "10.0.0.1", ""), None);
+        queue.push(moves("b", "", "10.0.0.1"), None);
+        let a = popped(&mut queue).expect("it waits for nobody");
+        queue.settled(a.service(), version.into());
+        queue.outdated(a);
+        assert_eq!(popped(&mut queue).is_some(), freed, "{version}");
+    }
+}
+
 #[test]
 fn a_newer_form_that_keeps_the_address_holds_nobody_up() {
     let mut queue = Queue::default();
@@ -147,7 +208,7 @@ fn a_step() -> impl Strategy<Value = Step> {
 
 /// Who may be sent, found by looking at everybody.
 fn plain_scan(queue: &Queue) -> BTreeSet<u64> {
-    let free = |write: &Write| !queue.busy.contains(write.service()) && !queue.too_early(write);
+    let free = |write: &Write| !queue.busy.contains_key(write.service()) && !queue.too_early(write);
     let ready = queue.waiting.iter().filter(|(_, (write, _))| free(write));
     ready.map(|(number, _)| *number).collect()
 }
