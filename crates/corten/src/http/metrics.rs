@@ -141,6 +141,11 @@ impl Metrics {
     /// A registry with every metric in it.
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
+        // `process_*`, under the names that every dashboard knows.
+        #[cfg(target_os = "linux")]
+        registry.register(Box::new(
+            prometheus::process_collector::ProcessCollector::for_self(),
+        ))?;
         let counter = |name, help| -> Result<IntCounter, prometheus::Error> {
             let metric = IntCounter::new(name, help)?;
             registry.register(Box::new(metric.clone()))?;

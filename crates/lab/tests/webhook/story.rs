@@ -14,8 +14,8 @@ use crate::support::{
 const PEER_CRD: &str =
     "/apis/apiextensions.k8s.io/v1/customresourcedefinitions/bgppeers.metallb.io";
 
-/// MetalLB's metrics of its controller (`spec/metallb.md` §5).
-const CONTROLLER_METRICS: [(&str, &str); 11] = [
+/// MetalLB's metrics of its controller (`spec/metallb.md` §5), those of its process among them.
+const CONTROLLER_METRICS: [(&str, &str); 18] = [
     ("metallb_allocator_addresses_total", "gauge"),
     ("metallb_allocator_ipv4_addresses_total", "gauge"),
     ("metallb_allocator_ipv6_addresses_total", "gauge"),
@@ -27,6 +27,13 @@ const CONTROLLER_METRICS: [(&str, &str); 11] = [
     ("metallb_k8s_client_update_errors_total", "counter"),
     ("metallb_k8s_client_config_loaded_bool", "gauge"),
     ("metallb_k8s_client_config_stale_bool", "gauge"),
+    ("process_cpu_seconds_total", "counter"),
+    ("process_max_fds", "gauge"),
+    ("process_open_fds", "gauge"),
+    ("process_resident_memory_bytes", "gauge"),
+    ("process_start_time_seconds", "gauge"),
+    ("process_threads", "gauge"),
+    ("process_virtual_memory_bytes", "gauge"),
 ];
 
 #[test]
