@@ -41,6 +41,7 @@ pub(super) async fn run(
     let mut dirty = Dirty::default();
     let mut synced = false;
     let mut batch = Vec::new();
+    let mut arrived = Vec::new();
     let mut counted = true;
     let mut count = tokio::time::interval(COUNT);
     count.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -61,6 +62,10 @@ pub(super) async fn run(
             metrics.updates.inc();
             let gone = match &event {
                 Event::Service { key, form: None } => Some(key.clone()),
+                Event::Service { key, .. } => {
+                    arrived.push(key.clone());
+                    None
+                }
                 _ => None,
             };
             if matches!(event, Event::Synced) {
@@ -84,7 +89,8 @@ pub(super) async fn run(
             }
         }
         if synced {
-            if !planner.decide(std::mem::take(&mut dirty)).await {
+            let arrived = std::mem::take(&mut arrived);
+            if !planner.decide(std::mem::take(&mut dirty), arrived).await {
                 return;
             }
             counted = false;
@@ -103,6 +109,16 @@ pub(super) struct Outputs {
     pub(super) configuration: watch::Sender<Option<Configuration>>,
 }
 
+/// Those that arrived, in their order, then the others.
+fn turns(
+    arrived: &mut Vec<ServiceKey>,
+    mut dirty: BTreeSet<ServiceKey>,
+) -> impl Iterator<Item = ServiceKey> {
+    let mut first = std::mem::take(arrived);
+    first.retain(|key| dirty.remove(key));
+    first.into_iter().chain(dirty)
+}
+
 struct Planner {
     world: World,
     outputs: Outputs,
@@ -110,15 +126,16 @@ struct Planner {
 }
 
 impl Planner {
-    /// Decides for every dirty Service until nothing is dirty; false when the writer is gone.
-    async fn decide(&mut self, mut dirty: Dirty) -> bool {
+    /// Decides for every dirty Service until nothing is dirty, for those that arrived in their
+    /// order: who came first has the choice. False when the writer is gone.
+    async fn decide(&mut self, mut dirty: Dirty, mut arrived: Vec<ServiceKey>) -> bool {
         self.tell_verdicts(&dirty);
         if !dirty.objects.is_empty() {
             self.keep();
         }
         self.tell_configuration(&dirty);
         while !dirty.services.is_empty() {
-            for key in std::mem::take(&mut dirty.services) {
+            for key in turns(&mut arrived, std::mem::take(&mut dirty.services)) {
                 let Some((more, order)) = self.decide_one(&key) else {
                     continue;
                 };
@@ -216,5 +233,23 @@ impl Planner {
                 crate::report::log_verdict(object, verdict);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_came_first_has_the_choice() {
+        let key = |name: &&str| ServiceKey::new("default", name);
+        let order = |arrived: &[&str], dirty: &[&str]| -> Vec<String> {
+            let mut arrived = arrived.iter().map(key).collect();
+            let turns = turns(&mut arrived, dirty.iter().map(key).collect());
+            turns.map(|key| key.name.to_string()).collect()
+        };
+        let both = order(&["z", "gone", "b", "z"], &["a", "b", "c", "z"]);
+        assert_eq!(both, ["z", "b", "a", "c"]);
+        assert_eq!(order(&[], &["b", "a"]), ["a", "b"]);
     }
 }
