@@ -15,7 +15,7 @@ struct Bench {
     help: &'static str,
 }
 
-const BENCHES: [Bench; 6] = [
+const BENCHES: [Bench; 7] = [
     Bench {
         name: "alloc",
         package: "plan",
@@ -43,6 +43,13 @@ const BENCHES: [Bench; 6] = [
         example: "bench_adj_out",
         starts: None,
         help: "10k and 100k routes to four BGP peers: diff and encoding",
+    },
+    Bench {
+        name: "bgp",
+        package: "lab",
+        example: "bench_bgp",
+        starts: Some("corten"),
+        help: "BGP and BFD beside FRR, BIRD and GoBGP (namespaces, Debian packages); --quick to try",
     },
     Bench {
         name: "cluster",

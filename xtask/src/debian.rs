@@ -13,7 +13,7 @@ struct Tool {
     why: &'static str,
 }
 
-const TOOLS: [Tool; 7] = [
+const TOOLS: [Tool; 9] = [
     Tool {
         program: "ip",
         package: "iproute2",
@@ -48,6 +48,16 @@ const TOOLS: [Tool; 7] = [
         program: "bird",
         package: "bird2",
         why: "another router",
+    },
+    Tool {
+        program: "gobgpd",
+        package: "gobgpd",
+        why: "a third one",
+    },
+    Tool {
+        program: "exabgp",
+        package: "exabgp",
+        why: "a peer that sends what no router would",
     },
 ];
 

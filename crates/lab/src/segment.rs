@@ -132,8 +132,9 @@ impl Segment {
         }
     }
 
-    /// Ends the capture; all frames so far are then in its file.
-    pub(crate) fn stop_capture(&self) {
+    /// Ends the capture; all frames so far are then in its file. What is measured is better without
+    /// one.
+    pub fn stop_capture(&self) {
         self.0
             .capture
             .lock()

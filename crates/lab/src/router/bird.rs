@@ -8,8 +8,8 @@ use crate::{Host, LabError, Process, wait_for};
 /// As the daemon sees it, on its own host.
 const SOCKET: &str = "/run/bird.ctl";
 const FILE: &str = "/run/bird.conf";
-/// How long the daemon may take to open its socket.
-const SOON: Duration = Duration::from_secs(10);
+/// How long the daemon may take to read its configuration and open its socket.
+const SOON: Duration = Duration::from_secs(60);
 
 /// BIRD on a host; dropping it kills it.
 #[derive(Debug)]

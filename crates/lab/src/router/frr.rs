@@ -12,8 +12,8 @@ use crate::{Host, LabError, Process, wait_for};
 const LIB: &str = "/usr/lib/frr";
 /// As the daemons see it, each on its own host.
 const RUN: &str = "/run/frr";
-/// How long a daemon may take to open its socket.
-const SOON: Duration = Duration::from_secs(10);
+/// How long a daemon may take to read its configuration and open its socket.
+const SOON: Duration = Duration::from_secs(60);
 const DAEMONS: [&str; 3] = ["zebra", "bgpd", "bfdd"];
 
 /// FRR's daemons on a host; dropping them kills them.

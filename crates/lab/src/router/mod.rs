@@ -1,16 +1,21 @@
-//! Routers that others wrote: FRR and BIRD of Debian, on hosts of the lab.
+//! Routers that others wrote: FRR, BIRD, GoBGP and ExaBGP of Debian, on hosts of the lab.
 //!
 //! A router is a [`Host`] with the daemons started directly, in the foreground, each with a log;
-//! a test asks it in its own language ([`Frr::json`], [`Bird::ask`]).
+//! a test asks it in its own language ([`Frr::json`], [`Bird::ask`], [`GoBgp::json`],
+//! [`ExaBgp::events`]).
 
 mod bird;
+mod exabgp;
 mod frr;
+mod gobgp;
 
 use std::path::Path;
 use std::process::{Command, Output};
 
 pub use bird::Bird;
+pub use exabgp::ExaBgp;
 pub use frr::Frr;
+pub use gobgp::GoBgp;
 
 use crate::{Host, LabError};
 

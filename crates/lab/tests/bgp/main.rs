@@ -3,6 +3,7 @@
 mod advertising;
 mod bfd;
 mod graceful;
+mod others;
 mod routers;
 mod sessions;
 mod stage;
