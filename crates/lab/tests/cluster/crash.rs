@@ -208,7 +208,7 @@ impl Story {
         let waits = async || self.stage.addresses(taker).await.is_empty();
         wait_until(SOON, "the other one to wait for it", waits).await?;
         self.asks(giver, other).await?;
-        let changes = if kill % 2 == 0 { CHANGES } else { 0 };
+        let changes = if kill.is_multiple_of(2) { CHANGES } else { 0 };
         for change in 0..changes {
             let patch = json!({"metadata": {"labels": {"change": format!("{kill}-{change}")}}});
             let path = format!("{SERVICES}/{giver}");
