@@ -28,6 +28,8 @@ pub mod fuzz;
 mod negotiated;
 pub mod notification;
 mod open;
+#[cfg(test)]
+mod oracle;
 mod packet;
 mod prefix;
 mod reader;

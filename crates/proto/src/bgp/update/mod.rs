@@ -2,7 +2,7 @@
 
 mod encode;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 pub use encode::{Announce, TooLarge, Withdraw, end_of_rib};
 

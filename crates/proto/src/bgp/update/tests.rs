@@ -84,13 +84,16 @@ fn nlri(family: Family, add_path: bool) -> impl Strategy<Value = Nlri> {
     })
 }
 
-fn routes() -> impl Strategy<Value = (Family, NextHop, bool, Vec<Nlri>)> {
+pub(crate) fn routes() -> impl Strategy<Value = (Family, NextHop, bool, Vec<Nlri>)> {
     let v6 = (1..=9u16, any::<u64>())
         .prop_map(|(head, tail)| Ipv6Addr::from_bits(u128::from(head) << 112 | u128::from(tail)));
     let next_hop = prop_oneof![
         host().prop_map(NextHop::V4),
         v6.clone().prop_map(NextHop::V6),
-        (v6.clone(), v6).prop_map(|(global, link_local)| NextHop::V6Both { global, link_local }),
+        (v6, any::<u64>()).prop_map(|(global, interface)| NextHop::V6Both {
+            global,
+            link_local: Ipv6Addr::from_bits(0xfe80_u128 << 112 | u128::from(interface)),
+        }),
     ];
     (next_hop, any::<bool>(), any::<bool>()).prop_flat_map(|(next_hop, v4, add_path)| {
         let family = if v4 || matches!(next_hop, NextHop::V4(_)) {
@@ -103,7 +106,7 @@ fn routes() -> impl Strategy<Value = (Family, NextHop, bool, Vec<Nlri>)> {
     })
 }
 
-fn codec(add_path: bool, four_octet: bool, extended: bool) -> Codec {
+pub(crate) fn codec(add_path: bool, four_octet: bool, extended: bool) -> Codec {
     let add_path = if add_path {
         Families::ALL
     } else {
