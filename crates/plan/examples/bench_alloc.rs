@@ -34,6 +34,7 @@ fn service(n: usize, family: Family) -> Service {
         source_ranges: Vec::new(),
         external_policy: Policy::Cluster,
         internal_policy: Policy::Cluster,
+        health_check_node_port: 0,
         affinity_seconds: None,
         selector: "".into(),
         ports: vec![Port {

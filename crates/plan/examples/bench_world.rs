@@ -59,6 +59,7 @@ fn service(n: usize) -> Event {
         source_ranges: Vec::new(),
         external_policy: Policy::Cluster,
         internal_policy: Policy::Cluster,
+        health_check_node_port: 0,
         affinity_seconds: None,
         selector: "".into(),
         ports: vec![Port {
@@ -85,6 +86,7 @@ fn slice(n: usize, ready: bool) -> Event {
         ready,
         serving: Some(ready),
         terminating: false,
+        hints: None,
     };
     Event::Slice {
         key: key(n),

@@ -1,6 +1,6 @@
 //! What this node's agent should bring about: a value with no choices left in it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -68,7 +68,13 @@ impl Desired {
             }
         }
         changes.bgp = self.bgp.replan(world, &agent.node, dirty);
-        for service in &dirty.forward {
+        let moved = dirty.places.contains(&agent.node);
+        let everything = world.services().filter(|_| moved);
+        let services: BTreeSet<&ServiceKey> = everything
+            .map(|service| &service.key)
+            .chain(&dirty.forward)
+            .collect();
+        for service in services {
             let new = forward::plan(world, &agent.node, agent.mode, service);
             let old = self.forward.remove(service).unwrap_or_default();
             for key in old.keys().filter(|key| !new.contains_key(*key)) {

@@ -65,6 +65,8 @@ pub enum FrontendKind {
     ExternalIp,
     /// `status.loadBalancer.ingress`.
     LoadBalancer,
+    /// The node's own address, with the number `nodePort`.
+    NodePort,
 }
 
 /// An address and port that clients connect to.

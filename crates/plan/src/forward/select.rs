@@ -1,8 +1,8 @@
 //! From World to the Service table: which endpoints each port of a Service leads to on this node
 //! (`spec/dataplane.md` §1.1 to 1.4).
 //!
-//! Topology hints, node ports and the short cut of external addresses under policy Local are the
-//! next steps; sets and fates are already those of the whole.
+//! The short cut of Pods to external addresses under policy Local is the next step; sets and fates
+//! are already those of the whole.
 
 #[cfg(test)]
 mod tests;
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::{Frontend, FrontendKind, PortKey, ServicePort};
 use crate::name::{Name, ServiceKey};
 use crate::net::Family;
-use crate::world::{Endpoint, Service, ServiceType, World, subnet};
+use crate::world::{Endpoint, Hints, Node, Port, Service, ServiceType, World, subnet};
 
 /// Which addresses Corten forwards (design.md §4.5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +44,10 @@ pub fn plan(
     else {
         return table;
     };
+    let here = Here {
+        name: me,
+        node: world.node(me),
+    };
     for family in [Family::V4, Family::V6] {
         let frontends = frontends(world, service, mode, family);
         if frontends.is_empty() {
@@ -59,25 +63,34 @@ pub fn plan(
             .collect();
         for port in &service.ports {
             let endpoints = sockets.get(&(port.name.clone(), port.protocol));
-            let frontends: Vec<Frontend> = frontends
-                .iter()
+            let node_port = here.node_port(mode, service, port, family);
+            let node_port = node_port.map(|address| (address, FrontendKind::NodePort));
+            let addresses = frontends.iter().map(|(address, kind)| (*address, *kind));
+            let mut frontends: Vec<Frontend> = addresses
+                .chain(node_port)
                 .map(|(address, kind)| Frontend {
-                    address: *address,
-                    port: port.port,
-                    kind: *kind,
+                    address,
+                    port: match kind {
+                        FrontendKind::NodePort => port.node_port,
+                        _ => port.port,
+                    },
+                    kind,
                     policy: match kind {
                         FrontendKind::ClusterIp => service.internal_policy,
                         _ => service.external_policy,
                     },
                 })
                 .collect();
+            frontends.sort_unstable();
             let key = PortKey {
                 service: service.key.clone(),
                 port: port.name.clone(),
                 protocol: port.protocol,
                 family,
             };
-            let (cluster, local) = endpoints.map(|found| choose(found, me)).unwrap_or_default();
+            let (cluster, local) = endpoints
+                .map(|found| choose(found, here))
+                .unwrap_or_default();
             let usable_anywhere = endpoints.is_some_and(|found| {
                 found
                     .values()
@@ -148,30 +161,99 @@ fn fallback(endpoint: &Endpoint) -> bool {
     endpoint.terminating && endpoint.serving.unwrap_or(true)
 }
 
-/// The endpoints for policy Cluster and for policy Local on node `me`; the two fall back to
-/// terminating endpoints independently.
+/// The node that forwards.
+#[derive(Clone, Copy)]
+struct Here<'a> {
+    name: &'a str,
+    /// What the API says of it.
+    node: Option<&'a Node>,
+}
+
+/// Which ready endpoints are near enough.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Nearness {
+    SameNode,
+    SameZone,
+    Any,
+}
+
+impl Here<'_> {
+    /// The address whose `nodePort` leads to `port`: the node's primary one, kube-proxy's default
+    /// with nftables.
+    fn node_port(
+        self,
+        mode: Mode,
+        service: &Service,
+        port: &Port,
+        family: Family,
+    ) -> Option<IpAddr> {
+        let has = mode == Mode::All
+            && port.node_port != 0
+            && matches!(
+                service.kind,
+                ServiceType::NodePort | ServiceType::LoadBalancer
+            );
+        self.node.filter(|_| has)?.primary(family)
+    }
+
+    /// Hints count only when every ready endpoint has them and one names this node, else this zone
+    /// (kube-proxy's topology.go).
+    fn nearness<'e>(self, ready: impl Iterator<Item = &'e Endpoint> + Clone) -> Nearness {
+        let suits = |names: fn(&Hints) -> &[Name], mine: Option<&str>| {
+            let named = ready
+                .clone()
+                .map(|endpoint| endpoint.hints.as_deref().map_or(&[][..], names));
+            mine.is_some_and(|mine| {
+                named.clone().all(|names| !names.is_empty())
+                    && named.flatten().any(|name| **name == *mine)
+            })
+        };
+        if suits(|hints| &hints.nodes, Some(self.name)) {
+            Nearness::SameNode
+        } else if suits(|hints| &hints.zones, self.zone()) {
+            Nearness::SameZone
+        } else {
+            Nearness::Any
+        }
+    }
+
+    fn zone(&self) -> Option<&str> {
+        self.node?.zone()
+    }
+
+    fn is_near(self, endpoint: &Endpoint, nearness: Nearness) -> bool {
+        let hints = endpoint.hints.as_deref();
+        let names = |names: fn(&Hints) -> &[Name], mine: &str| {
+            hints.is_some_and(|hints| names(hints).iter().any(|name| **name == *mine))
+        };
+        match nearness {
+            Nearness::Any => true,
+            Nearness::SameNode => names(|hints| &hints.nodes, self.name),
+            Nearness::SameZone => self.zone().is_some_and(|zone| names(|h| &h.zones, zone)),
+        }
+    }
+}
+
+/// The endpoints for policy Cluster and for policy Local on this node; the two fall back to
+/// terminating endpoints independently, wherever these are.
 fn choose(
     endpoints: &BTreeMap<(IpAddr, u16), Endpoint>,
-    me: &str,
+    here: Here<'_>,
 ) -> (Vec<SocketAddr>, Vec<SocketAddr>) {
+    let ready = || endpoints.values().filter(|endpoint| endpoint.ready);
+    let nearness = here.nearness(ready());
     let pick = |local: bool| {
-        let near = |endpoint: &Endpoint| {
-            !local
-                || endpoint
-                    .node
-                    .as_ref()
-                    .is_some_and(|node: &Name| &**node == me)
-        };
-        let of = |wanted: fn(&Endpoint) -> bool| -> Vec<SocketAddr> {
+        let of = |wanted: &dyn Fn(&Endpoint) -> bool| -> Vec<SocketAddr> {
+            let on_this_node = |endpoint: &Endpoint| endpoint.node.as_deref() == Some(here.name);
             endpoints
                 .iter()
-                .filter(|(_, endpoint)| near(endpoint) && wanted(endpoint))
+                .filter(|(_, endpoint)| (!local || on_this_node(endpoint)) && wanted(endpoint))
                 .map(|((address, port), _)| SocketAddr::new(*address, *port))
                 .collect()
         };
-        let ready = of(|endpoint| endpoint.ready);
+        let ready = of(&|endpoint| endpoint.ready && (local || here.is_near(endpoint, nearness)));
         if ready.is_empty() {
-            of(fallback)
+            of(&fallback)
         } else {
             ready
         }

@@ -204,7 +204,7 @@ impl Table {
         }
         for frontend in &port.frontends {
             let rank = match frontend.kind {
-                FrontendKind::ClusterIp => 0,
+                FrontendKind::ClusterIp | FrontendKind::NodePort => 0,
                 FrontendKind::LoadBalancer => 1,
                 FrontendKind::ExternalIp => 2,
             };

@@ -11,7 +11,7 @@ use api::core as k8s;
 use ipnet::IpNet;
 
 use super::{
-    Endpoint, FamilyPolicy, Ingress, Interface, Node, NodeState, Policy, Port, Service,
+    Endpoint, FamilyPolicy, Hints, Ingress, Interface, Node, NodeState, Policy, Port, Service,
     ServiceType, Slice, SlicePort,
 };
 use crate::name::{Name, ServiceKey};
@@ -135,6 +135,7 @@ impl From<k8s::Service> for Service {
                 .collect(),
             external_policy: policy(spec.external_traffic_policy),
             internal_policy: policy(spec.internal_traffic_policy),
+            health_check_node_port: spec.health_check_node_port,
             affinity_seconds: (spec.session_affinity == k8s::SessionAffinity::ClientIP).then(
                 || {
                     spec.session_affinity_config
@@ -201,11 +202,23 @@ impl Slice {
                         ready: endpoint.conditions.ready.unwrap_or(true),
                         serving: endpoint.conditions.serving,
                         terminating: endpoint.conditions.terminating.unwrap_or(false),
+                        hints: endpoint.hints.and_then(hints),
                     })
                 })
                 .collect(),
         })
     }
+}
+
+/// Hints that name nobody are none.
+fn hints(hints: k8s::EndpointHints) -> Option<Box<Hints>> {
+    let zones = hints.for_zones.into_iter().map(|zone| zone.name.into());
+    let nodes = hints.for_nodes.into_iter().map(|node| node.name.into());
+    let hints = Hints {
+        zones: zones.collect(),
+        nodes: nodes.collect(),
+    };
+    (hints != Hints::default()).then(|| Box::new(hints))
 }
 
 impl From<k8s::Node> for Node {

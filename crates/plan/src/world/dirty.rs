@@ -19,6 +19,8 @@ pub struct Dirty {
     pub routes: BTreeSet<IpAddr>,
     /// Nodes whose own form changed: their sessions and all their routes are to be looked at.
     pub nodes: BTreeSet<Name>,
+    /// Nodes whose addresses or zone changed: all that they forward is to be compiled anew.
+    pub places: BTreeSet<Name>,
     /// What is configured of BGP or of pools changed: all sessions and routes are to be looked at.
     pub bgp: bool,
     /// Configuration objects whose verdict is to be reported.
@@ -35,6 +37,7 @@ impl Dirty {
             && self.addresses.is_empty()
             && self.routes.is_empty()
             && self.nodes.is_empty()
+            && self.places.is_empty()
             && !self.bgp
             && self.objects.is_empty()
             && !self.members
@@ -48,6 +51,7 @@ impl Dirty {
             addresses,
             routes,
             nodes,
+            places,
             bgp,
             objects,
             members,
@@ -57,6 +61,7 @@ impl Dirty {
         self.addresses.extend(addresses);
         self.routes.extend(routes);
         self.nodes.extend(nodes);
+        self.places.extend(places);
         self.bgp |= bgp;
         self.objects.extend(objects);
         self.members |= members;

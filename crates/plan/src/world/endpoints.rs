@@ -21,6 +21,17 @@ pub struct Endpoint {
     pub serving: Option<bool>,
     /// Condition `terminating`; absent means false.
     pub terminating: bool,
+    /// Who should use it; `None` for everybody.
+    pub hints: Option<Box<Hints>>,
+}
+
+/// `hints` of an endpoint, by which the EndpointSlice controller keeps traffic near.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Hints {
+    /// `forZones`.
+    pub zones: Vec<Name>,
+    /// `forNodes`.
+    pub nodes: Vec<Name>,
 }
 
 impl Endpoint {

@@ -26,7 +26,7 @@ pub use decode::service_ranges;
 pub(crate) use decode::subnet;
 pub use dirty::Dirty;
 use endpoints::Touched;
-pub use endpoints::{Endpoint, Endpoints, Slice, SliceKey, SlicePort, Usable};
+pub use endpoints::{Endpoint, Endpoints, Hints, Slice, SliceKey, SlicePort, Usable};
 pub use event::Event;
 pub use node::{EXCLUDE_LABEL, Interface, Node, NodeState};
 pub use ranking::{DEPTH, Fit, Standing};
@@ -222,6 +222,8 @@ impl World {
             addresses: self.addresses().collect(),
             routes: self.addresses().collect(),
             nodes: self.nodes.keys().cloned().collect(),
+            // All Services are in `forward`.
+            places: BTreeSet::new(),
             bgp: true,
             objects: self.compiled.verdicts.keys().cloned().collect(),
             members: true,
@@ -309,9 +311,12 @@ impl World {
             (node.labels.clone(), node.addresses.clone(), flags)
         };
         let routes = old.map(speaks) != form.as_ref().map(speaks);
+        let place = |node: &Node| (node.addresses.clone(), node.zone().map(str::to_owned));
+        let moved = old.map(place) != form.as_ref().map(place);
         let node = name.clone();
         let mut dirty = self.change_node(name, |world, name| put(&mut world.nodes, name, form));
         dirty.members = members;
+        dirty.places.extend(moved.then(|| node.clone()));
         dirty.nodes.extend(routes.then_some(node));
         if recompile && self.synced {
             dirty.extend(self.compile());

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Labels;
 use crate::name::Name;
+use crate::net::Family;
 
 /// Presence of this label on a Node takes it out of every election.
 pub const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
@@ -25,6 +26,22 @@ pub struct Node {
     pub network_unavailable: bool,
     /// `spec.unschedulable`.
     pub cordoned: bool,
+}
+
+/// The label with a node's zone.
+const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
+impl Node {
+    /// The zone it is in.
+    pub fn zone(&self) -> Option<&str> {
+        self.labels.get(ZONE_LABEL).map(String::as_str)
+    }
+
+    /// Its primary address of one family: the first InternalIP.
+    pub fn primary(&self, family: Family) -> Option<IpAddr> {
+        let mut addresses = self.addresses.iter().copied();
+        addresses.find(|address| Family::of(*address) == family)
+    }
 }
 
 /// One network interface as its agent reports it.

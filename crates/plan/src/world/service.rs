@@ -110,6 +110,8 @@ pub struct Service {
     pub external_policy: Policy,
     /// `spec.internalTrafficPolicy`.
     pub internal_policy: Policy,
+    /// `spec.healthCheckNodePort`, 0 when there is none.
+    pub health_check_node_port: u16,
     /// `spec.sessionAffinity: ClientIP` with its timeout in seconds.
     pub affinity_seconds: Option<u32>,
     /// `spec.selector` in canonical text (`a=b,c=d`, sorted): the backend key of address sharing.

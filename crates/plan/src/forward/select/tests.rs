@@ -8,7 +8,7 @@ use super::*;
 use crate::forward::compile;
 use crate::net::Protocol;
 use crate::world::tests::{Told, balancer, endpoint, ingress, ip, key, slice};
-use crate::world::{Event, Policy, Port, Slice, SlicePort};
+use crate::world::{Event, Node, Policy, Port, Slice, SlicePort};
 
 const ME: &str = "me";
 
@@ -244,6 +244,97 @@ fn slices_move() {
         form: None,
     });
     assert_eq!(dirty.forward, BTreeSet::from([key("t")]));
+}
+
+/// A node of a zone, with one address of each family.
+fn place(told: &mut Told, zone: &str) -> crate::world::Dirty {
+    let labels =
+        crate::world::Labels::from([("topology.kubernetes.io/zone".to_owned(), zone.to_owned())]);
+    told.tell(Event::Node {
+        name: ME.into(),
+        form: Some(Node {
+            labels,
+            addresses: vec![ip("172.16.0.1"), ip("172.16.0.2"), ip("fd00::1")],
+            ..Node::default()
+        }),
+    })
+}
+
+/// Hints narrow the set of policy Cluster, where all ready endpoints have them and one is for us.
+#[test]
+fn hints_keep_traffic_near() {
+    // Endpoints (`#zone,=node`) → set of policy Cluster on node `me` in zone `a`.
+    let table = [
+        ("10.244.0.1#a 10.244.0.2#b", "10.244.0.1"),
+        ("10.244.0.1#a,b 10.244.0.2#b", "10.244.0.1"),
+        ("10.244.0.1#b 10.244.0.2#c", "10.244.0.1 10.244.0.2"),
+        ("10.244.0.1#a 10.244.0.2", "10.244.0.1 10.244.0.2"),
+        ("10.244.0.1#a,=me 10.244.0.2#a,=far", "10.244.0.1"),
+        ("10.244.0.1#a,=x 10.244.0.2#b,=far", "10.244.0.1"),
+        ("10.244.0.1#=me 10.244.0.2#a", "10.244.0.1 10.244.0.2"),
+        // Only ready ones count; terminating ones are used without hints.
+        ("10.244.0.1#a 10.244.0.2#b ~10.244.0.3", "10.244.0.1"),
+        ("~10.244.0.1#a ~10.244.0.2#b", "10.244.0.1 10.244.0.2"),
+    ];
+    for (endpoints, cluster) in table {
+        let mut told = Told::common("");
+        place(&mut told, "a");
+        told.service(balancer("s", "10.0.0.1"));
+        told.slice("s", slice("s", endpoints));
+        assert_eq!(ips(&port(&told, Mode::All).cluster), cluster, "{endpoints}");
+    }
+    // Policy Local knows no hints; and a node without a zone is near to nobody.
+    let mut told = Told::common("");
+    place(&mut told, "a");
+    told.service(balancer("s", "10.0.0.1"));
+    told.slice("s", slice("s", "10.244.0.1@me#b 10.244.0.2#a"));
+    assert_eq!(ips(&port(&told, Mode::All).local), "10.244.0.1");
+    let dirty = place(&mut told, "b");
+    assert_eq!(dirty.places, BTreeSet::from([ME.into()]));
+    assert_eq!(ips(&port(&told, Mode::All).cluster), "10.244.0.1");
+    told.tell(Event::Node {
+        name: ME.into(),
+        form: None,
+    });
+    let all = "10.244.0.1 10.244.0.2";
+    assert_eq!(ips(&port(&told, Mode::All).cluster), all);
+}
+
+/// `nodePort` on the node's first address of each family, by the external policy.
+#[test]
+fn node_ports() {
+    let with = |kind, node_port| {
+        let mut told = Told::common("");
+        place(&mut told, "a");
+        let mut service = Service {
+            kind,
+            external_policy: Policy::Local,
+            cluster_ips: vec![ip("10.96.0.1"), ip("fd01::1")],
+            families: vec![Family::V4, Family::V6],
+            ..balancer("s", "")
+        };
+        service.ports[0].node_port = node_port;
+        told.service(service);
+        told
+    };
+    let cluster = [
+        "10.96.0.1:80 ClusterIp Cluster",
+        "fd01::1:80 ClusterIp Cluster",
+    ];
+    let node = [
+        "172.16.0.1:30080 NodePort Local",
+        "fd00::1:30080 NodePort Local",
+    ];
+    for kind in [ServiceType::NodePort, ServiceType::LoadBalancer] {
+        let told = with(kind, 30080);
+        let both = BTreeSet::from_iter(cluster.iter().chain(&node).map(|text| text.to_string()));
+        let both: Vec<_> = both.into_iter().collect();
+        assert_eq!(fronts(&table(&told, Mode::All, "s")), both);
+        assert!(fronts(&table(&told, Mode::Vips, "s")).is_empty());
+        assert_eq!(fronts(&table(&with(kind, 0), Mode::All, "s")), cluster);
+    }
+    let told = with(ServiceType::ClusterIP, 30080);
+    assert_eq!(fronts(&table(&told, Mode::All, "s")), cluster);
 }
 
 /// Ports join by name and protocol.

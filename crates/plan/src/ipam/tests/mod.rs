@@ -45,6 +45,7 @@ fn lb(name: &str) -> Service {
         source_ranges: Vec::new(),
         external_policy: Policy::Cluster,
         internal_policy: Policy::Cluster,
+        health_check_node_port: 0,
         affinity_seconds: None,
         selector: "".into(),
         ports: Vec::new(),

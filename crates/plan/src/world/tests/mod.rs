@@ -53,6 +53,7 @@ pub(crate) fn balancer(name: &str, addresses: &str) -> Service {
         source_ranges: Vec::new(),
         external_policy: Policy::Cluster,
         internal_policy: Policy::Cluster,
+        health_check_node_port: 0,
         affinity_seconds: None,
         selector: "".into(),
         ports: vec![Port {
@@ -87,6 +88,24 @@ pub(crate) fn local(service: Service) -> Service {
 pub(crate) fn endpoint(text: &str) -> Endpoint {
     let kind = text.chars().next().expect("an endpoint");
     let rest = text.trim_start_matches(['!', '~', '-']);
+    let (rest, hints) = match rest.split_once('#') {
+        Some((rest, hints)) => (rest, Some(hints)),
+        None => (rest, None),
+    };
+    let hints = hints.map(|text| {
+        let (nodes, zones): (Vec<&str>, Vec<&str>) =
+            text.split(',').partition(|name| name.starts_with('='));
+        let names = |list: Vec<&str>| {
+            let names = list.into_iter();
+            names
+                .map(|name| name.trim_start_matches('=').into())
+                .collect()
+        };
+        Box::new(Hints {
+            zones: names(zones),
+            nodes: names(nodes),
+        })
+    });
     let (address, node) = match rest.split_once('@') {
         Some((address, node)) => (address, Some(Name::from(node))),
         None => (rest, None),
@@ -103,6 +122,7 @@ pub(crate) fn endpoint(text: &str) -> Endpoint {
         ready,
         serving,
         terminating,
+        hints,
     }
 }
 

@@ -516,7 +516,10 @@ fn a_node() -> impl Strategy<Value = Node> {
     )
         .prop_map(|(rack, excluded, network_unavailable, cordoned)| {
             let mut labels = Labels::new();
-            labels.extend(rack.map(|rack| ("rack".to_owned(), rack.to_owned())));
+            let zone = "topology.kubernetes.io/zone";
+            for label in ["rack", zone] {
+                labels.extend(rack.map(|rack| (label.to_owned(), rack.to_owned())));
+            }
             if excluded {
                 labels.insert(EXCLUDE_LABEL.to_owned(), String::new());
             }
@@ -524,6 +527,7 @@ fn a_node() -> impl Strategy<Value = Node> {
                 labels,
                 network_unavailable,
                 cordoned,
+                addresses: rack.map(|_| ip("172.16.0.1")).into_iter().collect(),
                 ..Node::default()
             }
         })
@@ -677,7 +681,7 @@ fn a_service() -> impl Strategy<Value = Service> {
                         name: if port == "80" { "http" } else { port }.into(),
                         protocol: Protocol::Tcp,
                         port: port.parse().expect("a port"),
-                        node_port: 0,
+                        node_port: if red { 30080 } else { 0 },
                     })
                     .collect();
                 service
@@ -693,6 +697,7 @@ fn a_slice() -> impl Strategy<Value = Slice> {
                 one_of(&["10.244.0.1", "10.244.0.2", "10.244.0.3"]),
                 prop::option::weighted(0.9, a_node_name()),
                 one_of(&["", "", "", "!", "~", "-"]),
+                one_of(&["", "", "#a", "#a,=a"]),
             ),
             0..4,
         ),
@@ -700,9 +705,9 @@ fn a_slice() -> impl Strategy<Value = Slice> {
         .prop_map(|(service, endpoints)| {
             let endpoints: Vec<String> = endpoints
                 .into_iter()
-                .map(|(address, node, kind)| match node {
-                    Some(node) => format!("{kind}{address}@{node}"),
-                    None => format!("{kind}{address}"),
+                .map(|(address, node, kind, hints)| match node {
+                    Some(node) => format!("{kind}{address}@{node}{hints}"),
+                    None => format!("{kind}{address}{hints}"),
                 })
                 .collect();
             Slice {
