@@ -261,6 +261,62 @@ fn interfaces_and_their_changes_are_seen() {
     });
 }
 
+/// Routes with several next hops: added, replaced by one hop, removed without naming it.
+async fn several_next_hops(
+    netlink: &linux::netlink::Netlink,
+    device: u32,
+) -> Result<(), linux::netlink::NetlinkError> {
+    use linux::netlink::{Hop, Route};
+    let hop = |via: &str| Hop {
+        via: ip(via),
+        device,
+    };
+    let listed = async |to| {
+        let found = netlink.routes().await?;
+        let found = found.into_iter().find(|route| route.to == to);
+        Ok::<_, linux::netlink::NetlinkError>(found.map(|route| route.next_hops()))
+    };
+    for (to, prefix, hops) in [
+        ("192.0.2.0", 24, [hop("10.0.0.2"), hop("10.0.0.3")]),
+        ("198.51.100.0", 24, [hop("10.0.0.2"), hop("fd00::2")]),
+        ("2001:db8::", 32, [hop("fd00::2"), hop("fd00::3")]),
+    ] {
+        let mut route = Route::new(ip(to), prefix);
+        route.metric = Some(77);
+        route.protocol = 213;
+        let several = route.clone().hops(&hops);
+        netlink.add_route(&several).await?;
+        assert_eq!(listed(route.to).await?, Some(hops.to_vec()), "{to}");
+        netlink
+            .replace_route(&route.clone().hops(&hops[1..]))
+            .await?;
+        assert_eq!(listed(route.to).await?, Some(hops[1..].to_vec()), "{to}");
+        netlink.replace_route(&several).await?;
+        assert_eq!(listed(route.to).await?, Some(hops.to_vec()), "{to}");
+        // Another's route to the same place is another one.
+        let mut other = route.clone().via(hops[0].via);
+        other.metric = Some(78);
+        netlink.add_route(&other).await?;
+        netlink.del_route_by_key(&route).await?;
+        assert_eq!(
+            listed(route.to).await?.map(|hops| hops.len()),
+            Some(1),
+            "{to}"
+        );
+        let again = netlink.del_route_by_key(&route).await;
+        assert!(again.is_err_and(|error| error.is_missing()), "{to}");
+        netlink
+            .del_route_by_key(&Route {
+                protocol: 4,
+                ..other.clone()
+            })
+            .await
+            .expect_err("static");
+        netlink.del_route(&other).await?;
+    }
+    Ok(())
+}
+
 #[test]
 fn routes_and_neighbours_are_kept() {
     lab::run("routes_and_neighbours_are_kept", async |lab| {
@@ -290,6 +346,7 @@ fn routes_and_neighbours_are_kept() {
             );
         }
         let index = one.interface("eth0").await?.index;
+        several_next_hops(netlink, index).await?;
         netlink
             .set_neighbour(index, ip("10.0.0.2"), two.mac("eth0").await?)
             .await?;

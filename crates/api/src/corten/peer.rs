@@ -210,10 +210,11 @@ pub struct ReceivePolicy {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "crds", schemars(length(min = 1)))]
     pub prefixes: Vec<String>,
-    /// The most routes; the session ends when there are more. 0 means no limit.
+    /// The most routes of each family; the session ends when there are more. 0 means no limit.
     #[serde(skip_serializing_if = "is_default")]
     pub max_prefixes: u32,
-    /// Routing table that they enter. 0 means the main table.
+    /// Routing table that they enter, with protocol number 155 and metric 4271. 0 means the main
+    /// table; with vrf the number of its table must be given.
     #[serde(skip_serializing_if = "is_default")]
     pub table: u32,
 }

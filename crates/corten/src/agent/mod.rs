@@ -197,6 +197,7 @@ pub async fn run<S: Source, K: Sink>(
             if !follows && ending.removal.is_some_and(|removal| removal.is_under_way()) {
                 tasks.shutdown().await;
                 forward::remove().await?;
+                bgp::rib::remove().await?;
             }
             Ok(())
         }

@@ -131,8 +131,14 @@ pub struct Metrics {
     pub bgp_announced: IntGaugeVec,
     /// Prefixes that the peer should have, and has not yet.
     pub bgp_pending: IntGaugeVec,
-    /// Prefixes that peers sent and that were not taken.
+    /// Prefixes that peers sent and that were not taken; labels peer, reason.
     pub bgp_routes_dropped: IntCounterVec,
+    /// Prefixes of the peer that are taken.
+    pub bgp_accepted: IntGaugeVec,
+    /// Routes of peers in the kernel's tables.
+    pub bgp_routes_installed: IntGauge,
+    /// Attempts to bring one there that failed.
+    pub bgp_route_errors: IntCounter,
     /// BFD sessions.
     pub bfd: super::bfd::Counts,
 }
@@ -242,8 +248,21 @@ impl Metrics {
             )?,
             bgp_routes_dropped: counters(
                 "corten_bgp_received_prefixes_dropped_total",
-                "Prefixes that the peer sent and that were not taken",
+                "Prefixes that the peer sent and that were not taken, by reason",
+                &["peer", "reason"],
+            )?,
+            bgp_accepted: gauges(
+                "corten_bgp_accepted_prefixes",
+                "Prefixes of the peer that are taken",
                 &["peer"],
+            )?,
+            bgp_routes_installed: gauge(
+                "corten_bgp_routes_installed",
+                "Routes of peers in the kernel's tables",
+            )?,
+            bgp_route_errors: counter(
+                "corten_bgp_route_errors_total",
+                "Attempts to bring a received route to the kernel that failed",
             )?,
             bfd: super::bfd::Counts::new(&registry)?,
             registry,

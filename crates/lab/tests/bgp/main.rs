@@ -4,6 +4,7 @@ mod advertising;
 mod bfd;
 mod graceful;
 mod others;
+mod receive;
 mod routers;
 mod sessions;
 mod stage;

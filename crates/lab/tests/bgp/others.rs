@@ -183,8 +183,9 @@ async fn dropped(node: &Host) -> Result<u64, String> {
     let at = std::net::SocketAddr::from(([127, 0, 0, 1], 17472));
     let text = node.http_get(at, "/metrics").await;
     let text = text.map_err(|error| error.to_string())?.body;
-    let name = "corten_bgp_received_prefixes_dropped_total{peer=\"10.0.0.2:179\"} ";
-    let found = text.lines().find_map(|line| line.strip_prefix(name));
+    let labels = "peer=\"10.0.0.2:179\",reason=\"policy\"";
+    let name = format!("corten_bgp_received_prefixes_dropped_total{{{labels}}} ");
+    let found = text.lines().find_map(|line| line.strip_prefix(&name));
     Ok(found.and_then(|count| count.parse().ok()).unwrap_or(0))
 }
 

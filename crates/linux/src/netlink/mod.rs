@@ -22,7 +22,7 @@ use futures::TryStreamExt;
 pub use address::AddressFlags;
 pub use link::{Interface, LinkFlags, Mac, VethEnd};
 pub use neighbour::Neighbour;
-pub use route::{PROTOCOL_STATIC, Route};
+pub use route::{Hop, PROTOCOL_STATIC, Route, TABLE_MAIN};
 pub use watch::{Change, Changes};
 
 /// A request that the kernel refused, or that could not be made.

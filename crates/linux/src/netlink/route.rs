@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use futures::TryStreamExt;
 use netlink_packet_route::AddressFamily;
 use netlink_packet_route::route::{
-    RouteAddress, RouteAttribute, RouteMessage, RouteProtocol, RouteScope,
+    RouteAddress, RouteAttribute, RouteMessage, RouteNextHop, RouteProtocol, RouteScope, RouteVia,
 };
 use rtnetlink::RouteMessageBuilder;
 
@@ -14,9 +14,18 @@ use super::{Asked, Netlink, Result};
 /// The protocol number of routes that an administrator made (`RTPROT_STATIC`).
 pub const PROTOCOL_STATIC: u8 = 4;
 /// `RT_TABLE_MAIN`.
-const TABLE_MAIN: u32 = 254;
+pub const TABLE_MAIN: u32 = 254;
 
-/// A unicast route with at most one next hop.
+/// A next hop and the interface that it is on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Hop {
+    /// Its address.
+    pub via: IpAddr,
+    /// The interface's index.
+    pub device: u32,
+}
+
+/// A unicast route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
     /// Where to: address and prefix length, `0.0.0.0/0` or `::/0` for all.
@@ -35,6 +44,8 @@ pub struct Route {
     pub table: u32,
     /// Believe that the next hop is on the link.
     pub onlink: bool,
+    /// Several next hops, of equal weight, in place of `via` and `device`.
+    pub multipath: Vec<Hop>,
 }
 
 impl Route {
@@ -49,6 +60,7 @@ impl Route {
             protocol: PROTOCOL_STATIC,
             table: TABLE_MAIN,
             onlink: false,
+            multipath: Vec::new(),
         }
     }
 
@@ -70,6 +82,26 @@ impl Route {
         }
     }
 
+    /// Sets the next hops: one or several.
+    #[must_use]
+    pub fn hops(mut self, hops: &[Hop]) -> Self {
+        if let [hop] = hops {
+            return self.via(hop.via).device(hop.device);
+        }
+        self.multipath = hops.to_vec();
+        self
+    }
+
+    /// The next hops with a known interface, in order.
+    pub fn next_hops(&self) -> Vec<Hop> {
+        let mut hops = self.multipath.clone();
+        if let (Some(via), Some(device)) = (self.via, self.device) {
+            hops.push(Hop { via, device });
+        }
+        hops.sort_unstable();
+        hops
+    }
+
     fn message(&self) -> RouteMessage {
         let mut message = match self.to {
             (IpAddr::V4(to), prefix) => {
@@ -78,6 +110,7 @@ impl Route {
                 match self.via {
                     Some(IpAddr::V4(hop)) => builder = builder.gateway(hop),
                     Some(IpAddr::V6(hop)) => builder = builder.via(hop),
+                    None if !self.multipath.is_empty() => {}
                     // Without a hop the destination is on the link, which the kernel wants to hear.
                     None => builder = builder.scope(RouteScope::Link),
                 }
@@ -120,6 +153,24 @@ impl Route {
         message
             .attributes
             .extend(self.metric.map(RouteAttribute::Priority));
+        if !self.multipath.is_empty() {
+            let hops = self.multipath.iter().map(|hop| self.next_hop(*hop));
+            message
+                .attributes
+                .push(RouteAttribute::MultiPath(hops.collect()));
+        }
+        message
+    }
+
+    fn next_hop(&self, hop: Hop) -> RouteNextHop {
+        let gateway = match (self.to.0, hop.via) {
+            // RFC 8950 in the kernel's words.
+            (IpAddr::V4(_), IpAddr::V6(via)) => RouteAttribute::Via(RouteVia::Inet6(via)),
+            (_, via) => RouteAttribute::Gateway(via.into()),
+        };
+        let mut message = RouteNextHop::default();
+        message.interface_index = hop.device;
+        message.attributes.push(gateway);
         message
     }
 
@@ -136,17 +187,17 @@ impl Route {
             .header
             .flags
             .contains(netlink_packet_route::route::RouteFlags::Onlink);
-        let ip = |address: &RouteAddress| match address {
-            RouteAddress::Inet(ip) => Some(IpAddr::V4(*ip)),
-            RouteAddress::Inet6(ip) => Some(IpAddr::V6(*ip)),
-            _ => None,
-        };
         for attribute in &message.attributes {
             match attribute {
                 RouteAttribute::Destination(to) => route.to.0 = ip(to)?,
-                RouteAttribute::Gateway(hop) => route.via = ip(hop),
-                RouteAttribute::Via(netlink_packet_route::route::RouteVia::Inet6(hop)) => {
-                    route.via = Some((*hop).into())
+                RouteAttribute::Gateway(_) | RouteAttribute::Via(_) => route.via = via(attribute),
+                RouteAttribute::MultiPath(hops) => {
+                    let hops = hops.iter().filter_map(|hop| {
+                        let via = hop.attributes.iter().find_map(via)?;
+                        let device = hop.interface_index;
+                        Some(Hop { via, device })
+                    });
+                    route.multipath = hops.collect();
                 }
                 RouteAttribute::PrefSource(source) => route.source = ip(source),
                 RouteAttribute::Oif(index) => route.device = Some(*index),
@@ -159,12 +210,37 @@ impl Route {
     }
 }
 
+fn ip(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(ip) => Some(IpAddr::V4(*ip)),
+        RouteAddress::Inet6(ip) => Some(IpAddr::V6(*ip)),
+        _ => None,
+    }
+}
+
+/// The address of a next hop.
+fn via(attribute: &RouteAttribute) -> Option<IpAddr> {
+    match attribute {
+        RouteAttribute::Gateway(hop) => ip(hop),
+        RouteAttribute::Via(RouteVia::Inet(hop)) => Some((*hop).into()),
+        RouteAttribute::Via(RouteVia::Inet6(hop)) => Some((*hop).into()),
+        _ => None,
+    }
+}
+
 impl std::fmt::Display for Route {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}/{}", self.to.0, self.to.1)?;
         self.via.map_or(Ok(()), |hop| write!(f, " via {hop}"))?;
         self.device
-            .map_or(Ok(()), |index| write!(f, " on link {index}"))
+            .map_or(Ok(()), |index| write!(f, " on link {index}"))?;
+        for hop in &self.multipath {
+            write!(f, " via {} on link {}", hop.via, hop.device)?;
+        }
+        match self.table {
+            TABLE_MAIN => Ok(()),
+            table => write!(f, " in table {table}"),
+        }
     }
 }
 
@@ -203,7 +279,23 @@ impl Netlink {
             .asked(what)
     }
 
-    /// All unicast routes of both families and all tables; multipath ones without next hops.
+    /// Removes the route of this destination, metric, protocol and table, whatever its next hops.
+    pub async fn del_route_by_key(&self, route: &Route) -> Result<()> {
+        let what = || format!("remove route {route}");
+        let bare = Route {
+            via: None,
+            device: None,
+            multipath: Vec::new(),
+            ..route.clone()
+        };
+        let mut message = bare.message();
+        // Any scope, in the kernel's words.
+        message.header.scope = RouteScope::NoWhere;
+        let request = self.handle.route().del(message);
+        request.execute().await.asked(what)
+    }
+
+    /// All unicast routes of both families and all tables.
     pub async fn routes(&self) -> Result<Vec<Route>> {
         let mut routes = Vec::new();
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {

@@ -30,6 +30,7 @@ mod native;
 mod object;
 mod peer;
 mod pool;
+mod receive;
 mod secret;
 mod selector;
 #[cfg(test)]
@@ -45,6 +46,7 @@ pub use context::{Context, KnownRange, Purpose};
 pub use l2::{L2Advertisement, Preference};
 pub use object::{Object, ObjectKind, ObjectRef, Objects};
 pub use peer::{Neighbour, NextHops, Password, Peer, RemoteAs, Timers};
+pub use receive::Receive;
 pub use secret::{Hidden, SecretFacts};
 pub use selector::{Requirement, Selector, any_matches};
 pub use verdict::{ACCEPTED, Finding, Verdict};

@@ -12,7 +12,7 @@ use api::metallb::{BGPAdvertisementSpec, BGPPeerSpec, L2AdvertisementSpec, Secre
 
 use super::object::ObjectKind;
 use super::verdict::Findings;
-use super::{Draft, bgp, l2, peer};
+use super::{Draft, bgp, l2, peer, receive};
 
 /// Longer paths serve nobody, and some routers refuse them.
 const MOST_PREPENDED: u8 = 10;
@@ -141,17 +141,19 @@ pub(super) fn peer(object: &Peer, found: &mut Findings) -> Option<peer::Peer> {
     for (field, used, what) in [
         ("listen", spec.listen.is_some(), "waiting for the neighbour"),
         ("addPath", spec.add_path, "several next hops of one prefix"),
-        ("receive", spec.receive.is_some(), "taking routes"),
     ] {
         found.not_yet(&format!("spec.{field}"), used, what);
     }
     let ttl_security = ttl_security(spec, found);
     let next_hop = next_hop(spec, found);
+    let policy = spec.receive.as_ref();
+    let receive = policy.map(|policy| receive::check(policy, &spec.vrf, found));
     checked.map(|peer| peer::Peer {
         port: spec.peer_port,
         ttl_security,
         link_bandwidth: spec.link_bandwidth.unwrap_or(peer.link_bandwidth),
         next_hop,
+        receive,
         drain_on_cordon: spec.drain_on_cordon,
         ..peer
     })

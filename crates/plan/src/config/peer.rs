@@ -8,6 +8,7 @@ use api::metallb::{BGPPeerSpec, DynamicAsn};
 use serde::{Deserialize, Serialize};
 
 use super::context::Context;
+use super::receive::Receive;
 use super::selector::Selector;
 use super::verdict::Findings;
 use crate::name::Name;
@@ -57,6 +58,8 @@ pub struct Peer {
     pub link_bandwidth: LinkBandwidth,
     /// Next hops in place of the session's own addresses.
     pub next_hop: NextHops,
+    /// Routes to take from it; `None`: none.
+    pub receive: Option<Receive>,
     /// A cordoned node stops advertising to it, gracefully.
     pub drain_on_cordon: bool,
 }
@@ -267,6 +270,7 @@ pub(super) fn check(
         ttl_security: None,
         link_bandwidth: LinkBandwidth::Transitive,
         next_hop: NextHops::default(),
+        receive: None,
         drain_on_cordon: false,
     })
 }

@@ -36,8 +36,12 @@ pub struct Received {
     pub withdrawn: u64,
     /// Announced prefixes that the policy does not want.
     pub refused: u64,
-    /// Announced prefixes that cannot be used: our AS is in the path, or no unicast prefix.
+    /// Announced prefixes that came through us: our AS or router ID is in the path.
+    pub looped: u64,
+    /// Announced prefixes that are no unicast ones, or of a family that has been switched off.
     pub unusable: u64,
+    /// Announced prefixes beyond the limit.
+    pub beyond: u64,
     /// Findings of RFC 7606.
     pub flaws: u64,
 }
@@ -125,13 +129,15 @@ impl AdjIn {
             self.received.announced += group.nlri.len() as u64;
             for nlri in group.nlri {
                 let family = nlri.prefix.family();
-                let usable = !looped && nlri.prefix.is_unicast() && !self.disabled.contains(family);
-                if !usable || !accept(&nlri.prefix) {
-                    if usable {
-                        self.received.refused += 1;
-                    } else {
-                        self.received.unusable += 1;
-                    }
+                let usable = nlri.prefix.is_unicast() && !self.disabled.contains(family);
+                let wanted = usable && accept(&nlri.prefix);
+                if !wanted || looped {
+                    let counter = match (usable, wanted) {
+                        (false, _) => &mut self.received.unusable,
+                        (true, false) => &mut self.received.refused,
+                        (true, true) => &mut self.received.looped,
+                    };
+                    *counter += 1;
                     // It replaces what was announced before (RFC 4271 §9).
                     self.gone(nlri, changes);
                     continue;
@@ -143,11 +149,26 @@ impl AdjIn {
                 if !self.insert(nlri, path, changes)
                     && let Some(limit) = self.limit
                 {
+                    self.received.beyond += 1;
                     outcome = Err(TooMany { family, limit });
                 }
             }
         }
         outcome
+    }
+
+    /// Another policy: what it does not accept goes. More than the limit stays until the peer
+    /// sends more.
+    pub fn restrict(
+        &mut self,
+        limit: Option<u32>,
+        accept: impl Fn(&Prefix) -> bool,
+        changes: &mut Vec<Change>,
+    ) {
+        self.limit = limit;
+        for family in Family::ALL {
+            self.remove_if(family, |nlri, _| !accept(&nlri.prefix), changes);
+        }
     }
 
     /// What the state machine says of the peer's routes.
@@ -207,11 +228,20 @@ impl AdjIn {
     }
 
     fn remove(&mut self, family: Family, which: impl Fn(&Route) -> bool, out: &mut Vec<Change>) {
+        self.remove_if(family, |_, route| which(route), out);
+    }
+
+    fn remove_if(
+        &mut self,
+        family: Family,
+        which: impl Fn(&Nlri, &Route) -> bool,
+        out: &mut Vec<Change>,
+    ) {
         let of_family = |nlri: &Nlri| nlri.prefix.family() == family;
         let mut gone: Vec<Nlri> = self
             .routes
             .iter()
-            .filter(|(nlri, route)| of_family(nlri) && which(route))
+            .filter(|(nlri, route)| of_family(nlri) && which(nlri, route))
             .map(|(nlri, _)| *nlri)
             .collect();
         gone.sort_unstable();
@@ -328,7 +358,8 @@ mod tests {
         assert_eq!(take(withdraw("192.0.2.0/24")), gone);
         assert_eq!(take(update(&[64513], &["224.0.0.0/4"])), []);
         assert_eq!(adj.count(Family::Ipv4), 0);
-        assert_eq!(adj.received().unusable, 2);
+        let received = adj.received();
+        assert_eq!((received.looped, received.unusable), (1, 1));
     }
 
     #[test]
@@ -340,9 +371,25 @@ mod tests {
         let family = Family::Ipv4;
         assert_eq!(outcome, Err(TooMany { family, limit: 2 }));
         assert_eq!((changes.len(), adj.count(family)), (2, 2));
+        assert_eq!(adj.received().beyond, 1);
         // Those that are there may change.
         let same = update(&[64513, 9], &["192.0.2.0/24"]);
         adj.apply(same, &session(), |_| true, &mut changes).unwrap();
+    }
+
+    #[test]
+    fn another_policy_keeps_what_it_accepts() {
+        let mut adj = AdjIn::new(Some(2));
+        let mut changes = Vec::new();
+        let all = update(&[64513], &["192.0.2.0/24", "198.51.100.0/24"]);
+        adj.apply(all, &session(), |_| true, &mut changes).unwrap();
+        changes.clear();
+        let kept = nlri("192.0.2.0/24").prefix;
+        adj.restrict(Some(1), |prefix| *prefix == kept, &mut changes);
+        assert_eq!(changes, [Change::Gone(nlri("198.51.100.0/24"))]);
+        let more = update(&[64513], &["203.0.113.0/24"]);
+        let outcome = adj.apply(more, &session(), |_| true, &mut changes);
+        assert_eq!(outcome.map_err(|error| error.limit), Err(1));
     }
 
     #[test]

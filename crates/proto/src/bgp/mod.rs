@@ -7,7 +7,7 @@
 //! | `negotiated`, `codec` | what two OPENs agree on |
 //! | [`fsm`] | one peer: two connections at most, timers, graceful restart |
 //! | [`adj_out`] | routes that should be announced against those sent |
-//! | [`adj_in`] | routes that were accepted |
+//! | [`adj_in`], [`loc_rib`] | routes that were accepted, and which of them count |
 //! | `fuzz` | targets that take any bytes |
 //!
 //! The caller's loop: bytes from the socket to [`fsm::Peer::received`]; its outputs to sockets,
@@ -25,6 +25,7 @@ mod family;
 pub mod fsm;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
+pub mod loc_rib;
 mod negotiated;
 pub mod notification;
 mod open;
@@ -38,7 +39,7 @@ mod refresh;
 mod tests;
 mod update;
 
-pub use adj_in::AdjIn;
+pub use adj_in::{AdjIn, LearnedPath};
 pub use adj_out::{AdjOut, LocalAddresses, Path};
 pub use attribute::{
     Aggregator, AsPath, AttributeFault, Attributes, Community, DEFAULT_LOCAL_PREF, Disposition,
@@ -48,6 +49,7 @@ pub use capability::{AddPath, Capability, GracefulRestart, LongLived};
 pub use codec::Codec;
 pub use error::{Error, Fault};
 pub use family::{AfiSafi, Families, Family};
+pub use loc_rib::LocRib;
 pub use negotiated::Negotiated;
 pub use notification::Notification;
 pub use open::{Asn, Open};

@@ -79,6 +79,11 @@ pub(in crate::crds) fn peer(mut schema: Value) -> Value {
                 "!(has(self.ttlSecurityHops) && has(self.multihop) && self.multihop)",
                 "ttlSecurityHops and multihop are mutually exclusive",
             ),
+            rule(
+                "!(has(self.receive) && has(self.vrf) && self.vrf != '') || \
+                 (has(self.receive.table) && self.receive.table != 0)",
+                "receive in a VRF needs the number of the VRF's table",
+            ),
         ],
     );
     for (field, family) in [("nextHop.ipv4", 4), ("nextHop.ipv6", 6)] {
@@ -99,6 +104,11 @@ pub(in crate::crds) fn peer(mut schema: Value) -> Value {
         &mut schema,
         "receive.prefixes[]",
         vec![rule("isCIDR(self)", "must be a prefix in CIDR form")],
+    );
+    add(
+        &mut schema,
+        "receive.table",
+        vec![rule("self != 255", "table 255 is the kernel's own")],
     );
     for field in ["interface", "vrf"] {
         one_line(&mut schema, field);

@@ -1,10 +1,13 @@
 //! BGP: one task for each peer, around `proto::bgp`.
 //!
 //! The planner hands [`Change`]s to a manager through [`Bgp`], and it to the peers' tasks; each of
-//! these owns its connection, its state machine and its Adj-RIB-Out.
+//! these owns its connection, its state machine, its Adj-RIB-Out and its Adj-RIB-In. What the peers
+//! accept goes to one [`rib`], which owns the kernel's routes.
 
 mod connection;
+mod intake;
 mod peer;
+pub(super) mod rib;
 mod route;
 mod sessions;
 
@@ -88,18 +91,31 @@ impl Bgp {
 /// The handle, and the task to run.
 pub(super) fn start(context: Context) -> (Bgp, impl Future<Output = ()> + Send) {
     let (requests, inbox) = mpsc::channel(QUEUE);
+    let (rib, rib_task) = rib::start(context.interfaces.clone(), context.metrics.clone());
     let manager = Manager {
         context,
+        rib,
+        started: 0,
         peers: BTreeMap::new(),
         tasks: JoinSet::new(),
         ready: false,
     };
-    (Bgp { requests }, manager.run(inbox))
+    let run = async {
+        // The peers' last words need no routes: the kernel keeps what it has.
+        tokio::select! {
+            () = manager.run(inbox) => {}
+            () = rib_task => {}
+        }
+    };
+    (Bgp { requests }, run)
 }
 
 /// Owns the peers' tasks.
 struct Manager {
     context: Context,
+    rib: rib::Rib,
+    /// Tasks so far.
+    started: u64,
     peers: BTreeMap<PeerKey, mpsc::Sender<Command>>,
     tasks: JoinSet<()>,
     ready: bool,
@@ -153,7 +169,18 @@ impl Manager {
             let _ = commands.send(command).await;
         } else if let Command::Session(session, password) = command {
             let (commands, inbox) = mpsc::channel(QUEUE);
-            let task = peer::Task::new(self.context.clone(), peer.clone(), *session, password);
+            self.started += 1;
+            let table = session.receive.as_ref().map(|receive| receive.table);
+            // Before the RIB hears that all are known.
+            let expect = rib::Message::Expect((peer.clone(), self.started), table);
+            self.rib.tell(expect).await;
+            let task = peer::Task::new(
+                self.context.clone(),
+                (self.rib.clone(), self.started),
+                peer.clone(),
+                *session,
+                password,
+            );
             self.tasks.spawn(task.run(inbox));
             if self.ready {
                 let _ = commands.send(Command::Ready).await;
@@ -166,6 +193,7 @@ impl Manager {
         if std::mem::replace(&mut self.ready, true) {
             return;
         }
+        self.rib.tell(rib::Message::Ready).await;
         for commands in self.peers.values() {
             let _ = commands.send(Command::Ready).await;
         }

@@ -7,17 +7,21 @@ use std::time::{Duration, Instant, SystemTime};
 
 use api::corten::v1alpha1::SessionState;
 use ipnet::IpNet;
+use linux::netlink::Interface;
 use plan::announce::bgp::SessionChange;
 use plan::announce::bgp::{Attributes, Drain, GRACEFUL_SHUTDOWN, PeerKey, PeerSession};
 use plan::config::{Hidden, Password};
+use proto::bgp::adj_in::TooMany;
 use proto::bgp::fsm::{ConnectionId, DialError, Output, Peer, Reset, Stop};
-use proto::bgp::{AdjOut, Nlri, Path, RefreshKind};
+use proto::bgp::{AdjOut, Nlri, Path, Refresh, RefreshKind};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::super::bfd::Watch;
+use super::intake::Intake;
+use super::rib::{Origin, Rib};
 use super::sessions::Line;
 use super::{Command, Context, connection, label, route};
 
@@ -55,6 +59,7 @@ pub(super) struct Task {
     password: Option<Hidden>,
     fsm: Peer,
     out: AdjOut,
+    intake: Intake,
     routes: BTreeMap<IpNet, Arc<Attributes>>,
     draining: Draining,
     start: Instant,
@@ -70,6 +75,7 @@ pub(super) struct Task {
 impl Task {
     pub(super) fn new(
         context: Context,
+        (rib, number): (Rib, u64),
         peer: PeerKey,
         session: PeerSession,
         password: Option<Hidden>,
@@ -78,6 +84,13 @@ impl Task {
         let line = Line::new(&context.sessions, &peer, &label);
         let fsm = Peer::new(route::settings(&session, &context.node, true), seed());
         let bfd = Watch::new(context.bfd.clone(), peer.clone());
+        let metrics = context.metrics.clone();
+        let intake = Intake::new(
+            rib,
+            (peer.clone(), number),
+            metrics,
+            session.receive.clone(),
+        );
         Self {
             context,
             peer,
@@ -86,6 +99,7 @@ impl Task {
             password,
             fsm,
             out: AdjOut::new(),
+            intake,
             routes: BTreeMap::new(),
             draining: Draining::No,
             start: Instant::now(),
@@ -108,6 +122,7 @@ impl Task {
         let mut buffer = vec![0; INBOX];
         loop {
             self.settle();
+            self.intake.hand_over().await;
             self.bfd.follow(&self.session).await;
             let deadline = self.deadline();
             let interest = self.interest();
@@ -124,7 +139,10 @@ impl Task {
                     Some(Command::Stop) => return self.leave().await,
                     Some(command) => self.command(command),
                     // The peer is not configured any more.
-                    None => return self.end(Stop::Removed).await,
+                    None => {
+                        self.intake.end().await;
+                        return self.end(Stop::Removed).await;
+                    }
                 },
                 Some(dialled) = self.dials.join_next() => self.dialled(dialled),
                 () = self.bfd.failure() => self.path_failed(),
@@ -231,7 +249,39 @@ impl Task {
             self.fsm = Peer::new(settings, seed());
             self.fsm.start_later(self.now());
         }
+        if self.intake.set_policy(self.session.receive.clone()) {
+            self.ask_again();
+        }
         self.offer_all();
+    }
+
+    /// Asks the peer for all its routes (RFC 2918); one that cannot be asked is reset.
+    fn ask_again(&mut self) {
+        let now = self.now();
+        let Some(session) = self.fsm.session().cloned() else {
+            return;
+        };
+        let established = self.established;
+        let live = self
+            .live
+            .as_mut()
+            .filter(|live| Some(live.id) == established);
+        match live {
+            Some(live) if session.route_refresh => {
+                for family in session.codec.families.iter() {
+                    let refresh = Refresh {
+                        family: family.into(),
+                        kind: RefreshKind::Request,
+                    };
+                    refresh.encode(&mut live.outbox);
+                }
+                self.fsm.queued(now, live.id);
+            }
+            _ => {
+                let text = "other routes are wanted".to_owned();
+                self.fsm.reset(now, Reset::Administrative { text });
+            }
+        }
     }
 
     fn drain(&mut self, drain: Option<Drain>) {
@@ -343,6 +393,7 @@ impl Task {
                 self.line.show(&self.label, SessionState::Established, "");
                 self.told = None;
                 let local = self.local_addresses();
+                self.intake.up(negotiated.clone(), self.origin());
                 self.out.up(negotiated, local);
                 self.follow_path();
                 self.gauge(|metrics| &metrics.bgp_session_up, 1);
@@ -358,19 +409,18 @@ impl Task {
                 self.trouble(&cause, "no session");
             }
             Output::Update(update) => {
-                // The receive policy is to take nothing, and to count it.
-                let count: usize = update.announced.iter().map(|it| it.nlri.len()).sum();
-                let counter = &self.context.metrics.bgp_routes_dropped;
-                counter
-                    .with_label_values(&[&self.label])
-                    .inc_by(count as u64);
+                let interfaces = self.context.interfaces.borrow().clone();
+                let taken = self.intake.update(*update, &interfaces, &self.label);
+                if let Err(TooMany { limit, .. }) = taken {
+                    self.fsm.reset(self.now(), Reset::MaxPrefixes { limit });
+                }
             }
             Output::Refresh(family, kind) => {
                 if kind == RefreshKind::Request {
                     self.out.refresh(family);
                 }
             }
-            Output::Learned(_) => {}
+            Output::Learned(learned) => self.intake.learned(learned),
         }
     }
 
@@ -405,6 +455,26 @@ impl Task {
             None => return proto::bgp::LocalAddresses::default(),
         };
         route::local_addresses(local, peer, &self.context.interfaces.borrow())
+    }
+
+    /// Where the session's routes come from.
+    fn origin(&self) -> Origin {
+        let local = self.live.as_ref().map(|live| live.stream.local_addr());
+        let interfaces = self.context.interfaces.borrow();
+        let of = |which: &dyn Fn(&Interface) -> bool| {
+            interfaces.iter().find(|it| which(it)).map(|it| it.index)
+        };
+        Origin {
+            external: false,
+            device: local
+                .and_then(Result::ok)
+                .and_then(|local| of(&|it| it.addresses.iter().any(|(ip, _)| *ip == local.ip()))),
+            vrf: self
+                .session
+                .vrf
+                .as_ref()
+                .and_then(|vrf| of(&|it| it.name == **vrf)),
+        }
     }
 
     /// Has BFD follow the path of the connection.
@@ -469,6 +539,7 @@ impl Task {
         self.gauge(|it| &it.bgp_announced, set(counts.sent));
         let pending = counts.desired.saturating_sub(counts.sent);
         self.gauge(|it| &it.bgp_pending, set(pending));
+        self.intake.show(&self.label);
     }
 
     fn down_metric(&self) {
@@ -477,6 +548,7 @@ impl Task {
             &metrics.bgp_session_up,
             &metrics.bgp_announced,
             &metrics.bgp_pending,
+            &metrics.bgp_accepted,
         ];
         for gauge in gauges {
             // It may never have been set.

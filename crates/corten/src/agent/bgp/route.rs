@@ -237,6 +237,7 @@ mod tests {
                 ipv6: false,
             },
             next_hop: plan::config::NextHops::default(),
+            receive: None,
         }
     }
 

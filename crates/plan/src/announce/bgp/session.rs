@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Withheld;
 use super::route::Speaker;
-use crate::config::{BfdProfile, Neighbour, NextHops, Password, Peer, RemoteAs, Timers};
+use crate::config::{BfdProfile, Neighbour, NextHops, Password, Peer, Receive, RemoteAs, Timers};
 use crate::name::Name;
 use crate::net::Family;
 
@@ -111,6 +111,8 @@ pub struct PeerSession {
     pub families: Families,
     /// Next hops in place of the session's own addresses.
     pub next_hop: NextHops,
+    /// Routes to take; `None`: none.
+    pub receive: Option<Receive>,
 }
 
 /// What it takes to bring a session from one form to another.
@@ -118,7 +120,8 @@ pub struct PeerSession {
 pub enum SessionChange {
     /// Nothing.
     Nothing,
-    /// It stays up: BFD is set anew, all routes are sent anew, or only later attempts differ.
+    /// It stays up: BFD is set anew, all routes are sent or asked for anew, or only later attempts
+    /// differ.
     Live,
     /// It has to be closed and opened again.
     Reset,
@@ -149,6 +152,7 @@ impl PeerSession {
             minimum_ttl: peer.ttl_security.map(|hops| u8::MAX - hops.max(1) + 1),
             families: Families::of(peer),
             next_hop: peer.next_hop,
+            receive: peer.receive.clone(),
         }
     }
 
@@ -164,6 +168,7 @@ impl PeerSession {
             connect_seconds: 0,
             bfd: None,
             next_hop: NextHops::default(),
+            receive: None,
             password: match &session.password {
                 Password::Secret { name, .. } => Password::Secret {
                     name: name.clone(),

@@ -104,11 +104,6 @@ fn what_nothing_serves_yet_is_refused() {
         ),
         ("Peer", peer("listen", json!({"port": 1790})), "spec.listen"),
         ("Peer", peer("addPath", json!(true)), "spec.addPath"),
-        (
-            "Peer",
-            peer("receive", json!({"prefixes": ["::/0"]})),
-            "spec.receive",
-        ),
     ] {
         let compiled = fresh([own(kind, "x", spec)]);
         let found = findings(&compiled, "x");
@@ -237,6 +232,32 @@ fn faults_name_the_kinds_own_fields() {
         ),
         (
             "Peer",
+            peer("receive", json!({"prefixes": []})),
+            "spec.receive.prefixes: no prefix",
+        ),
+        (
+            "Peer",
+            peer("receive", json!({"prefixes": ["10.0.0.0/8", "10.0.0.1"]})),
+            "spec.receive.prefixes[1]: invalid prefix",
+        ),
+        (
+            "Peer",
+            peer("receive", json!({"prefixes": ["::/0", "::/0"]})),
+            "spec.receive.prefixes[1]: duplicate",
+        ),
+        (
+            "Peer",
+            peer("receive", json!({"prefixes": ["::/0"], "table": 255})),
+            "spec.receive.table: table 255 is the kernel's own",
+        ),
+        (
+            "Peer",
+            json!({"myASN": 1, "peerASN": 2, "peerAddress": "::1", "vrf": "red",
+                "receive": {"prefixes": ["::/0"]}}),
+            "spec.receive.table: no routing table",
+        ),
+        (
+            "Peer",
             json!({"myASN": 1, "peerASN": 2, "peerAddress": "::1", "peerPort": 0}),
             "spec.peerPort: ",
         ),
@@ -258,6 +279,22 @@ fn faults_name_the_kinds_own_fields() {
         fresh([own("Peer", "it", high)]).config.bgp.peers["it"].port,
         50000
     );
+}
+
+#[test]
+fn routes_are_received_as_the_peer_says() {
+    let receive = |policy: Value| {
+        let spec = json!({"myASN": 1, "peerASN": 2, "peerAddress": "::1", "receive": policy});
+        let compiled = fresh([own("Peer", "it", spec)]);
+        let found = compiled.config.bgp.peers["it"].receive.clone();
+        found.expect("a policy")
+    };
+    let plain = receive(json!({"prefixes": ["10.1.2.3/8", "::/0"]}));
+    let prefixes: Vec<String> = plain.prefixes.iter().map(ToString::to_string).collect();
+    assert_eq!(prefixes, ["10.0.0.0/8", "::/0"]);
+    assert_eq!((plain.most, plain.table), (None, 254));
+    let whole = receive(json!({"prefixes": ["::/0"], "maxPrefixes": 5, "table": 7}));
+    assert_eq!((whole.most, whole.table), (Some(5), 7));
 }
 
 #[test]

@@ -35,6 +35,7 @@ fn what_is_left_out_is_frrs() {
                 ipv6: false
             },
             next_hop: config::NextHops::default(),
+            receive: None,
         }
     );
     assert!(!session.internal());
@@ -99,6 +100,7 @@ fn every_field_arrives() {
                 ipv6: true
             },
             next_hop: config::NextHops::default(),
+            receive: None,
         }
     );
 }
