@@ -16,6 +16,9 @@ pub const ALLOW_SHARED_IP: &str = "metallb.io/allow-shared-ip";
 /// Out: name of the pool that the Service's addresses are from.
 pub const IP_ALLOCATED_FROM_POOL: &str = "metallb.io/ip-allocated-from-pool";
 
+/// In, on a Node: `"true"` asks its agent to give everything away (`corten drain`).
+pub const DRAIN: &str = "corten.dev/drain";
+
 /// Label on status objects: the node.
 pub const LABEL_NODE: &str = "metallb.io/node";
 /// Label on status objects: the Service's name.

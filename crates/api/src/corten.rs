@@ -17,7 +17,7 @@ pub mod v1alpha1 {
         MacMode,
     };
     pub use super::node_state::{
-        BgpSession, ForwardMode, Interface, NodeState, NodeStateStatus, SessionState,
+        BgpSession, DrainPhase, ForwardMode, Interface, NodeState, NodeStateStatus, SessionState,
     };
     pub use super::peer::{
         LinkBandwidth, Listen, NextHop, Peer, PeerSpec, ReceivePolicy, SecretName,

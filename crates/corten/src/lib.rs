@@ -8,6 +8,7 @@ pub mod http;
 mod log;
 pub mod manifest;
 pub mod member_secret;
+pub mod nodes;
 mod obstacles;
 pub mod removal;
 pub mod report;

@@ -53,6 +53,9 @@ pub struct NodeStateStatus {
     pub bgp: Vec<BgpSession>,
     /// True while the node gives its addresses away.
     pub draining: bool,
+    /// How far that is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub drain: Option<DrainPhase>,
     /// Grows with every start of the agent on this node.
     pub incarnation: u64,
     /// Grows with every change within one incarnation: of two forms, one from the API and one
@@ -61,6 +64,18 @@ pub struct NodeStateStatus {
     /// Version of the agent.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub agent_version: String,
+}
+
+/// How far a node is that gives its addresses away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(schemars::JsonSchema))]
+pub enum DrainPhase {
+    /// Other nodes take its layer 2 addresses over.
+    HandingOver,
+    /// Its BGP routes ask to be left, and are then withdrawn.
+    Leaving,
+    /// No address is announced from here, and no session is held.
+    Drained,
 }
 
 /// One interface of a node.
@@ -113,6 +128,8 @@ pub enum SessionState {
     Established,
     /// Not up; the cause says why. It is tried again.
     Down,
+    /// Ended on purpose, as the node drains; the cause says why.
+    Drained,
 }
 
 /// What an agent forwards (design.md §4.5).

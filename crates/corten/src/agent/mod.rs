@@ -14,6 +14,7 @@
 mod advertised;
 mod bfd;
 mod bgp;
+mod drain;
 mod forward;
 mod gate;
 pub mod interfaces;
@@ -158,6 +159,7 @@ pub async fn run<S: Source, K: Sink>(
         settings: config.settings,
         member: member.clone(),
         forward,
+        hand_over: HAND_OVER,
         l2: l2.clone(),
         bgp: bgp.clone(),
         state: state_in,

@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use api::corten::v1alpha1::{ForwardMode, Interface, NodeStateStatus};
+use api::corten::v1alpha1::{DrainPhase, ForwardMode, Interface, NodeStateStatus};
 use ipnet::IpNet;
 use plan::announce::bgp::{Change, PeerKey};
 use plan::announce::l2::Announcement;
@@ -12,11 +12,12 @@ use plan::desired::{Agent, Desired};
 use plan::forward::Mode;
 use plan::name::{Name, ServiceKey};
 use plan::status::News;
-use plan::world::{Dirty, Event, NodeState, Settings, World};
+use plan::world::{Dirty, Event, Node, NodeState, Settings, World};
 use tokio::sync::{mpsc, watch};
 
 use super::advertised::Advertised;
 use super::bgp::Bgp;
+use super::drain::Drain;
 use super::forward::{Done, Job};
 use super::gate::Gate;
 use super::interfaces::{self, Snapshot};
@@ -40,6 +41,8 @@ pub(super) struct Parts {
     pub(super) member: mpsc::Sender<member::Command>,
     /// `None` when nothing is to be forwarded.
     pub(super) forward: Option<mpsc::Sender<Job>>,
+    /// How long a drain waits for other nodes to take addresses over.
+    pub(super) hand_over: Duration,
     pub(super) l2: L2,
     pub(super) bgp: Bgp,
     pub(super) state: watch::Sender<Option<NodeStateStatus>>,
@@ -71,6 +74,12 @@ pub(super) struct Planner {
     said: Advertised,
     /// Nothing waited any more, once.
     advertised: bool,
+    drain: Drain,
+    snapshot: Snapshot,
+    /// What is said of this node, as last published.
+    shown: Option<DrainPhase>,
+    /// What is to be published next.
+    unpublished: Option<NodeStateStatus>,
 }
 
 impl Planner {
@@ -96,6 +105,10 @@ impl Planner {
             told: BTreeMap::new(),
             routes: BTreeMap::new(),
             advertised: false,
+            drain: Drain::default(),
+            snapshot: Snapshot::default(),
+            shown: None,
+            unpublished: None,
         }
     }
 
@@ -108,8 +121,9 @@ impl Planner {
         mut done: mpsc::Receiver<Done>,
     ) {
         let mut batch = Vec::new();
-        let snapshot = interfaces.borrow_and_update().clone();
-        self.describe(&snapshot).await;
+        self.snapshot = interfaces.borrow_and_update().clone();
+        self.describe();
+        self.publish().await;
         loop {
             tokio::select! {
                 count = updates.recv_many(&mut batch, BATCH) => {
@@ -117,28 +131,64 @@ impl Planner {
                         return;
                     }
                     for event in batch.drain(..) {
-                        self.apply(event);
+                        self.learn(event);
                     }
                 }
                 event = members.recv() => {
                     let Some(event) = event else { return };
-                    self.apply(event);
+                    self.learn(event);
                 }
                 changed = interfaces.changed() => {
                     if changed.is_err() {
                         return;
                     }
-                    let snapshot = interfaces.borrow_and_update().clone();
-                    self.describe(&snapshot).await;
+                    self.snapshot = interfaces.borrow_and_update().clone();
                 }
+                () = self.drain.handed_over() => {}
                 finished = done.recv(), if self.parts.forward.is_some() => {
                     let Some(finished) = finished else { return };
                     self.forwarded(finished).await;
                 }
             }
             if self.synced {
+                self.follow_drain().await;
+            }
+            self.describe();
+            if self.synced {
                 self.plan().await;
             }
+            self.publish().await;
+        }
+    }
+
+    /// Begins a drain of this node that is asked for, or ends it.
+    async fn follow_drain(&mut self) {
+        let node = self.world.node(&self.parts.agent.node);
+        let leaves = node.is_some_and(Node::leaves);
+        match (&self.drain, leaves) {
+            (Drain::No, true) => {
+                tracing::info!("this node drains");
+                self.drain = if self.desired.l2.is_empty() {
+                    Drain::Leaving
+                } else {
+                    // Before the others know: a claim must not be missed.
+                    let claimed = self.parts.l2.hand_over().await;
+                    Drain::hand_over(claimed, self.parts.hand_over)
+                };
+            }
+            (Drain::Leaving, false) => {
+                tracing::info!("this node drains no more");
+                self.drain = Drain::No;
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes in what others tell. Of this node it knows better itself.
+    fn learn(&mut self, event: Event) {
+        let own = matches!(&event, Event::State { node, .. } if *node == self.parts.agent.node);
+        if !own {
+            self.apply(event);
         }
     }
 
@@ -158,23 +208,39 @@ impl Planner {
         }
     }
 
-    /// Says what this node's interfaces are, when that has changed.
-    async fn describe(&mut self, snapshot: &Snapshot) {
+    /// Says what this node's interfaces are, and whether it drains, when that has changed.
+    fn describe(&mut self) {
         let node = self.parts.agent.node.clone();
         let next = self.version + 1;
-        let state = interfaces::state(snapshot, self.incarnation, next);
+        let mut state = interfaces::state(&self.snapshot, self.incarnation, next);
+        let phase = self.drain.phase();
+        // Others take the addresses over before this node gives them up.
+        state.draining = phase == Some(DrainPhase::Leaving);
         let known = self.world.node_state(&node);
-        if known.is_some_and(|known| {
-            known.incarnation == self.incarnation && known.interfaces == state.interfaces
-        }) {
+        if phase == self.shown
+            && known
+                .is_some_and(|known| known.incarnation == self.incarnation && known.says_as(&state))
+        {
             return;
         }
         self.version = next;
-        let status = status(&state, snapshot, self.parts.agent.mode);
+        self.shown = phase;
+        self.unpublished = Some(NodeStateStatus {
+            draining: phase.is_some(),
+            drain: phase,
+            ..status(&state, &self.snapshot, self.parts.agent.mode)
+        });
         self.apply(Event::State {
             node,
             form: Some(state),
         });
+    }
+
+    /// Tells the other nodes what is new of this one: what is given up is given up by then.
+    async fn publish(&mut self) {
+        let Some(status) = self.unpublished.take() else {
+            return;
+        };
         self.parts.state.send_replace(Some(status.clone()));
         let _ = self
             .parts
@@ -477,6 +543,7 @@ fn status(state: &NodeState, snapshot: &Snapshot, mode: Mode) -> NodeStateStatus
         // The publisher adds them: beats are not the place for them.
         bgp: Vec::new(),
         draining: state.draining,
+        drain: None,
         incarnation: state.incarnation,
         version: state.version,
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),

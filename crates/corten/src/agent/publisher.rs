@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use api::corten::v1alpha1::NodeStateStatus;
+use api::corten::v1alpha1::{DrainPhase, NodeStateStatus, SessionState};
 use plan::name::Name;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -45,6 +45,7 @@ pub(super) async fn run<K: Sink>(
                 let sessions = sessions.borrow_and_update();
                 sessions.values().map(|(_, it)| it.clone()).collect()
             };
+            conclude(&mut newest);
             pace = Instant::now() + PACE;
             match sink.publish(&node, &newest).await {
                 Ok(()) => {
@@ -59,6 +60,58 @@ pub(super) async fn run<K: Sink>(
                     tokio::time::sleep(backoff.next()).await;
                 }
             }
+        }
+    }
+}
+
+/// A drain has ended when the last session has.
+fn conclude(state: &mut NodeStateStatus) {
+    let held = |it: &api::corten::v1alpha1::BgpSession| it.state == SessionState::Established;
+    if state.drain == Some(DrainPhase::Leaving) && !state.bgp.iter().any(held) {
+        state.drain = Some(DrainPhase::Drained);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use api::corten::v1alpha1::BgpSession;
+
+    use super::*;
+
+    #[test]
+    fn a_drain_ends_with_the_last_session() {
+        let after = |drain, sessions: &[SessionState]| {
+            let session = |state: &SessionState| BgpSession {
+                state: *state,
+                ..BgpSession::default()
+            };
+            let mut state = NodeStateStatus {
+                drain,
+                bgp: sessions.iter().map(session).collect(),
+                ..NodeStateStatus::default()
+            };
+            conclude(&mut state);
+            state.drain
+        };
+        use DrainPhase::{Drained, HandingOver, Leaving};
+        use SessionState::{Connecting, Down, Established};
+        for (phase, sessions, wanted) in [
+            (None, &[][..], None),
+            (Some(HandingOver), &[], Some(HandingOver)),
+            (Some(Leaving), &[], Some(Drained)),
+            (
+                Some(Leaving),
+                &[SessionState::Drained, Established],
+                Some(Leaving),
+            ),
+            // Who could not be reached holds nothing up.
+            (
+                Some(Leaving),
+                &[SessionState::Drained, Down, Connecting],
+                Some(Drained),
+            ),
+        ] {
+            assert_eq!(after(phase, sessions), wanted, "{phase:?} {sessions:?}");
         }
     }
 }

@@ -7,8 +7,10 @@ mod check;
 mod cluster;
 mod controller;
 mod crds;
+mod drain;
 mod host;
 mod metallb;
+mod nodes;
 mod run;
 mod serving;
 mod sysctl;
@@ -50,6 +52,8 @@ enum Command {
     Check(check::Options),
     /// Print the custom resource definitions as YAML, for `kubectl apply -f -`.
     Crds(crds::Options),
+    /// Have a node give away what it announces, without a request lost: before it is taken down.
+    Drain(drain::Options),
     /// Set kernel settings and end: what nodes that forward need.
     Sysctl(sysctl::Options),
     /// After Corten was removed from a cluster: take the addresses from its Services.
@@ -148,6 +152,7 @@ pub fn main() -> ExitCode {
         Command::Run(options) => run::main(options),
         Command::Check(options) => return check::main(&options),
         Command::Crds(options) => crds::main(&options),
+        Command::Drain(options) => drain::main(&options),
         Command::Sysctl(options) => sysctl::main(&options),
         Command::Uninstall(options) => uninstall::main(&options),
     };

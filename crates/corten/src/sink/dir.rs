@@ -5,6 +5,7 @@
 //! after a store that carries its change.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -12,6 +13,7 @@ use api::corten::v1alpha1::{AcceptedConfigSpec, NodeStateStatus};
 use plan::name::ServiceKey;
 
 use super::{Report, ServiceWrite, Sink, WriteError};
+use crate::nodes;
 use crate::state::{self, Holding, State, StateError};
 
 /// The state file of a directory, held by the one process that writes it.
@@ -24,6 +26,8 @@ struct Inner {
     wanted: Mutex<Wanted>,
     /// The version of the state that is on disk; locked while a store is under way.
     stored: tokio::sync::Mutex<u64>,
+    /// It was told that this node's state cannot be written.
+    unseen: AtomicBool,
     #[cfg(test)]
     stores: std::sync::atomic::AtomicU64,
 }
@@ -44,6 +48,7 @@ impl DirSink {
             dir: dir.to_owned(),
             wanted: Mutex::new(Wanted { state, version: 0 }),
             stored: tokio::sync::Mutex::new(0),
+            unseen: AtomicBool::new(false),
             #[cfg(test)]
             stores: std::sync::atomic::AtomicU64::new(0),
         })))
@@ -90,9 +95,7 @@ impl DirSink {
             (wanted.state.clone(), wanted.version)
         };
         #[cfg(test)]
-        self.0
-            .stores
-            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.0.stores.fetch_add(1, Ordering::Relaxed);
         let inner = self.0.clone();
         tokio::task::spawn_blocking(move || state::store(&inner.dir, &newest))
             .await
@@ -135,9 +138,22 @@ impl Sink for DirSink {
         .await
     }
 
-    async fn publish(&self, _: &str, _: &NodeStateStatus) -> Result<(), WriteError> {
-        // The node's beats carry it.
-        Ok(())
+    async fn publish(&self, node: &str, state: &NodeStateStatus) -> Result<(), WriteError> {
+        // For people alone: other agents hear it from the node's beats.
+        let (inner, node, state) = (self.0.clone(), node.to_owned(), state.clone());
+        let store = move || {
+            if let Err(error) = nodes::store(&inner.dir, &node, &state)
+                && !inner.unseen.swap(true, Ordering::Relaxed)
+            {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(
+                    error,
+                    "`corten bgp --dir` and `corten drain --dir` see nothing"
+                );
+            }
+        };
+        let stored = tokio::task::spawn_blocking(store).await;
+        stored.map_err(|error| WriteError::Failed(Box::new(error)))
     }
 }
 

@@ -146,7 +146,7 @@ fn advertisements_say_what_their_objects_say() {
             stage.remove("service-wider.yaml")?;
             known(&outer, "192.168.5.0/24", &[]).await?;
 
-            // The exclude label: asks to be left, then is gone, and comes back.
+            // The exclude label: asks to be left, then is gone with its session, and comes back.
             let exclude = "node.kubernetes.io/exclude-from-external-load-balancers: \"\"";
             stage.label_nodes(&["rack: a", exclude, "rack: c"])?;
             let asks = [
@@ -156,7 +156,12 @@ fn advertisements_say_what_their_objects_say() {
             ];
             known(&inner, "192.168.3.1/32", &asks).await?;
             known(&inner, "192.168.3.1/32", &[asks[0], asks[2]]).await?;
-            assert_eq!(inner.session("10.0.0.12")?, "Established");
+            wait_until(SOON, "the session to end", async || {
+                inner
+                    .session("10.0.0.12")
+                    .is_ok_and(|state| state != "Established")
+            })
+            .await?;
             stage.label_nodes(&["rack: a", "rack: b", "rack: c"])?;
             check(&inner, "192.168.3.1/32", "as=Local pref=100").await?;
             Ok(())

@@ -14,14 +14,14 @@ const PREFIX: &str = "192.168.1.1/32";
 /// Someone who asks for one page after another, each in a new connection. A packet that comes late
 /// is none that is lost: without a route the router says so at once.
 #[derive(Default)]
-struct Reader {
-    pages: AtomicU64,
-    stop: AtomicBool,
+pub(crate) struct Reader {
+    pub(crate) pages: AtomicU64,
+    pub(crate) stop: AtomicBool,
 }
 
 impl Reader {
     /// Reads until it is to stop; gives what went wrong.
-    async fn read(&self, host: Host, service: SocketAddr) -> Vec<String> {
+    pub(crate) async fn read(&self, host: Host, service: SocketAddr) -> Vec<String> {
         let mut errors = Vec::new();
         while !self.stop.load(Relaxed) {
             match host.http_get(service, "/").await {
@@ -32,7 +32,7 @@ impl Reader {
         errors
     }
 
-    async fn more(&self, pages: u64) -> Outcome {
+    pub(crate) async fn more(&self, pages: u64) -> Outcome {
         let wanted = self.pages.load(Relaxed) + pages;
         let enough = async || self.pages.load(Relaxed) >= wanted;
         Ok(wait_until(SOON, "more pages", enough).await?)

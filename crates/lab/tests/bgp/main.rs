@@ -2,6 +2,7 @@
 
 mod advertising;
 mod bfd;
+mod drain;
 mod graceful;
 mod others;
 mod receive;

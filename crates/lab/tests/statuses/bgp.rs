@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use lab::controlplane::Account;
 use lab::router::Frr;
-use lab::{Outcome, wait_for};
+use lab::{Outcome, bin, wait_for};
 use serde_json::{Value, json};
 
 use super::stage::{Fault, SOON, Stage};
@@ -118,6 +119,64 @@ async fn say(stage: &Stage, wanted: &[(&str, Value)]) -> Result<(), lab::WaitErr
     .await
 }
 
+/// `corten drain` from a workstation.
+async fn drain(stage: &Stage, more: &[&str]) -> Result<String, Fault> {
+    let client = &stage.scene.client;
+    let mut command = client.command(bin("corten")?)?;
+    command.args(["drain", "node-2", "--kubeconfig"]);
+    command
+        .arg(stage.plane.kubeconfig(Account::Admin))
+        .args(more);
+    let mut process = client.spawn("drain", command)?;
+    let status = process.wait(SOON).await?;
+    let said = process.log();
+    if !status.success() {
+        return Err(said.into());
+    }
+    Ok(said)
+}
+
+/// A node drains, and serves again.
+async fn drained(stage: &Stage, frr: &Frr) -> Outcome {
+    let nodes: Vec<String> = stage
+        .scene
+        .nodes
+        .iter()
+        .map(|it| it.ip.to_string())
+        .collect();
+    let hops = async |wanted: &[String]| {
+        wait_for(SOON, &format!("next hops {wanted:?}"), async || {
+            match frr.next_hops("10.0.0.101/32") {
+                Ok(hops) if hops == wanted => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
+        .await
+    };
+    hops(&nodes).await?;
+    let said = drain(stage, &[]).await?;
+    assert!(
+        said.contains("session router (10.0.0.1:179) has ended"),
+        "{said}"
+    );
+    assert!(said.contains("node-2 is drained"), "{said}");
+    let node = stage.plane.api().get("/api/v1/nodes/node-2").await?;
+    let asked = &node["metadata"]["annotations"]["corten.dev/drain"];
+    assert_eq!(asked, "true", "{node}");
+    let path = "/apis/corten.dev/v1alpha1/nodestates/node-2";
+    let state = stage.plane.api().get(path).await?;
+    assert_eq!(state["status"]["drain"], "Drained", "{state}");
+    assert_eq!(state["status"]["bgp"][0]["state"], "Drained", "{state}");
+    hops(&nodes[..1]).await?;
+    // A second time there is nothing to wait for.
+    drain(stage, &[]).await?;
+    let said = drain(stage, &["--undo"]).await?;
+    assert!(said.contains("node-2 serves again"), "{said}");
+    hops(&nodes).await?;
+    stage.say("node-2 was drained, and serves again");
+    Ok(())
+}
+
 pub(crate) async fn story(stage: &Stage, frr: &Frr) -> Outcome {
     stage
         .kubectl(&["label", "node", "node-1", "absent=seen"], "")
@@ -177,6 +236,8 @@ pub(crate) async fn story(stage: &Stage, frr: &Frr) -> Outcome {
     stage.apply(&secret("hunter2")).await?;
     session(stage, "node-2", "router", up).await?;
     stage.say("the Secret's password was another one for a while");
+
+    drained(stage, frr).await?;
 
     // Less is advertised; then nothing.
     let path = "/apis/metallb.io/v1beta2/namespaces/metallb-system/bgppeers";

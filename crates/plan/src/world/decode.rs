@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use api::annotations::DRAIN;
 use api::core as k8s;
 use ipnet::IpNet;
 
@@ -221,6 +222,10 @@ fn hints(hints: k8s::EndpointHints) -> Option<Box<Hints>> {
     (hints != Hints::default()).then(|| Box::new(hints))
 }
 
+/// In the message of the condition Ready, from the moment that systemd-logind announces the end of
+/// the machine (kubelet's `nodeshutdown`).
+const SHUTTING_DOWN: &str = "node is shutting down";
+
 impl From<k8s::Node> for Node {
     fn from(object: k8s::Node) -> Self {
         Self {
@@ -244,6 +249,17 @@ impl From<k8s::Node> for Node {
                 .conditions
                 .iter()
                 .any(|found| found.type_ == "NetworkUnavailable" && found.status == "True"),
+            drain_asked: object
+                .metadata
+                .annotations
+                .get(DRAIN)
+                .is_some_and(|value| value == "true"),
+            // Kubelet's graceful node shutdown says it in the message alone.
+            shutting_down: object.status.conditions.iter().any(|found| {
+                found.type_ == "Ready"
+                    && found.status != "True"
+                    && found.message.contains(SHUTTING_DOWN)
+            }),
         }
     }
 }

@@ -26,6 +26,17 @@ pub struct Node {
     pub network_unavailable: bool,
     /// `spec.unschedulable`.
     pub cordoned: bool,
+    /// `corten drain` asks for everything to be given away.
+    pub drain_asked: bool,
+    /// Its kubelet says that the machine is being shut down.
+    pub shutting_down: bool,
+}
+
+impl Node {
+    /// Whether its agent is to give everything away, layer 2 first.
+    pub const fn leaves(&self) -> bool {
+        self.drain_asked || self.shutting_down
+    }
 }
 
 /// The label with a node's zone.

@@ -5,6 +5,7 @@
 //! accept goes to one [`rib`], which owns the kernel's routes.
 
 mod connection;
+mod drain;
 mod intake;
 mod peer;
 pub(super) mod rib;

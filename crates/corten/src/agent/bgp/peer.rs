@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use super::super::bfd::Watch;
+use super::drain::{self, Draining};
 use super::intake::Intake;
 use super::rib::{Origin, Rib};
 use super::sessions::Line;
@@ -29,10 +30,7 @@ use super::{Command, Context, connection, label, route};
 const OUTBOX: usize = 64 * 1024;
 /// Read at once.
 const INBOX: usize = 64 * 1024;
-/// How long routes that ask to be left stay, before they are withdrawn (RFC 8326 §4.1 leaves it to
-/// the operator): longer than a router takes to find other ways.
-const DRAIN: Duration = Duration::from_secs(5);
-/// The same where the whole agent ends and graceful restart was not agreed on.
+/// How long routes ask to be left where the whole agent ends and graceful restart was not agreed on.
 const FAREWELL: Duration = Duration::from_millis(300);
 
 /// A connection with what waits to be sent on it.
@@ -40,15 +38,6 @@ struct Live {
     id: ConnectionId,
     stream: TcpStream,
     outbox: Vec<u8>,
-}
-
-/// How far a drain has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Draining {
-    No,
-    /// Routes ask to be left, until then.
-    Until(Instant),
-    Done,
 }
 
 pub(super) struct Task {
@@ -62,6 +51,8 @@ pub(super) struct Task {
     intake: Intake,
     routes: BTreeMap<IpNet, Arc<Attributes>>,
     draining: Draining,
+    /// All inputs are there: End-of-RIB has been sent, or can be.
+    ready: bool,
     start: Instant,
     live: Option<Live>,
     dials: JoinSet<(ConnectionId, Result<TcpStream, DialError>)>,
@@ -101,7 +92,8 @@ impl Task {
             out: AdjOut::new(),
             intake,
             routes: BTreeMap::new(),
-            draining: Draining::No,
+            draining: Draining::default(),
+            ready: false,
             start: Instant::now(),
             live: None,
             dials: JoinSet::new(),
@@ -152,7 +144,9 @@ impl Task {
                 },
                 () = tokio::time::sleep_until(wait.into()), if deadline.is_some() => {
                     self.fsm.timer(self.now());
-                    self.drained();
+                    if self.draining.expire(Instant::now()) {
+                        self.out.replace([]);
+                    }
                 }
             }
         }
@@ -167,11 +161,10 @@ impl Task {
 
     fn deadline(&self) -> Option<Instant> {
         let machine = self.fsm.deadline().map(|at| self.start + at);
-        let drain = match self.draining {
-            Draining::Until(at) => Some(at),
-            Draining::No | Draining::Done => None,
-        };
-        [machine, drain].into_iter().flatten().min()
+        [machine, self.draining.deadline()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     fn command(&mut self, command: Command) {
@@ -188,13 +181,16 @@ impl Task {
                     self.out.withdraw(&nlri);
                 }
             }
-            Command::Ready => self.out.set_ready(true),
+            Command::Ready => {
+                self.ready = true;
+                self.out.set_ready(true);
+            }
             Command::Stop => {}
         }
     }
 
     fn offer(&mut self, prefix: IpNet, attributes: &Attributes) {
-        if self.draining == Draining::Done {
+        if self.draining.withholds() {
             return;
         }
         if let Some(nlri) = route::nlri(prefix) {
@@ -205,7 +201,7 @@ impl Task {
 
     /// Offers every route anew, in the session's present form.
     fn offer_all(&mut self) {
-        if self.draining == Draining::Done {
+        if self.draining.withholds() {
             return self.out.replace([]);
         }
         let session = &self.session;
@@ -243,11 +239,11 @@ impl Task {
             self.settle();
             self.down_metric();
             self.label = label(&self.session);
-            self.line.show(&self.label, SessionState::Connecting, "");
             self.bfd.forget();
-            let settings = route::settings(&self.session, &self.context.node, false);
-            self.fsm = Peer::new(settings, seed());
-            self.fsm.start_later(self.now());
+            match self.draining.over() {
+                Some(why) => self.line.show(&self.label, SessionState::Drained, &why),
+                None => self.begin_anew(),
+            }
         }
         if self.intake.set_policy(self.session.receive.clone()) {
             self.ask_again();
@@ -285,25 +281,50 @@ impl Task {
     }
 
     fn drain(&mut self, drain: Option<Drain>) {
-        self.draining = match (drain, self.draining) {
-            (None, _) => Draining::No,
-            (Some(_), Draining::No) if self.established.is_none() => Draining::Done,
-            (Some(_), Draining::No) => Draining::Until(Instant::now() + DRAIN),
-            (Some(_), under_way) => under_way,
-        };
         tracing::info!(peer = &*self.peer, ?drain, "drain");
-        // The planner sends the routes in their new form; what is over is over at once.
+        match drain {
+            Some(why) => {
+                let session = drain::Session {
+                    up: self.established.is_some(),
+                    routes: !self.routes.is_empty(),
+                    graceful: self.session.graceful_restart,
+                };
+                self.draining.ask(why, session, Instant::now());
+                if let Some(why) = self.draining.over() {
+                    self.part(why);
+                }
+            }
+            None if self.draining.end() => self.begin_anew(),
+            None => {}
+        }
+        // The planner sends the routes in their new form.
         self.offer_all();
     }
 
-    /// Ends a drain whose time has come.
-    fn drained(&mut self) {
-        if let Draining::Until(at) = self.draining
-            && at <= Instant::now()
-        {
-            self.draining = Draining::Done;
-            self.out.replace([]);
-        }
+    /// Ends the session for the time of a drain.
+    fn part(&mut self, why: String) {
+        self.line.show(&self.label, SessionState::Drained, &why);
+        self.fsm.stop(self.now(), Stop::Drain { text: why });
+        self.bfd.forget();
+        // A session that is not to be there is no alarm.
+        self.down_metric();
+    }
+
+    /// Begins a session where none was wanted.
+    fn begin_anew(&mut self) {
+        self.line.show(&self.label, SessionState::Connecting, "");
+        let settings = route::settings(&self.session, &self.context.node, false);
+        self.fsm = Peer::new(settings, seed());
+        self.fsm.start_later(self.now());
+    }
+
+    /// Whether the peer has been told all that is to be told.
+    fn has_told_all(&self) -> bool {
+        let waits = |live: &Live| !live.outbox.is_empty();
+        self.established.is_some()
+            && self.ready
+            && self.out.is_idle()
+            && !self.live.as_ref().is_some_and(waits)
     }
 
     fn dialled(
@@ -366,6 +387,12 @@ impl Task {
             busy |= self.fill();
             busy |= self.flush();
             if !busy {
+                if self.has_told_all()
+                    && let Some(why) = self.draining.conclude()
+                {
+                    self.part(why);
+                    continue;
+                }
                 return self.tell_counts();
             }
         }
@@ -401,6 +428,10 @@ impl Task {
             Output::Down(cause) => {
                 self.established = None;
                 self.out.down();
+                if self.draining.is_over() {
+                    tracing::info!(peer = &*self.peer, address = self.label, "session drained");
+                    return;
+                }
                 self.gauge(|metrics| &metrics.bgp_session_up, 0);
                 self.trouble(&cause, "session lost");
             }
@@ -534,6 +565,9 @@ impl Task {
     }
 
     fn tell_counts(&self) {
+        if self.draining.is_over() {
+            return;
+        }
         let counts = self.out.counts();
         let set = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
         self.gauge(|it| &it.bgp_announced, set(counts.sent));
@@ -559,6 +593,13 @@ impl Task {
     /// The agent stops. With graceful restart the peer keeps our routes; without it they ask to be
     /// left, then they are withdrawn, then the session ends with a word (design.md §4.3).
     async fn leave(mut self) {
+        if self.draining.is_under_way() {
+            self.draining.withdraw();
+            self.out.replace([]);
+            self.settle();
+            let text = "the node drains".to_owned();
+            return self.end(Stop::Drain { text }).await;
+        }
         let graceful = self.fsm.session().is_some_and(|it| it.graceful.is_some());
         if graceful {
             return self.end(Stop::Restart).await;

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use api::core::{IpFamily, IpFamilyPolicy, LoadBalancerIngress, Service};
+use api::annotations::DRAIN;
+use api::core::{IpFamily, IpFamilyPolicy, LoadBalancerIngress, Node, Service};
 use api::object::Object;
 use plan::name::ServiceKey;
 use plan::world::Event;
@@ -11,6 +12,7 @@ use plan::world::Event;
 use super::Duties;
 use super::files::{Files, Id};
 use crate::manifest::{self, Problem};
+use crate::nodes;
 use crate::source::kinds;
 use crate::state::{self, Holdings, State};
 
@@ -132,6 +134,7 @@ impl Directory {
     fn differences(&mut self) -> Vec<Event> {
         let mut now: BTreeMap<Id, Object> = BTreeMap::new();
         let mut doubles = BTreeSet::new();
+        let draining = nodes::asked_to_drain(&self.dir);
         for (path, file) in self.files.iter() {
             for (id, manifest) in &file.manifests {
                 if now.contains_key(id) {
@@ -139,8 +142,13 @@ impl Directory {
                     continue;
                 }
                 let mut object = manifest.object.clone();
-                if let Object::Service(service) = &mut object {
-                    complete(service, &self.holdings);
+                match &mut object {
+                    Object::Service(service) => complete(service, &self.holdings),
+                    Object::Node(Node { metadata, .. }) if draining.contains(&metadata.name) => {
+                        let asked = (DRAIN.to_owned(), "true".to_owned());
+                        metadata.annotations.extend([asked]);
+                    }
+                    _ => {}
                 }
                 now.insert(id.clone(), object);
             }

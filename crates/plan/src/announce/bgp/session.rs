@@ -1,5 +1,6 @@
 //! The parameters of a session, all choices made.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
@@ -27,6 +28,16 @@ pub enum Drain {
     Asked,
     /// The node is cordoned, and the peer wants no routes of such nodes.
     Cordoned,
+}
+
+impl fmt::Display for Drain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Excluded => "the node is excluded from external load balancers",
+            Self::Asked => "the node drains",
+            Self::Cordoned => "the node is cordoned",
+        })
+    }
 }
 
 impl From<Drain> for Withheld {

@@ -298,3 +298,60 @@ impl Told {
             .collect()
     }
 }
+
+/// `corten drain`, and kubelet's graceful node shutdown: each makes a node leave.
+#[test]
+fn a_node_leaves_when_it_is_asked_to_or_shuts_down() {
+    let leaves = |annotations: Value, ready: &str, message: &str| {
+        let node: api::core::Node = serde_json::from_value(json!({
+            "metadata": {"name": "n", "annotations": annotations},
+            "status": {"conditions": [
+                {"type": "MemoryPressure", "status": "False", "message": "node is shutting down"},
+                {"type": "Ready", "status": ready, "message": message},
+            ]},
+        }))
+        .expect("a Node");
+        let node = Node::from(node);
+        (node.drain_asked, node.shutting_down, node.leaves())
+    };
+    let posting = "kubelet is posting ready status";
+    for (annotations, ready, message, wanted) in [
+        (json!({}), "True", posting, (false, false, false)),
+        (
+            json!({"corten.dev/drain": "true"}),
+            "True",
+            posting,
+            (true, false, true),
+        ),
+        (
+            json!({"corten.dev/drain": "false"}),
+            "True",
+            posting,
+            (false, false, false),
+        ),
+        (
+            json!({}),
+            "False",
+            "[container runtime is down, node is shutting down]",
+            (false, true, true),
+        ),
+        (
+            json!({}),
+            "True",
+            "node is shutting down",
+            (false, false, false),
+        ),
+        (
+            json!({}),
+            "Unknown",
+            "Kubelet stopped posting node status.",
+            (false, false, false),
+        ),
+    ] {
+        assert_eq!(
+            leaves(annotations, ready, message),
+            wanted,
+            "{ready} {message}"
+        );
+    }
+}

@@ -219,3 +219,29 @@ fn nothing_is_decided_while_what_a_broken_file_said_is_not_known() {
     assert_eq!(told(directory.read()), ["+a"]);
     assert!(directory.is_complete(), "mended");
 }
+
+#[test]
+fn a_node_is_asked_to_drain_by_a_file() {
+    let folder = Folder::new("drain");
+    folder.write(
+        "nodes.yaml",
+        "apiVersion: v1\nkind: Node\nmetadata: {name: n}\n---\n\
+         apiVersion: v1\nkind: Node\nmetadata: {name: other}\n",
+    );
+    let mut directory = folder.directory();
+    let mut leaving = || -> Vec<(String, bool)> {
+        let events = directory.read().into_iter();
+        let nodes = events.filter_map(|event| match event {
+            Event::Node { name, form } => Some((name.to_string(), form?.leaves())),
+            _ => None,
+        });
+        nodes.collect()
+    };
+    let node = |name: &str, leaves| (name.to_owned(), leaves);
+    assert_eq!(leaving(), [node("n", false), node("other", false)]);
+    nodes::ask_to_drain(&folder.0, "n", true).expect("asked");
+    assert_eq!(leaving(), [node("n", true)]);
+    assert_eq!(leaving(), []);
+    nodes::ask_to_drain(&folder.0, "n", false).expect("taken back");
+    assert_eq!(leaving(), [node("n", false)]);
+}
