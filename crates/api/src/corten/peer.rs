@@ -102,7 +102,8 @@ pub struct PeerSpec {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "crds", schemars(range(min = 1, max = 254)))]
     pub ttl_security_hops: Option<u8>,
-    /// Waits for the neighbour to connect, in place of connecting to it.
+    /// Waits for the neighbour to connect, in place of connecting to it. Exclusive with
+    /// interface.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<Listen>,
     /// Next hops to advertise in place of the session's own addresses.

@@ -133,6 +133,8 @@ pub struct Metrics {
     pub bgp_pending: IntGaugeVec,
     /// Prefixes that peers sent and that were not taken; labels peer, reason.
     pub bgp_routes_dropped: IntCounterVec,
+    /// Connections to our ports that were closed at once; label reason.
+    pub bgp_connections_refused: IntCounterVec,
     /// Prefixes of the peer that are taken.
     pub bgp_accepted: IntGaugeVec,
     /// Routes of peers in the kernel's tables.
@@ -250,6 +252,11 @@ impl Metrics {
                 "corten_bgp_received_prefixes_dropped_total",
                 "Prefixes that the peer sent and that were not taken, by reason",
                 &["peer", "reason"],
+            )?,
+            bgp_connections_refused: counters(
+                "corten_bgp_connections_refused_total",
+                "Connections to our ports that were closed at once, by reason",
+                &["reason"],
             )?,
             bgp_accepted: gauges(
                 "corten_bgp_accepted_prefixes",

@@ -4,6 +4,7 @@ mod advertising;
 mod bfd;
 mod drain;
 mod graceful;
+mod listen;
 mod others;
 mod receive;
 mod routers;

@@ -10,9 +10,10 @@ mod tests;
 use std::{
     io,
     net::{IpAddr, SocketAddr, TcpListener, TcpStream},
+    os::fd::{AsFd, AsRawFd},
 };
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 pub use md5::{MAX_PASSWORD, set_password};
 
@@ -34,6 +35,13 @@ impl TcpError {
     /// ports below 1024).
     pub fn is_denied(&self) -> bool {
         self.source.kind() == io::ErrorKind::PermissionDenied
+    }
+}
+
+impl TcpError {
+    /// Another socket has the port.
+    pub fn is_taken(&self) -> bool {
+        self.source.kind() == io::ErrorKind::AddrInUse
     }
 }
 
@@ -121,11 +129,7 @@ fn open(towards: SocketAddr, options: Options<'_>) -> Result<Socket, TcpError> {
             .map_err(failed(format!("bind to device {device}")))?;
     }
     if let Some(ttl) = options.ttl {
-        let set = match towards {
-            SocketAddr::V4(_) => socket.set_ttl_v4(ttl.into()),
-            SocketAddr::V6(_) => socket.set_unicast_hops_v6(ttl.into()),
-        };
-        set.map_err(failed(format!("set TTL {ttl}")))?;
+        set_ttl(&SockRef::from(&socket), towards.ip(), ttl)?;
     }
     if let Some(min_ttl) = options.min_ttl {
         set_min_ttl(&socket, towards.ip(), min_ttl)
@@ -134,8 +138,29 @@ fn open(towards: SocketAddr, options: Options<'_>) -> Result<Socket, TcpError> {
     Ok(socket)
 }
 
+/// Gives a connection another TTL (hop limit), and other demands on that of its peer's segments
+/// (`None`: any).
+pub fn set_hops(
+    socket: &(impl AsFd + AsRawFd),
+    peer: IpAddr,
+    ttl: u8,
+    min_ttl: Option<u8>,
+) -> Result<(), TcpError> {
+    set_ttl(&SockRef::from(socket), peer, ttl)?;
+    let min_ttl = min_ttl.unwrap_or(0);
+    set_min_ttl(socket, peer, min_ttl).map_err(failed(format!("demand TTL {min_ttl}")))
+}
+
+fn set_ttl(socket: &SockRef<'_>, family: IpAddr, ttl: u8) -> Result<(), TcpError> {
+    let set = match family {
+        IpAddr::V4(_) => socket.set_ttl_v4(ttl.into()),
+        IpAddr::V6(_) => socket.set_unicast_hops_v6(ttl.into()),
+    };
+    set.map_err(failed(format!("set TTL {ttl}")))
+}
+
 /// Each family has its own level and number.
-fn set_min_ttl(socket: &Socket, family: IpAddr, min_ttl: u8) -> io::Result<()> {
+fn set_min_ttl(socket: &impl AsRawFd, family: IpAddr, min_ttl: u8) -> io::Result<()> {
     let (level, name) = match family {
         IpAddr::V4(_) => (libc::IPPROTO_IP, libc::IP_MINTTL),
         IpAddr::V6(_) => (libc::IPPROTO_IPV6, libc::IPV6_MINHOPCOUNT),

@@ -138,14 +138,11 @@ pub(super) fn peer(object: &Peer, found: &mut Findings) -> Option<peer::Peer> {
             "choose a port in the range; 179 is the default",
         );
     }
-    for (field, used, what) in [
-        ("listen", spec.listen.is_some(), "waiting for the neighbour"),
-        ("addPath", spec.add_path, "several next hops of one prefix"),
-    ] {
-        found.not_yet(&format!("spec.{field}"), used, what);
-    }
+    let what = "several next hops of one prefix";
+    found.not_yet("spec.addPath", spec.add_path, what);
     let ttl_security = ttl_security(spec, found);
     let next_hop = next_hop(spec, found);
+    let listen = listen(spec, found);
     let policy = spec.receive.as_ref();
     let receive = policy.map(|policy| receive::check(policy, &spec.vrf, found));
     checked.map(|peer| peer::Peer {
@@ -153,6 +150,7 @@ pub(super) fn peer(object: &Peer, found: &mut Findings) -> Option<peer::Peer> {
         ttl_security,
         link_bandwidth: spec.link_bandwidth.unwrap_or(peer.link_bandwidth),
         next_hop,
+        listen,
         receive,
         drain_on_cordon: spec.drain_on_cordon,
         ..peer
@@ -176,6 +174,26 @@ fn ttl_security(spec: &PeerSpec, found: &mut Findings) -> Option<u8> {
         );
     }
     Some(hops)
+}
+
+/// Who connects to us is known by its address.
+fn listen(spec: &PeerSpec, found: &mut Findings) -> Option<u16> {
+    let listen = spec.listen.as_ref()?;
+    if listen.port == 0 {
+        found.error(
+            "spec.listen.port",
+            "invalid port 0, must be in the range 1-65535",
+            "choose a port that nobody has on the nodes; the neighbour connects to it",
+        );
+    }
+    if !spec.interface.is_empty() {
+        found.error(
+            "spec.listen",
+            "both listen and interface specified",
+            "write the neighbour's peerAddress, or leave out listen",
+        );
+    }
+    Some(listen.port)
 }
 
 /// An IPv4 prefix may have an IPv6 next hop (RFC 8950), not the reverse.

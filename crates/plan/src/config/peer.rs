@@ -58,6 +58,8 @@ pub struct Peer {
     pub link_bandwidth: LinkBandwidth,
     /// Next hops in place of the session's own addresses.
     pub next_hop: NextHops,
+    /// The local port that it connects to; `None`: we connect to it.
+    pub listen: Option<u16>,
     /// Routes to take from it; `None`: none.
     pub receive: Option<Receive>,
     /// A cordoned node stops advertising to it, gracefully.
@@ -270,6 +272,7 @@ pub(super) fn check(
         ttl_security: None,
         link_bandwidth: LinkBandwidth::Transitive,
         next_hop: NextHops::default(),
+        listen: None,
         receive: None,
         drain_on_cordon: false,
     })

@@ -80,6 +80,10 @@ pub(in crate::crds) fn peer(mut schema: Value) -> Value {
                 "ttlSecurityHops and multihop are mutually exclusive",
             ),
             rule(
+                "!(has(self.listen) && has(self.interface) && self.interface != '')",
+                "listen and interface are mutually exclusive",
+            ),
+            rule(
                 "!(has(self.receive) && has(self.vrf) && self.vrf != '') || \
                  (has(self.receive.table) && self.receive.table != 0)",
                 "receive in a VRF needs the number of the VRF's table",

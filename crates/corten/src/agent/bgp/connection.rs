@@ -35,6 +35,25 @@ pub(super) async fn dial(
     connecting.await.map_err(|error| failed(&error))
 }
 
+/// Whether a connection of the neighbour's is at the address that the session says; it gets the
+/// session's TTL, and demands it from now on.
+pub(super) fn accepted(stream: &TcpStream, session: &PeerSession) -> bool {
+    let (Ok(local), Ok(peer)) = (stream.local_addr(), stream.peer_addr()) else {
+        return false;
+    };
+    if session.source.is_some_and(|source| source != local.ip()) {
+        return false;
+    }
+    match linux::tcp::set_hops(stream, peer.ip(), session.ttl, session.minimum_ttl) {
+        Ok(()) => true,
+        Err(error) => {
+            let error = crate::cli::chain(&error);
+            tracing::warn!(%peer, error, "a neighbour's connection cannot be set up");
+            false
+        }
+    }
+}
+
 fn other(why: impl Into<String>) -> DialError {
     DialError::Other(why.into())
 }

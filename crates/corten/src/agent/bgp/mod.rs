@@ -7,6 +7,7 @@
 mod connection;
 mod drain;
 mod intake;
+mod listener;
 mod peer;
 pub(super) mod rib;
 mod route;
@@ -93,9 +94,11 @@ impl Bgp {
 pub(super) fn start(context: Context) -> (Bgp, impl Future<Output = ()> + Send) {
     let (requests, inbox) = mpsc::channel(QUEUE);
     let (rib, rib_task) = rib::start(context.interfaces.clone(), context.metrics.clone());
+    let (listener, listener_task) = listener::start(context.metrics.clone());
     let manager = Manager {
         context,
         rib,
+        listener,
         started: 0,
         peers: BTreeMap::new(),
         tasks: JoinSet::new(),
@@ -106,6 +109,7 @@ pub(super) fn start(context: Context) -> (Bgp, impl Future<Output = ()> + Send) 
         tokio::select! {
             () = manager.run(inbox) => {}
             () = rib_task => {}
+            () = listener_task => {}
         }
     };
     (Bgp { requests }, run)
@@ -115,6 +119,7 @@ pub(super) fn start(context: Context) -> (Bgp, impl Future<Output = ()> + Send) 
 struct Manager {
     context: Context,
     rib: rib::Rib,
+    listener: listener::Listener,
     /// Tasks so far.
     started: u64,
     peers: BTreeMap<PeerKey, mpsc::Sender<Command>>,
@@ -178,6 +183,7 @@ impl Manager {
             let task = peer::Task::new(
                 self.context.clone(),
                 (self.rib.clone(), self.started),
+                self.listener.clone(),
                 peer.clone(),
                 *session,
                 password,

@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use super::super::bfd::Watch;
 use super::drain::{self, Draining};
 use super::intake::Intake;
+use super::listener::{Heard, Listener, Waiter};
 use super::rib::{Origin, Rib};
 use super::sessions::Line;
 use super::{Command, Context, connection, label, route};
@@ -49,6 +50,7 @@ pub(super) struct Task {
     fsm: Peer,
     out: AdjOut,
     intake: Intake,
+    waiter: Waiter,
     routes: BTreeMap<IpNet, Arc<Attributes>>,
     draining: Draining,
     /// All inputs are there: End-of-RIB has been sent, or can be.
@@ -67,6 +69,7 @@ impl Task {
     pub(super) fn new(
         context: Context,
         (rib, number): (Rib, u64),
+        listener: Listener,
         peer: PeerKey,
         session: PeerSession,
         password: Option<Hidden>,
@@ -91,6 +94,7 @@ impl Task {
             fsm,
             out: AdjOut::new(),
             intake,
+            waiter: Waiter::new(listener),
             routes: BTreeMap::new(),
             draining: Draining::default(),
             ready: false,
@@ -115,6 +119,7 @@ impl Task {
         loop {
             self.settle();
             self.intake.hand_over().await;
+            self.waiter.follow(&self.session, &self.password).await;
             self.bfd.follow(&self.session).await;
             let deadline = self.deadline();
             let interest = self.interest();
@@ -136,6 +141,7 @@ impl Task {
                         return self.end(Stop::Removed).await;
                     }
                 },
+                heard = self.waiter.heard() => self.heard(heard),
                 Some(dialled) = self.dials.join_next() => self.dialled(dialled),
                 () = self.bfd.failure() => self.path_failed(),
                 ready = ready => match ready {
@@ -344,6 +350,43 @@ impl Task {
             Ok((id, Err(error))) => self.fsm.dial_failed(now, id, error),
             // Given up by the state machine.
             Err(_) => {}
+        }
+    }
+
+    /// The neighbour can connect.
+    fn waits(&mut self) {
+        self.told = None;
+        if let (None, Some(port)) = (self.established, self.session.listen) {
+            let waits = format!("waiting for the neighbour to connect to port {port}");
+            self.line
+                .show(&self.label, SessionState::Connecting, &waits);
+        }
+    }
+
+    /// The neighbour has connected, or cannot.
+    fn heard(&mut self, heard: Heard) {
+        let stream = match heard {
+            Heard::Connection(stream) => stream,
+            Heard::Open => return self.waits(),
+            Heard::Trouble(why) => return self.trouble(&DialError::Other(why), "no session"),
+        };
+        let suits = connection::accepted(&stream, &self.session);
+        let id = suits.then(|| self.fsm.accept(self.now())).flatten();
+        let Some(id) = id else {
+            tracing::debug!(peer = &*self.peer, "a connection is not wanted now");
+            let refused = &self.context.metrics.bgp_connections_refused;
+            return refused.with_label_values(&["unwanted"]).inc();
+        };
+        // What the state machine says of an older connection comes before its first word on this.
+        let mut stream = Some(stream);
+        while let Some(output) = self.fsm.poll() {
+            if matches!(&output, Output::Send(of, _) if *of == id)
+                && let Some(stream) = stream.take()
+            {
+                let outbox = Vec::new();
+                self.live = Some(Live { id, stream, outbox });
+            }
+            self.output(output);
         }
     }
 

@@ -56,6 +56,7 @@ pub(super) fn settings(session: &PeerSession, node: &str, restarting: bool) -> f
         password: session.password != plan::config::Password::None,
         extended_next_hop: over_ipv6 && session.families.ipv4,
         graceful,
+        passive: session.listen.is_some(),
         host: Some(node.to_owned()),
         ..fsm::Config::new(Asn(session.asn), session.router_id, remote_as)
     }
@@ -237,6 +238,7 @@ mod tests {
                 ipv6: false,
             },
             next_hop: plan::config::NextHops::default(),
+            listen: None,
             receive: None,
         }
     }

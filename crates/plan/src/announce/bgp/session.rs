@@ -122,6 +122,8 @@ pub struct PeerSession {
     pub families: Families,
     /// Next hops in place of the session's own addresses.
     pub next_hop: NextHops,
+    /// The local port that the neighbour connects to; `None`: we connect to it.
+    pub listen: Option<u16>,
     /// Routes to take; `None`: none.
     pub receive: Option<Receive>,
 }
@@ -163,6 +165,7 @@ impl PeerSession {
             minimum_ttl: peer.ttl_security.map(|hops| u8::MAX - hops.max(1) + 1),
             families: Families::of(peer),
             next_hop: peer.next_hop,
+            listen: peer.listen,
             receive: peer.receive.clone(),
         }
     }

@@ -102,7 +102,6 @@ fn what_nothing_serves_yet_is_refused() {
             json!({"linux": {"device": "kube-lb0"}}),
             "spec.linux",
         ),
-        ("Peer", peer("listen", json!({"port": 1790})), "spec.listen"),
         ("Peer", peer("addPath", json!(true)), "spec.addPath"),
     ] {
         let compiled = fresh([own(kind, "x", spec)]);
@@ -229,6 +228,16 @@ fn faults_name_the_kinds_own_fields() {
             "Peer",
             peer("nextHop", json!({"ipv6": "10.0.0.1"})),
             "spec.nextHop.ipv6: ",
+        ),
+        (
+            "Peer",
+            peer("listen", json!({"port": 0})),
+            "spec.listen.port: invalid port 0",
+        ),
+        (
+            "Peer",
+            json!({"myASN": 1, "peerASN": 2, "interface": "eth0", "listen": {"port": 1790}}),
+            "spec.listen: both listen and interface",
         ),
         (
             "Peer",

@@ -35,6 +35,7 @@ fn what_is_left_out_is_frrs() {
                 ipv6: false
             },
             next_hop: config::NextHops::default(),
+            listen: None,
             receive: None,
         }
     );
@@ -100,6 +101,7 @@ fn every_field_arrives() {
                 ipv6: true
             },
             next_hop: config::NextHops::default(),
+            listen: None,
             receive: None,
         }
     );
