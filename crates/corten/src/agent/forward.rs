@@ -83,15 +83,6 @@ struct Executor {
 impl Executor {
     fn run(mut self) {
         while let Some(job) = self.jobs.blocking_recv() {
-            let (Job::Adopt(_, ports) | Job::Apply(_, ports)) = &job;
-            for (key, port) in ports {
-                if port
-                    .as_ref()
-                    .is_some_and(|port| port.affinity_seconds.is_some())
-                {
-                    tracing::warn!(port = %key, "sessionAffinity is not served yet: spread instead");
-                }
-            }
             let (number, report) = match job {
                 Job::Adopt(number, ports) => {
                     let table: BTreeMap<PortKey, ServicePort> = ports

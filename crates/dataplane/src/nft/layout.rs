@@ -5,6 +5,8 @@
 //! | `front4`, `front6` | address . protocol . port → flags . id . class |
 //! | `host4`, `host6` | address . protocol . port → 0 . id . class: this host's own connections |
 //! | `slot4`, `slot6` | id . index → address . port |
+//! | `member4`, `member6` | id . 0 . address . port: endpoints that clients may be kept at |
+//! | `kept4`, `kept6` | client . id → 0 . address . port: where clients were led to; by rules |
 //! | `hairpin4`, `hairpin6` | address . address, the same twice |
 //! | `range4`, `range6` | id . source range |
 //! | `clusterip4`, `clusterip6` | address |
@@ -25,6 +27,12 @@ use sha2::{Digest, Sha256};
 pub(super) const MASQUERADE: u32 = 1;
 /// Flag in a front's value: only sources in `range` may connect.
 pub(super) const RESTRICTED: u32 = 2;
+/// Session affinity in a front's value: its seconds, that many bits up.
+pub(super) const KEEP_SHIFT: u32 = 8;
+/// The bits of these seconds.
+pub(super) const KEEP: u32 = u32::MAX << KEEP_SHIFT;
+/// Clients that are kept at their endpoints at once, in one family; more are spread.
+const KEPT: u32 = 1 << 20;
 /// Class in a front's value: drop. Smaller ones are numbers of slots.
 pub(super) const CLASS_DROP: u32 = 1 << 31;
 /// Class in a front's value: reject.
@@ -37,6 +45,7 @@ const VALUE: u32 = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Kind {
     Slot,
+    Member,
     Hairpin,
     Range,
     ClusterIp,
@@ -51,8 +60,8 @@ pub(super) struct SetId(pub(super) Kind, pub(super) Family);
 impl SetId {
     /// All sets, those that others lead to first.
     pub(super) fn all() -> impl Iterator<Item = Self> {
-        use Kind::{ClusterIp, Front, Hairpin, Host, Range, Slot};
-        [Slot, Hairpin, Range, ClusterIp, Host, Front]
+        use Kind::{ClusterIp, Front, Hairpin, Host, Member, Range, Slot};
+        [Slot, Member, Hairpin, Range, ClusterIp, Host, Front]
             .into_iter()
             .flat_map(|kind| [Family::V4, Family::V6].map(|family| Self(kind, family)))
     }
@@ -95,16 +104,28 @@ pub(super) fn short_hash(text: &str) -> String {
 
 /// The sets that elements go to.
 #[derive(Clone, Debug)]
-pub(super) struct Sets(Vec<SetSpec>);
+pub(super) struct Sets {
+    ours: Vec<SetSpec>,
+    /// Whose elements come from rules.
+    kept: [SetSpec; 2],
+}
 
 impl Sets {
     pub(super) fn new() -> Self {
-        Self(SetId::all().map(schema).collect())
+        Self {
+            ours: SetId::all().map(schema).collect(),
+            kept: [Family::V4, Family::V6].map(kept),
+        }
     }
 
     /// The set `id`.
     pub(super) fn spec(&self, id: SetId) -> &SetSpec {
-        &self.0[id.number()]
+        &self.ours[id.number()]
+    }
+
+    /// The name of the map of clients that are kept at their endpoints.
+    pub(super) fn kept(&self, family: Family) -> &str {
+        &self.kept[family as usize].name
     }
 
     /// Its name.
@@ -113,13 +134,15 @@ impl Sets {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &SetSpec> {
-        self.0.iter()
+        self.ours.iter().chain(&self.kept)
     }
 }
 
+/// The nft program's numbers of these types.
+const PROTOCOL: u32 = 12;
+const PORT: u32 = 13;
+
 fn schema(SetId(kind, family): SetId) -> SetSpec {
-    const PROTOCOL: u32 = 12;
-    const PORT: u32 = 13;
     let address = address_type(family);
     let length = address_length(family);
     let front = concat(&[address, PROTOCOL, PORT]);
@@ -137,6 +160,10 @@ fn schema(SetId(kind, family): SetId) -> SetSpec {
             let value = Shape::Value(endpoint, u32::from(length) + 4);
             ("slot", concat(&[MARK; 3]), vec![4, 4, 4], value)
         }
+        Kind::Member => {
+            let key = concat(&[MARK, MARK, MARK, address, PORT]);
+            ("member", key, vec![4, 4, 4, length, 2], Shape::Key)
+        }
         Kind::Hairpin => {
             let pair = concat(&[address, address]);
             ("hairpin", pair, vec![length, length], Shape::Key)
@@ -147,20 +174,58 @@ fn schema(SetId(kind, family): SetId) -> SetSpec {
         }
         Kind::ClusterIp => ("clusterip", address, vec![length], Shape::Key),
     };
-    let intervals = kind == Kind::Range;
+    named(
+        name,
+        family,
+        SetSpec {
+            name: String::new(),
+            key_type,
+            fields,
+            shape,
+            intervals: kind == Kind::Range,
+            dynamic: 0,
+        },
+    )
+}
+
+fn kept(family: Family) -> SetSpec {
+    let address = address_type(family);
+    let length = address_length(family);
+    let value = concat(&[MARK, address, PORT]);
+    named(
+        "kept",
+        family,
+        SetSpec {
+            name: String::new(),
+            key_type: concat(&[address, MARK, MARK]),
+            fields: vec![length, 4, 4],
+            shape: Shape::Value(value, u32::from(length) + 8),
+            intervals: false,
+            dynamic: KEPT,
+        },
+    )
+}
+
+/// With the name that says its schema.
+fn named(name: &str, family: Family, spec: SetSpec) -> SetSpec {
     // The meaning of the values belongs to the schema too: raise the number when it changes.
-    const MEANING: u32 = 1;
-    let text = format!("{MEANING} {key_type} {fields:?} {shape:?} {intervals}");
+    const MEANING: u32 = 2;
+    let SetSpec {
+        key_type,
+        fields,
+        shape,
+        intervals,
+        dynamic,
+        ..
+    } = &spec;
+    let text = format!("{MEANING} {key_type} {fields:?} {shape:?} {intervals} {dynamic}");
     let number = match family {
         Family::V4 => 4,
         Family::V6 => 6,
     };
     SetSpec {
         name: format!("{name}{number}-{}", short_hash(&text)),
-        key_type,
-        fields,
-        shape,
-        intervals,
+        ..spec
     }
 }
 
@@ -253,6 +318,12 @@ impl Encoded {
                 none.id(*id).word(*index),
                 none.socket(endpoint),
             ),
+            Element::Member { id, endpoint } => make(
+                Kind::Member,
+                endpoint.ip(),
+                none.id(*id).word(0).socket(endpoint),
+                none,
+            ),
             Element::Hairpin(address) => make(
                 Kind::Hairpin,
                 *address,
@@ -268,11 +339,16 @@ impl Encoded {
             Element::ClusterIp(address) => {
                 make(Kind::ClusterIp, *address, none.address(*address), none)
             }
-            Element::Host { front, id, modulus } => make(
+            Element::Host {
+                front,
+                id,
+                modulus,
+                keep,
+            } => make(
                 Kind::Host,
                 front.address,
                 none.front(front),
-                none.word(0).id(*id).word(*modulus),
+                none.word(keep << KEEP_SHIFT).id(*id).word(*modulus),
             ),
             Element::Front {
                 front,
@@ -280,6 +356,7 @@ impl Encoded {
                 class,
                 masquerade,
                 restricted,
+                keep,
             } => {
                 let class = match class {
                     Class::Pick(modulus) => *modulus,
@@ -287,7 +364,8 @@ impl Encoded {
                     Class::Reject => CLASS_REJECT,
                 };
                 let flags = if *masquerade { MASQUERADE } else { 0 }
-                    | if *restricted { RESTRICTED } else { 0 };
+                    | if *restricted { RESTRICTED } else { 0 }
+                    | keep << KEEP_SHIFT;
                 make(
                     Kind::Front,
                     front.address,
@@ -323,7 +401,7 @@ mod tests {
         let mut names: Vec<_> = sets.iter().map(|set| set.name.clone()).collect();
         names.sort_unstable();
         names.dedup();
-        assert_eq!(names.len(), 12);
+        assert_eq!(names.len(), 16);
         for address in ["10.0.0.1", "2001:db8::1"] {
             let address: IpAddr = address.parse().unwrap();
             let front = Front {
@@ -338,6 +416,10 @@ mod tests {
                     index: 3,
                     endpoint: SocketAddr::new(address, 5353),
                 },
+                Element::Member {
+                    id,
+                    endpoint: SocketAddr::new(address, 5353),
+                },
                 Element::Hairpin(address),
                 Element::Range {
                     id,
@@ -348,6 +430,7 @@ mod tests {
                     front,
                     id,
                     modulus: 2,
+                    keep: 10800,
                 },
                 Element::Front {
                     front,
@@ -355,6 +438,7 @@ mod tests {
                     class: Class::Pick(2),
                     masquerade: true,
                     restricted: true,
+                    keep: 86400,
                 },
             ];
             for element in elements {

@@ -18,8 +18,9 @@
 //! Where the kernel can (6.9), the table belongs to the socket and persists: nobody else can change
 //! or flush it while the agent runs, it outlives the process, and the next one claims it.
 //!
-//! Not here yet: session affinity (`affinity_seconds` is not read), node ports, local Pods' short
-//! cut. Conntrack entries are not touched here.
+//! Whom session affinity has led where stands in maps that packets fill; they are kept as they are.
+//!
+//! Not here yet: local Pods' short cut. Conntrack entries are not touched here.
 
 mod adopt;
 mod error;
@@ -28,7 +29,7 @@ mod rules;
 mod structure;
 mod write;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use linux::nft::Socket;
 use plan::forward::{PortKey, ServicePort, Table};
@@ -41,6 +42,9 @@ use write::Work;
 
 /// The name of the table in family `inet`.
 pub const TABLE: &str = "corten";
+
+/// Kubernetes' default timeout of session affinity, in seconds.
+const USUAL_TIMEOUT: u32 = 10_800;
 
 /// What a call did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -70,6 +74,8 @@ pub struct Nft {
     socket: Socket,
     sets: Sets,
     rules: Rules,
+    /// Timeouts of session affinity, in seconds, that there are rules for.
+    timeouts: BTreeSet<u32>,
     table: Table,
     /// What a new table is made with.
     flags: u32,
@@ -92,11 +98,14 @@ impl Nft {
             },
         })?;
         let sets = Sets::new();
-        let rules = Rules::new(&sets);
+        // With the usual timeout, so that the kernel is asked whether it can keep clients at all.
+        let timeouts = BTreeSet::from([USUAL_TIMEOUT]);
+        let rules = Rules::new(&sets, &timeouts);
         let mut nft = Self {
             socket,
             sets,
             rules,
+            timeouts,
             table: Table::default(),
             flags: 0,
             denied: BTreeMap::new(),
@@ -110,7 +119,10 @@ impl Nft {
     /// right, mends the rest. Never flushes first.
     pub fn adopt(&mut self, desired: &BTreeMap<PortKey, ServicePort>) -> Result<Report, Error> {
         let mut table = Table::default();
+        self.timeouts = BTreeSet::from([USUAL_TIMEOUT]);
+        self.rules = Rules::new(&self.sets, &self.timeouts);
         for (key, port) in desired {
+            self.knows_timeout(port);
             table.set(key, Some(port.clone()));
         }
         self.table = table;
@@ -136,6 +148,8 @@ impl Nft {
         let mut changes = changes.iter().enumerate().peekable();
         while let Some((group, (key, port))) = changes.next() {
             let deltas = self.table.set(key, port.clone());
+            // The comparison below replaces the rules.
+            self.doubtful |= port.as_ref().is_some_and(|port| self.knows_timeout(port));
             if self.doubtful || !self.denied.is_empty() {
                 // The comparison below writes them.
                 self.doubtful = true;
@@ -174,6 +188,17 @@ impl Nft {
     /// The service ports that should be in force.
     pub const fn table(&self) -> &Table {
         &self.table
+    }
+
+    /// Has a rule for the port's session affinity from now on; true when it had none.
+    fn knows_timeout(&mut self, port: &ServicePort) -> bool {
+        let new = port
+            .keep()
+            .is_some_and(|timeout| self.timeouts.insert(timeout));
+        if new {
+            self.rules = Rules::new(&self.sets, &self.timeouts);
+        }
+        new
     }
 
     fn tell(&self, report: &mut Report) {

@@ -2,8 +2,10 @@
 //!
 //! ```text
 //! guard-prerouting, guard-output   dstnat-10  source ranges: drop who may not connect
-//! nat-prerouting, nat-output       dstnat-5   front → class → chain pick-N (host-N for host)
+//! nat-prerouting, nat-output       dstnat-5   session affinity: client . id → kept, if member → dnat;
+//!                                             front → class → chain pick-N (host-N for host)
 //!   pick-N, host-N                            id . hash mod N → slot → dnat
+//! keep-prerouting, keep-output     dstnat+5   session affinity: client . id → kept, for so long
 //! fate-prerouting, fate-output     dstnat+10  front → class → drop or reject; other ports of a
 //!                                             cluster IP → reject
 //! nat-postrouting                  srcnat     by what the client connected to; hairpins
@@ -21,6 +23,10 @@
 //! register, with no length, and aborts on a key that begins there or contains it (1.0.6). So the
 //! flags come first, and constants stand in the other registers before the map overwrites them:
 //! where the program shows `0x1d . 0x1d`, an id is meant, and `0x1d vmap` means the class.
+
+mod affinity;
+
+use std::collections::BTreeSet;
 
 use linux::nft::{
     Base, ChainSpec, Ct, Expr, Flow, Hook, Meta, NfProto, Op, Reg, SetSpec, Shape, Verdict,
@@ -70,9 +76,11 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    pub(super) fn new(sets: &Sets) -> Self {
+    /// With a rule for each of these timeouts of session affinity, in seconds.
+    pub(super) fn new(sets: &Sets, timeouts: &BTreeSet<u32>) -> Self {
         let mut build = Build {
             sets,
+            timeouts,
             rules: Self {
                 chains: Vec::new(),
                 maps: Vec::new(),
@@ -86,6 +94,7 @@ impl Rules {
 
 struct Build<'a> {
     sets: &'a Sets,
+    timeouts: &'a BTreeSet<u32>,
     rules: Rules,
 }
 
@@ -99,6 +108,8 @@ impl Build<'_> {
             ("guard-output", Filter, Hook::Output, DSTNAT - 10),
             ("nat-prerouting", Nat, Hook::Prerouting, DSTNAT - 5),
             ("nat-output", Nat, Hook::Output, DSTNAT - 5),
+            ("keep-prerouting", Filter, Hook::Prerouting, DSTNAT + 5),
+            ("keep-output", Filter, Hook::Output, DSTNAT + 5),
             ("fate-prerouting", Filter, Hook::Prerouting, DSTNAT + 10),
             ("fate-output", Filter, Hook::Output, DSTNAT + 10),
             ("nat-postrouting", Nat, Hook::Postrouting, SRCNAT),
@@ -106,6 +117,7 @@ impl Build<'_> {
         for (name, flow, hook, priority) in base {
             self.chain(name, Some((flow, hook, priority)));
         }
+        self.chain("keep", None);
         self.chain("fate-reject", None);
         self.rule("fate-reject", "nobody serves this", vec![Expr::Reject]);
 
@@ -125,6 +137,7 @@ impl Build<'_> {
             for chain in ["guard-prerouting", "guard-output"] {
                 self.guard(chain, family);
             }
+            self.kept("nat-output", "own client seen before", family, Kind::Host);
             self.dispatch(
                 "nat-output",
                 "own connections",
@@ -134,7 +147,16 @@ impl Build<'_> {
                 false,
             );
             for chain in ["nat-prerouting", "nat-output"] {
+                self.kept(chain, "client seen before", family, Kind::Front);
                 self.dispatch(chain, "fronts", family, Kind::Front, &pick, false);
+            }
+            for chain in ["keep-prerouting", "keep-output"] {
+                let mut exprs = self.keeps(family);
+                exprs.push(Expr::Verdict(Verdict::Goto("keep".to_owned())));
+                self.rule(chain, "session affinity", exprs);
+            }
+            for timeout in self.timeouts {
+                self.keep(family, *timeout);
             }
             for chain in ["fate-prerouting", "fate-output"] {
                 self.dispatch(chain, "no endpoints", family, Kind::Front, &fate, true);
@@ -174,6 +196,7 @@ impl Build<'_> {
             fields: vec![4],
             shape: Shape::Verdict,
             intervals: false,
+            dynamic: 0,
         };
         self.rules.maps.push(ConstantMap { spec, elements });
         name
@@ -236,65 +259,33 @@ impl Build<'_> {
 
     /// The value of the front that the packet is for, from FLAGS on.
     fn look_up(&self, family: Family, kind: Kind, only_new: bool) -> Vec<Expr> {
-        let words = address_length(family) / 4;
         let mut exprs = is_family(family);
         if only_new {
             exprs.extend(connection(Ct::State, Ct::STATE_NEW));
         }
-        exprs.extend([
-            destination(family, KEY),
-            Expr::Meta {
-                key: Meta::L4Proto,
-                to: Reg(KEY.0 + words),
-            },
-            Expr::Payload {
-                base: Base::Transport,
-                offset: 2,
-                length: 2,
-                to: Reg(KEY.0 + words + 1),
-            },
-        ]);
-        exprs.extend(self.find(family, kind));
+        exprs.extend(front(family, KEY));
+        exprs.extend(self.find(family, kind, KEY, FLAGS));
         exprs
     }
 
     /// The same for what the connection's client connected to.
     fn look_up_original(&self, family: Family, kind: Kind) -> Vec<Expr> {
-        let words = address_length(family) / 4;
-        let key = match family {
-            Family::V4 => Ct::OriginalAddress4,
-            Family::V6 => Ct::OriginalAddress6,
-        };
-        let mut exprs = vec![
-            Expr::Ct { key, to: KEY },
-            Expr::Meta {
-                key: Meta::L4Proto,
-                to: Reg(KEY.0 + words),
-            },
-            Expr::Ct {
-                key: Ct::OriginalPort,
-                to: Reg(KEY.0 + words + 1),
-            },
-        ];
-        exprs.extend(self.find(family, kind));
+        let mut exprs = original_front(family, KEY).to_vec();
+        exprs.extend(self.find(family, kind, KEY, FLAGS));
         exprs
     }
 
-    /// The value that the key leads to. See the module's documentation for the constants.
-    fn find(&self, family: Family, kind: Kind) -> [Expr; 4] {
-        const PLACEHOLDER: u32 = u32::from_be(0x1d);
-        let fill = |reg: Reg| Expr::Word {
-            to: reg,
-            value: PLACEHOLDER,
-        };
+    /// The value that the front at `key` leads to, from `value` on. See the module's documentation
+    /// for the constants.
+    fn find(&self, family: Family, kind: Kind, key: Reg, value: Reg) -> [Expr; 4] {
         [
-            fill(ID),
-            fill(Reg(ID.0 + 1)),
-            fill(CLASS),
+            fill(Reg(value.0 + 1)),
+            fill(Reg(value.0 + 2)),
+            fill(Reg(value.0 + 3)),
             Expr::Lookup {
                 set: self.sets.name(SetId(kind, family)).to_owned(),
-                key: KEY,
-                to: Some(FLAGS),
+                key,
+                to: Some(value),
             },
         ]
     }
@@ -384,6 +375,55 @@ impl Build<'_> {
     }
 }
 
+/// What the packet is for: the key of a front.
+fn front(family: Family, key: Reg) -> [Expr; 3] {
+    let words = address_length(family) / 4;
+    [
+        destination(family, key),
+        Expr::Meta {
+            key: Meta::L4Proto,
+            to: Reg(key.0 + words),
+        },
+        Expr::Payload {
+            base: Base::Transport,
+            offset: 2,
+            length: 2,
+            to: Reg(key.0 + words + 1),
+        },
+    ]
+}
+
+/// The same for what the connection's client connected to.
+fn original_front(family: Family, key: Reg) -> [Expr; 3] {
+    let words = address_length(family) / 4;
+    let address = match family {
+        Family::V4 => Ct::OriginalAddress4,
+        Family::V6 => Ct::OriginalAddress6,
+    };
+    [
+        Expr::Ct {
+            key: address,
+            to: key,
+        },
+        Expr::Meta {
+            key: Meta::L4Proto,
+            to: Reg(key.0 + words),
+        },
+        Expr::Ct {
+            key: Ct::OriginalPort,
+            to: Reg(key.0 + words + 1),
+        },
+    ]
+}
+
+const fn fill(reg: Reg) -> Expr {
+    const PLACEHOLDER: u32 = u32::from_be(0x1d);
+    Expr::Word {
+        to: reg,
+        value: PLACEHOLDER,
+    }
+}
+
 const fn nfproto(family: Family) -> NfProto {
     match family {
         Family::V4 => NfProto::V4,
@@ -455,7 +495,7 @@ mod tests {
     #[test]
     fn rules_refer_to_what_exists() {
         let sets = Sets::new();
-        let rules = Rules::new(&sets);
+        let rules = Rules::new(&sets, &BTreeSet::from([10, 10_800]));
         let chains: BTreeSet<_> = rules.chains.iter().map(|c| c.name.as_str()).collect();
         assert_eq!(chains.len(), rules.chains.len());
         let known: BTreeSet<_> = sets
@@ -467,7 +507,9 @@ mod tests {
             assert!(chains.contains(rule.chain.as_str()), "{}", rule.chain);
             for expr in &rule.exprs {
                 match expr {
-                    Expr::Lookup { set, .. } | Expr::NotIn { set, .. } => {
+                    Expr::Lookup { set, .. }
+                    | Expr::NotIn { set, .. }
+                    | Expr::Change { map: set, .. } => {
                         assert!(known.contains(set.as_str()), "{set}");
                     }
                     Expr::Dispatch { map, .. } => assert!(known.contains(map.as_str()), "{map}"),

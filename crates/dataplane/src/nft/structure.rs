@@ -327,6 +327,7 @@ fn rule_label(number: usize, chain: &str) -> String {
 fn option(expression: &str) -> &'static str {
     match expression {
         "ct" => "CONFIG_NFT_CT",
+        "dynset" => "CONFIG_NF_TABLES with sets that packets change",
         "hash" => "CONFIG_NFT_HASH",
         "fib" => "CONFIG_NFT_FIB_INET",
         "nat" => "CONFIG_NFT_NAT",

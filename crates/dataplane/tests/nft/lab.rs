@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 use std::time::Duration;
 
@@ -199,8 +199,8 @@ pub(crate) fn tcp(to: SocketAddr, patience: Duration) -> Seen {
 }
 
 /// Sends a datagram from `source` and waits for the answer.
-pub(crate) fn udp(source: IpAddr, to: SocketAddr) -> Seen {
-    let socket = UdpSocket::bind(SocketAddr::new(source, 0)).expect("bind");
+pub(crate) fn udp(source: SocketAddr, to: SocketAddr) -> Seen {
+    let socket = UdpSocket::bind(source).expect("bind");
     socket.set_read_timeout(Some(DEADLINE)).expect("timeout");
     socket.connect(to).expect("route");
     socket.send(b"?").expect("send");

@@ -1,5 +1,6 @@
 //! The nftables back end against the real kernel: each test runs in a sandbox of its own.
 
+mod affinity;
 mod lab;
 mod state;
 mod traffic;

@@ -293,6 +293,7 @@ fn another_versions_rules_are_swapped_and_equal_sets_kept() {
                     fields: vec![4],
                     shape: linux::nft::Shape::Key,
                     intervals: false,
+                    dynamic: 0,
                 });
                 let element = Element {
                     key: &[10, 0, 0, 1],
@@ -436,7 +437,11 @@ fn a_killed_load_is_finished() {
 fn the_nft_program_understands_the_table() {
     sandboxed("state::the_nft_program_understands_the_table", || {
         let mut nft = Nft::open().expect("open");
-        nft.adopt(&services(2)).expect("adopt");
+        let mut desired = services(2);
+        for port in desired.values_mut() {
+            port.affinity_seconds = Some(10_800);
+        }
+        nft.adopt(&desired).expect("adopt");
         let output = match Command::new("nft").args(["list", "ruleset"]).output() {
             Ok(output) => output,
             Err(error) => return println!("skipped: nft: {error}"),
@@ -452,6 +457,9 @@ fn the_nft_program_understands_the_table() {
             "masquerade fully-random",
             "comment \"pick a slot",
             "goto pick-2",
+            "comment \"session affinity",
+            "comment \"client seen before",
+            "comment \"for 10800 s",
         ] {
             assert!(text.contains(expected), "{expected} is not in\n{text}");
         }

@@ -1,7 +1,7 @@
 //! Packets through the rules: what the tracer says is what the kernel does.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use dataplane::nft::Nft;
 use linux::nft::{Base, Batch, ChainSpec, Expr, Flow, Hook, NfProto, Op, Reg, Socket};
@@ -92,8 +92,12 @@ fn tcp_and_udp_reach_every_endpoint_in_both_families() {
                                 for _ in 0..60 {
                                     let seen = match (protocol, family) {
                                         (Protocol::Tcp, _) => tcp(to, DEADLINE),
-                                        (_, Family::V4) => udp([10, 0, 0, 9].into(), to),
-                                        (_, Family::V6) => udp("fd00::9".parse().expect("ip"), to),
+                                        (_, Family::V4) => {
+                                            udp(SocketAddr::from(([10, 0, 0, 9], 0)), to)
+                                        }
+                                        (_, Family::V6) => {
+                                            udp("[fd00::9]:0".parse().expect("ip"), to)
+                                        }
                                     };
                                     agree(&tracer, Origin::Interface, protocol, to, &seen);
                                     if let Seen::Answer { by, .. } = seen {
@@ -372,8 +376,11 @@ fn a_pod_reaches_itself_through_its_service() {
         let tracer = tracer(&desired);
         for ((_, _, cluster), pod) in FAMILIES.into_iter().zip(["10.1.0.2", "fd01::2"]) {
             let to: SocketAddr = format!("{cluster}:80").parse().expect("socket");
-            let pod = pod.parse().expect("address");
-            let seen = lab.pods.run(|| udp(pod, to)).expect("enter");
+            let pod: IpAddr = pod.parse().expect("address");
+            let seen = lab
+                .pods
+                .run(|| udp(SocketAddr::new(pod, 0), to))
+                .expect("enter");
             agree(&tracer, Origin::Interface, Protocol::Udp, to, &seen);
             let Seen::Answer { peer, .. } = seen else {
                 panic!("no answer");

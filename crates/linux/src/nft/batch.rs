@@ -103,6 +103,9 @@ pub struct SetSpec {
     pub shape: Shape,
     /// Elements are ranges in each field, and the set says which contains a key.
     pub intervals: bool,
+    /// Rules add elements to it, at most so many; they go by themselves after a time. 0: only we
+    /// add.
+    pub dynamic: u32,
 }
 
 impl SetSpec {
@@ -249,6 +252,7 @@ impl Batch {
     pub fn add_set(&mut self, set: &SetSpec) -> Number {
         const INTERVAL: u32 = 0x4;
         const MAP: u32 = 0x8;
+        const TIMEOUT_AND_EVAL: u32 = 0x30;
         const CONCAT: u32 = 0x80;
         const TYPE_VERDICT: u32 = 0xffff_ff00;
         let id = self.next;
@@ -259,6 +263,9 @@ impl Batch {
             }
             if set.shape != Shape::Key {
                 flags |= MAP;
+            }
+            if set.dynamic > 0 {
+                flags |= TIMEOUT_AND_EVAL;
             }
             attrs.string(1, table);
             attrs.string(2, &set.name);
@@ -284,6 +291,9 @@ impl Batch {
                         }
                     });
                 });
+            }
+            if set.dynamic > 0 {
+                attrs.nest(9, |desc| desc.u32(1, set.dynamic));
             }
             attrs.u32(10, id);
         })

@@ -82,6 +82,18 @@ pub enum Op {
     Neq = 1,
 }
 
+/// What a rule does to an element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u32)]
+pub enum SetOp {
+    /// Add it unless it is there.
+    Add = 0,
+    /// Add it, or let its time begin anew; its value stays.
+    Update = 1,
+    /// Take it out if it is there.
+    Delete = 2,
+}
+
 /// An address family as nat and masquerade spell it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
@@ -195,6 +207,19 @@ pub enum Expr {
         /// The key starts here.
         key: Reg,
     },
+    /// Add an element to a map, or take it out; a full map stops this rule.
+    Change {
+        /// The map's name; its elements come from packets.
+        map: String,
+        /// Add or take out.
+        op: SetOp,
+        /// The key starts here.
+        key: Reg,
+        /// The value starts here. It is not looked at when the element is taken out.
+        value: Reg,
+        /// How long a new element stays, in milliseconds.
+        timeout: u64,
+    },
     /// Jenkins' hash of some registers, scaled to 0..modulus, as a native-endian word.
     Jhash {
         /// Input starts here.
@@ -240,6 +265,7 @@ impl Expr {
             Self::Mask { .. } => "bitwise",
             Self::Cmp { .. } => "cmp",
             Self::Lookup { .. } | Self::Dispatch { .. } | Self::NotIn { .. } => "lookup",
+            Self::Change { .. } => "dynset",
             Self::Jhash { .. } => "hash",
             Self::SourceType { .. } => "fib",
             Self::Dnat { .. } => "nat",
@@ -316,6 +342,21 @@ impl Expr {
                 data.string(1, set);
                 data.u32(2, key.number());
                 data.u32(5, 1); // NFTA_LOOKUP_FLAGS: NFT_LOOKUP_F_INV
+            }
+            Self::Change {
+                map,
+                op,
+                key,
+                value,
+                timeout,
+            } => {
+                data.string(1, map);
+                data.u32(3, *op as u32);
+                data.u32(4, key.number());
+                data.u32(5, value.number());
+                if *op != SetOp::Delete {
+                    data.bytes(6, &timeout.to_be_bytes());
+                }
             }
             Self::Jhash {
                 from,

@@ -21,5 +21,5 @@ pub use batch::{
 };
 pub use dump::{ChainInfo, ElementInfo, RuleInfo, TableInfo};
 pub use error::{DecodeError, Error, Refused};
-pub use expr::{Base, Ct, Expr, Meta, NfProto, Op, Reg, Verdict};
+pub use expr::{Base, Ct, Expr, Meta, NfProto, Op, Reg, SetOp, Verdict};
 pub use socket::Socket;

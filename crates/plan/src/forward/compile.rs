@@ -1,5 +1,7 @@
 //! One service port to the elements that forward it (`dataplane.md` 1.4, 1.6, 1.7).
 
+use std::net::SocketAddr;
+
 use ipnet::IpNet;
 use sha2::{Digest, Sha256};
 
@@ -32,6 +34,7 @@ pub(super) fn compile_with(
     let mut out = Vec::with_capacity(2 * port.frontends.len() + 2 * port.cluster.len());
     let mut uses = [false; 2];
     let mut restricts = [false; 2];
+    let keep = port.keep().unwrap_or(0);
     for frontend in &port.frontends {
         let external = frontend.kind != FrontendKind::ClusterIp;
         let restricted =
@@ -53,6 +56,7 @@ pub(super) fn compile_with(
             class,
             masquerade: external && policy == Policy::Cluster,
             restricted,
+            keep,
         });
         uses[policy as usize] = true;
         restricts[policy as usize] |= restricted;
@@ -63,6 +67,7 @@ pub(super) fn compile_with(
                 front,
                 id: id(key, Policy::Cluster),
                 modulus: slots::size(port.cluster.len()),
+                keep,
             });
             uses[Policy::Cluster as usize] = true;
         }
@@ -73,6 +78,13 @@ pub(super) fn compile_with(
             let endpoints = port.endpoints(policy);
             out.extend(slots::fill(id, endpoints));
             out.extend(endpoints.iter().map(|e| Element::Hairpin(e.ip())));
+            if keep > 0 {
+                let member = |endpoint: &SocketAddr| Element::Member {
+                    id,
+                    endpoint: *endpoint,
+                };
+                out.extend(endpoints.iter().map(member));
+            }
         }
         if restricts[policy as usize] {
             // The kernel refuses ranges that overlap.

@@ -77,6 +77,13 @@ pub enum Element {
         /// Where to.
         endpoint: SocketAddr,
     },
+    /// Set `member`: an endpoint that clients may be kept at (session affinity).
+    Member {
+        /// Whose.
+        id: SlotsId,
+        /// It.
+        endpoint: SocketAddr,
+    },
     /// Set `hairpin`: an endpoint that reaches itself through a front must be masqueraded.
     Hairpin(IpAddr),
     /// Set `range`: sources that may connect to restricted fronts with this id.
@@ -97,6 +104,8 @@ pub enum Element {
         id: SlotsId,
         /// How many they are.
         modulus: u32,
+        /// Session affinity: how long a client is kept at its endpoint, in seconds; 0 for none.
+        keep: u32,
     },
     /// Map `front`: where clients connect to.
     Front {
@@ -110,6 +119,8 @@ pub enum Element {
         masquerade: bool,
         /// Only sources in [`Element::Range`] with this id may connect.
         restricted: bool,
+        /// Session affinity: how long a client is kept at its endpoint, in seconds; 0 for none.
+        keep: u32,
     },
 }
 
@@ -118,6 +129,8 @@ pub enum Element {
 pub enum ElementKey {
     /// See [`Element::Slot`].
     Slot(Family, SlotsId, u32),
+    /// See [`Element::Member`].
+    Member(SlotsId, SocketAddr),
     /// See [`Element::Hairpin`].
     Hairpin(IpAddr),
     /// See [`Element::Range`].
@@ -139,6 +152,7 @@ impl Element {
                 index,
                 endpoint,
             } => ElementKey::Slot(Family::of(endpoint.ip()), id, index),
+            Self::Member { id, endpoint } => ElementKey::Member(id, endpoint),
             Self::Hairpin(address) => ElementKey::Hairpin(address),
             Self::Range { id, sources } => ElementKey::Range(id, sources),
             Self::ClusterIp(address) => ElementKey::ClusterIp(address),

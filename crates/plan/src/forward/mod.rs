@@ -101,6 +101,12 @@ pub struct ServicePort {
 }
 
 impl ServicePort {
+    /// How long a client is kept at its endpoint, in seconds: the API server's maximum is a day.
+    pub fn keep(&self) -> Option<u32> {
+        let seconds = self.affinity_seconds.filter(|seconds| *seconds > 0)?;
+        Some(seconds.min(86_400))
+    }
+
     /// The endpoints that `policy` leads to.
     pub fn endpoints(&self, policy: Policy) -> &[SocketAddr] {
         match policy {

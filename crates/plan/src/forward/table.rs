@@ -120,7 +120,7 @@ impl Table {
             Element::Front { front, id, .. } | Element::Host { front, id, .. } => {
                 self.holds(key, Claim::Front(front)) && self.holds(key, Claim::Slots(id))
             }
-            Element::Slot { id, .. } | Element::Range { id, .. } => {
+            Element::Slot { id, .. } | Element::Member { id, .. } | Element::Range { id, .. } => {
                 self.holds(key, Claim::Slots(id))
             }
             Element::Hairpin(_) | Element::ClusterIp(_) => true,

@@ -461,3 +461,53 @@ proptest! {
         prop_assert_eq!(keys.len(), elements.len());
     }
 }
+
+/// Session affinity: the fronts say for how long, and the endpoints that count are known.
+#[test]
+fn session_affinity_in_elements() {
+    for (seconds, keep, members) in [
+        (None, 0, 0),
+        (Some(0), 0, 0),
+        (Some(600), 600, 2),
+        (Some(u32::MAX), 86_400, 2),
+    ] {
+        let front = |kind, address: [u8; 4], policy| Frontend {
+            address: address.into(),
+            port: 80,
+            kind,
+            policy,
+        };
+        let port = ServicePort {
+            frontends: vec![
+                front(FrontendKind::ClusterIp, [10, 96, 0, 1], Policy::Cluster),
+                front(FrontendKind::LoadBalancer, [10, 0, 0, 101], Policy::Cluster),
+            ],
+            cluster: vec![([10, 1, 0, 2], 8080).into(), ([10, 1, 0, 3], 8080).into()],
+            usable_anywhere: true,
+            affinity_seconds: seconds,
+            ..ServicePort::default()
+        };
+        let key = PortKey {
+            service: ServiceKey::new("default", "web"),
+            port: "http".into(),
+            protocol: Protocol::Tcp,
+            family: Family::V4,
+        };
+        let elements = compile(&key, &port);
+        let (mut kept, mut endpoints) = (Vec::new(), Vec::new());
+        for element in &elements {
+            match element {
+                Element::Front { keep, .. } => kept.push(*keep),
+                Element::Member { endpoint, .. } => endpoints.push(*endpoint),
+                _ => {}
+            }
+        }
+        assert_eq!(kept, [keep, keep], "{seconds:?}");
+        assert_eq!(endpoints.len(), members, "{seconds:?}");
+        assert!(
+            endpoints
+                .iter()
+                .all(|endpoint| port.cluster.contains(endpoint))
+        );
+    }
+}

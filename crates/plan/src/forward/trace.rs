@@ -1,7 +1,7 @@
 //! The packet tracer: a model of the constant rules, walked over the elements of a table.
 //!
 //! It answers what becomes of the first packet of a connection, the endpoint included: the hash
-//! is the kernel's. The same cases run against the kernel in `dataplane`'s tests.
+//! is the kernel's. It knows of no earlier connection, which session affinity goes by. The same cases run against the kernel in `dataplane`'s tests.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -90,10 +90,14 @@ impl<'a> FromIterator<&'a Element> for Tracer {
                 Element::Range { id, sources } => {
                     tracer.ranges.entry(id).or_default().push(sources);
                 }
+                // Whom a client was led to before is not known here.
+                Element::Member { .. } => {}
                 Element::ClusterIp(address) => {
                     tracer.cluster_ips.insert(address);
                 }
-                Element::Host { front, id, modulus } => {
+                Element::Host {
+                    front, id, modulus, ..
+                } => {
                     tracer.hosts.insert(front, (id, modulus));
                 }
                 Element::Front {
@@ -102,6 +106,7 @@ impl<'a> FromIterator<&'a Element> for Tracer {
                     class,
                     masquerade,
                     restricted,
+                    ..
                 } => {
                     let entry = Entry {
                         id,
