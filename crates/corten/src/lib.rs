@@ -3,6 +3,7 @@
 pub mod agent;
 mod backoff;
 pub mod cli;
+mod client;
 pub mod controller;
 pub mod http;
 mod log;
@@ -10,6 +11,9 @@ pub mod manifest;
 pub mod member_secret;
 pub mod nodes;
 mod obstacles;
+mod one;
+pub mod owner;
+pub mod probe;
 pub mod removal;
 pub mod report;
 pub mod sink;

@@ -2,12 +2,13 @@
 //! 16 random bytes in base64 under `secretkey` (`spec/metallb.md` §3.1). Made once; never changed.
 
 use k8s_openapi::ByteString;
-use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Secret;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, PostParams};
 use kube::{Client, Error};
 use rustls::crypto::ring::default_provider;
+
+use crate::owner::Owner;
 
 /// Key of the Secret, and name of the file where it is mounted.
 pub const KEY: &str = "secretkey";
@@ -29,15 +30,15 @@ pub enum MemberSecretError {
     Random,
 }
 
-/// Makes the Secret where there is none; the Deployment, if it is named, owns it.
+/// Makes the Secret where there is none.
 pub async fn ensure(
     client: Client,
     namespace: &str,
     name: &str,
-    deployment: &str,
+    owner: &Owner,
 ) -> Result<(), MemberSecretError> {
     let failed = |what: String| move |source| MemberSecretError::Api { what, source };
-    let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
+    let secrets: Api<Secret> = Api::namespaced(client, namespace);
     let there = secrets.get_opt(name).await;
     if there
         .map_err(failed(format!("read Secret {name}")))?
@@ -45,26 +46,17 @@ pub async fn ensure(
     {
         return Ok(());
     }
-    let mut owner = None;
-    if !deployment.is_empty() {
-        let deployments: Api<Deployment> = Api::namespaced(client, namespace);
-        let found = deployments.get(deployment).await;
-        let found = found.map_err(failed(format!("read Deployment {deployment}")))?;
-        owner = Some(vec![OwnerReference {
-            api_version: "apps/v1".to_owned(),
-            kind: "Deployment".to_owned(),
-            name: deployment.to_owned(),
-            uid: found.metadata.uid.unwrap_or_default(),
-            ..OwnerReference::default()
-        }]);
-    }
+    let owner_references = owner
+        .references()
+        .await
+        .map_err(failed("read the Deployment that is to own it".to_owned()))?;
     let mut random = [0; 16];
     let filled = default_provider().secure_random.fill(&mut random);
     filled.map_err(|_| MemberSecretError::Random)?;
     let secret = Secret {
         metadata: ObjectMeta {
             name: Some(name.to_owned()),
-            owner_references: owner,
+            owner_references,
             ..ObjectMeta::default()
         },
         data: Some([(KEY.to_owned(), ByteString(text(&random)))].into()),

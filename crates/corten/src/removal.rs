@@ -9,13 +9,11 @@
 //! - After a reinstall Services have addresses, and no pool is there yet: the controller decides
 //!   nothing until pools have come.
 
-use std::pin::pin;
 use std::time::Duration;
 
-use futures::TryStreamExt;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::core::v1::Namespace;
-use kube::api::{Api, ListParams, PartialObjectMeta, WatchEvent, WatchParams};
+use kube::api::{Api, ListParams, PartialObjectMeta};
 use kube::{Client, Error};
 use plan::config::ObjectKind;
 use plan::world::Event;
@@ -24,6 +22,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::backoff::Backoff;
+use crate::one;
 use crate::source::{self, Source, Stopped};
 use crate::status::Health;
 
@@ -45,16 +44,15 @@ impl Removal {
     /// Watches the DaemonSet of this name and its namespace.
     #[must_use]
     pub fn watch(client: &Client, namespace: &str, daemon_set: &str) -> Self {
+        let (of_set, set) = watch::channel(false);
+        let (of_namespace, own) = watch::channel(false);
+        let sets: Api<DaemonSet> = Api::namespaced(client.clone(), namespace);
+        let namespaces: Api<Namespace> = Api::all(client.clone());
         let mut watches = JoinSet::new();
-        let mut start = |objects: Objects, name: &str| {
-            let (tell, going) = watch::channel(false);
-            watches.spawn(follow(objects, name.to_owned(), tell));
-            going
-        };
-        let sets = Objects::Sets(Api::namespaced(client.clone(), namespace));
-        let namespaces = Objects::Namespaces(Api::all(client.clone()));
+        watches.spawn(follow(sets, daemon_set.to_owned(), of_set));
+        watches.spawn(follow(namespaces, namespace.to_owned(), of_namespace));
         Self {
-            going: [start(sets, daemon_set), start(namespaces, namespace)],
+            going: [set, own],
             _watches: watches,
         }
     }
@@ -66,60 +64,25 @@ impl Removal {
     }
 }
 
-enum Objects {
-    Sets(Api<DaemonSet>),
-    Namespaces(Api<Namespace>),
-}
-
-/// For ever: tells whether the object is going.
-async fn follow(objects: Objects, name: String, tell: watch::Sender<bool>) {
-    let mut backoff = Backoff::new(RETRY.0, RETRY.1);
-    loop {
-        let ended = match &objects {
-            Objects::Sets(sets) => observe(sets, &name, &tell).await,
-            Objects::Namespaces(namespaces) => observe(namespaces, &name, &tell).await,
-        };
-        match ended {
-            Ok(()) => backoff.reset(),
-            Err(error) => tracing::warn!(
-                %name,
-                error = &error as &dyn std::error::Error,
-                remedy = "kubectl apply -f deploy/rbac.yaml",
-                "it cannot be watched: should Corten be removed now, its nftables table stays on \
-                 this node; trying again"
-            ),
-        }
-        tokio::time::sleep(backoff.next()).await;
-    }
-}
-
-/// One list and one watch of one object.
-async fn observe<K>(objects: &Api<K>, name: &str, tell: &watch::Sender<bool>) -> Result<(), Error>
+/// For ever: tells whether the object is going or gone.
+async fn follow<K>(objects: Api<K>, name: String, tell: watch::Sender<bool>)
 where
     K: Clone + DeserializeOwned + std::fmt::Debug,
 {
-    let is_going = |object: &PartialObjectMeta<K>| object.metadata.deletion_timestamp.is_some();
-    let only = format!("metadata.name={name}");
-    let list = objects
-        .list_metadata(&ListParams::default().fields(&only))
-        .await?;
-    tell.send_replace(list.items.first().is_none_or(is_going));
-    let version = list.metadata.resource_version.unwrap_or_default();
-    let watch = WatchParams::default().fields(&only);
-    let mut events = pin!(objects.watch_metadata(&watch, &version).await?);
-    while let Some(event) = events.try_next().await? {
-        match event {
-            WatchEvent::Added(object) | WatchEvent::Modified(object) => {
-                tell.send_replace(is_going(&object));
-            }
-            WatchEvent::Deleted(_) => {
-                tell.send_replace(true);
-            }
-            WatchEvent::Bookmark(_) => {}
-            WatchEvent::Error(status) => return Err(Error::Api(status)),
-        }
-    }
-    Ok(())
+    let seen = |object: Option<&PartialObjectMeta<K>>| {
+        let going = object.is_none_or(|object| object.metadata.deletion_timestamp.is_some());
+        tell.send_replace(going);
+    };
+    let failed = |error: &Error| {
+        tracing::warn!(
+            %name,
+            error = error as &dyn std::error::Error,
+            remedy = "kubectl apply -f deploy/rbac.yaml",
+            "it cannot be watched: should Corten be removed now, its nftables table stays on \
+             this node; trying again"
+        );
+    };
+    one::follow(objects, &name, seen, failed).await;
 }
 
 /// A controller's source that lets no pool go while Corten is being removed.

@@ -24,7 +24,8 @@ impl Health {
         self.state.synced.store(true, Ordering::Release);
     }
 
-    /// Another replica leads: ready to take over.
+    /// Another process does the work, and this one is ready to follow it; or this one does it, and
+    /// the one that follows is ready.
     pub fn set_standby(&self, standby: bool) {
         self.state.standby.store(standby, Ordering::Release);
     }

@@ -7,6 +7,10 @@
 //! `maxSurge` does that; without a successor an agent hands over to other nodes as ever.
 //!
 //! Both are of one user: another user's socket is no agent's.
+//!
+//! Two agents cannot both serve the node's port for probes. Until the place is its own, an agent
+//! tells the kubelet by [`crate::probe`] how far it is; the probes that the one before answers
+//! meanwhile are for both: they succeed when either is ready.
 
 use std::io;
 use std::net::SocketAddr;
@@ -18,7 +22,9 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
+use crate::probe::is_ours;
 use crate::source::{self, Source, Stopped, Updates};
+use crate::status::Health;
 
 /// The socket's name.
 const NAME: &str = "\0corten-agent";
@@ -57,18 +63,18 @@ pub enum Turn {
 
 impl Turn {
     /// Takes the node's place, or queues for it. To be called first of all: a predecessor may be
-    /// stopped at any time.
+    /// stopped at any time. `health` is what this agent says of itself.
     ///
     /// # Errors
     /// When the socket is another user's, or cannot be made.
-    pub async fn queue() -> io::Result<Self> {
-        Self::queue_at(NAME).await
+    pub async fn queue(health: &Health) -> io::Result<Self> {
+        Self::queue_at(NAME, health).await
     }
 
-    async fn queue_at(name: &str) -> io::Result<Self> {
+    async fn queue_at(name: &str, health: &Health) -> io::Result<Self> {
         loop {
             match UnixListener::bind(name) {
-                Ok(listener) => return Ok(Self::Held(Place::hold(listener)?)),
+                Ok(listener) => return Ok(Self::Held(Place::hold(listener, health.clone()))),
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
                 Err(error) => return Err(error),
             }
@@ -89,11 +95,11 @@ impl Turn {
     ///
     /// # Errors
     /// As [`Turn::queue`].
-    pub async fn take(self, begun: &mut Begun) -> io::Result<Place> {
-        self.take_at(NAME, begun).await
+    pub async fn take(self, begun: &mut Begun, health: &Health) -> io::Result<Place> {
+        self.take_at(NAME, begun, health).await
     }
 
-    async fn take_at(self, name: &str, begun: &mut Begun) -> io::Result<Place> {
+    async fn take_at(self, name: &str, begun: &mut Begun, health: &Health) -> io::Result<Place> {
         let mut turn = self;
         loop {
             let mut before = match turn {
@@ -104,19 +110,21 @@ impl Turn {
             let mut end = [0];
             tokio::select! {
                 () = begun.synced() => {
+                    health.set_standby(true);
                     // It may be gone by now: the same as its end.
                     let _ = before.write_all(&[READY]).await;
                     let _ = before.read(&mut end).await;
                 }
                 _ = before.read(&mut end) => {}
             }
-            turn = Self::queue_at(name).await?;
+            health.set_standby(false);
+            turn = Self::queue_at(name, health).await?;
         }
     }
 }
 
 impl Place {
-    fn hold(listener: UnixListener) -> io::Result<Self> {
+    fn hold(listener: UnixListener, health: Health) -> Self {
         let (tell, next) = watch::channel(Next::Nobody);
         let mut listening = JoinSet::new();
         listening.spawn(async move {
@@ -133,16 +141,18 @@ impl Place {
                 let mut said = [0];
                 while let Ok(1) = stream.read(&mut said).await {
                     if said == [READY] {
+                        health.set_standby(true);
                         tell.send_replace(Next::Ready);
                     }
                 }
                 tell.send_replace(Next::Nobody);
+                health.set_standby(false);
             }
         });
-        Ok(Self {
+        Self {
             next,
             _listening: listening,
-        })
+        }
     }
 
     /// Whether another agent goes on in this one's place; waits for it to be ready.
@@ -166,14 +176,6 @@ pub async fn ports_free(tcp: &[SocketAddr], udp: &[SocketAddr]) {
     while !free() && tokio::time::Instant::now() < end {
         tokio::time::sleep(RETRY).await;
     }
-}
-
-/// Whether the other end runs as this process's user.
-fn is_ours(stream: &UnixStream) -> io::Result<bool> {
-    // The owner of a process's own folder is its effective user.
-    use std::os::unix::fs::MetadataExt as _;
-    let own = std::fs::metadata("/proc/self")?.uid();
-    Ok(stream.peer_cred()?.uid() == own)
 }
 
 /// A source that has begun before the agent does.
@@ -264,16 +266,17 @@ mod tests {
     #[tokio::test]
     async fn a_successor_is_waited_for_and_takes_the_place() {
         let name = name("successor");
-        let Turn::Held(mut first) = Turn::queue_at(&name).await.expect("free") else {
+        let (old, new) = (Health::default(), Health::default());
+        let Turn::Held(mut first) = Turn::queue_at(&name, &old).await.expect("free") else {
             panic!("held by nobody");
         };
-        let turn = Turn::queue_at(&name).await.expect("queued");
+        let turn = Turn::queue_at(&name, &new).await.expect("queued");
         assert!(matches!(turn, Turn::Behind(_)));
         let (go, gate) = tokio::sync::oneshot::channel();
         let mut begun = Begun::start(Fixed(vec![gone("a")], Some(gate)));
-        let at = name.clone();
+        let (at, health) = (name.clone(), new.clone());
         let second = tokio::spawn(async move {
-            let place = turn.take_at(&at, &mut begun).await;
+            let place = turn.take_at(&at, &mut begun, &health).await;
             (place, begun)
         });
         // The first knows of the second, which is not ready.
@@ -281,12 +284,16 @@ mod tests {
         next.wait_for(|next| *next == Next::Preparing)
             .await
             .expect("told");
+        assert!(new.unready().is_some() && old.unready().is_some());
         go.send(()).expect("it waits");
         assert!(first.has_successor().await);
         assert!(!second.is_finished(), "the first is still there");
+        // Whichever of them answers a probe.
+        assert_eq!((new.unready(), old.unready()), (None, None));
         drop(first);
         let (place, begun) = second.await.expect("no panic");
         let mut place = place.expect("taken");
+        assert!(new.unready().is_some(), "its own planner has yet to say so");
         assert!(!place.has_successor().await);
         let (out, mut told) = mpsc::channel(8);
         tokio::spawn(begun.run(out));
@@ -297,10 +304,15 @@ mod tests {
     #[tokio::test]
     async fn a_successor_that_dies_is_none() {
         let name = name("dies");
-        let Turn::Held(mut first) = Turn::queue_at(&name).await.expect("free") else {
+        let Turn::Held(mut first) = Turn::queue_at(&name, &Health::default())
+            .await
+            .expect("free")
+        else {
             panic!("held by nobody");
         };
-        let turn = Turn::queue_at(&name).await.expect("queued");
+        let turn = Turn::queue_at(&name, &Health::default())
+            .await
+            .expect("queued");
         let mut next = first.next.clone();
         next.wait_for(|next| *next == Next::Preparing)
             .await
@@ -323,12 +335,19 @@ mod tests {
     #[tokio::test]
     async fn who_waits_takes_the_place_also_unprepared() {
         let name = name("unprepared");
-        let Turn::Held(first) = Turn::queue_at(&name).await.expect("free") else {
+        let Turn::Held(first) = Turn::queue_at(&name, &Health::default())
+            .await
+            .expect("free")
+        else {
             panic!("held by nobody");
         };
-        let turn = Turn::queue_at(&name).await.expect("queued");
+        let turn = Turn::queue_at(&name, &Health::default())
+            .await
+            .expect("queued");
         drop(first);
         let mut begun = Begun::start(Fixed(vec![gone("a")], None));
-        turn.take_at(&name, &mut begun).await.expect("taken");
+        turn.take_at(&name, &mut begun, &Health::default())
+            .await
+            .expect("taken");
     }
 }

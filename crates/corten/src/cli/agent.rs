@@ -14,6 +14,7 @@ use crate::agent::succession::{self, Begun, Turn};
 use crate::agent::{self, AgentError, Config, Ending};
 use crate::http::Metrics;
 use crate::obstacles;
+use crate::probe::Door;
 use crate::removal::Removal;
 use crate::sink::Sink;
 use crate::sink::board::Board;
@@ -35,6 +36,9 @@ pub(super) struct Options {
     /// This agent's Pod: it owns the objects that the agent puts up, which go with it.
     #[arg(long, env = "METALLB_POD_NAME")]
     pod_name: Option<String>,
+    /// This agent's Pod: `corten probe` finds it by that.
+    #[arg(long, env = "CORTEN_POD_UID")]
+    pod_uid: Option<String>,
     /// The DaemonSet that this agent is of: only when that, or its namespace, is deleted does the
     /// agent remove at its end what it keeps in the kernel.
     #[arg(long, default_value = "", hide_default_value = true)]
@@ -127,9 +131,11 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
             }
             None => {
                 // Before anything that takes time: its predecessor may be stopped at any moment.
-                let turn = Turn::queue().await?;
+                let turn = Turn::queue(&health).await?;
                 let follows = matches!(turn, Turn::Behind(_));
                 let mut stop = pin!(stop);
+                let pod = options.pod_uid.as_deref().filter(|uid| !uid.is_empty());
+                let door = pod.map(|uid| Door::open(uid, health.clone())).transpose()?;
                 let client = cluster::connect(&options.cluster).await?;
                 let source =
                     KubeSource::new(client.clone(), &options.common.namespace, Role::Agent)
@@ -164,12 +170,15 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
                 }
                 let mut begun = Begun::start(source);
                 let place = tokio::select! {
-                    place = turn.take(&mut begun) => place?,
+                    place = turn.take(&mut begun, &health) => place?,
                     () = &mut stop => return Ok(()),
                 };
                 if follows {
                     let member = (Ipv6Addr::UNSPECIFIED, options.node.member_port).into();
                     succession::ports_free(&options.serving.on_host(), &[member]).await;
+                }
+                if let Some(door) = &door {
+                    door.serves();
                 }
                 let removal = (!options.daemonset.is_empty()).then(|| {
                     Removal::watch(&watched, &options.common.namespace, &options.daemonset)

@@ -27,7 +27,7 @@ pub(super) async fn connect(cluster: &Cluster) -> Result<Client, Failure> {
             .map_err(|error| format!("--api-server {url}: {error}"))?;
     }
     let url = config.cluster_url.clone();
-    let client = Client::try_from(config)?;
+    let client = crate::client::client(config)?;
     let mut backoff = crate::backoff::Backoff::new(
         std::time::Duration::from_millis(200),
         std::time::Duration::from_secs(10),

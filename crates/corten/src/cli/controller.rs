@@ -15,6 +15,7 @@ use crate::controller::{self, Deadline, elector};
 use crate::http::Metrics;
 use crate::member_secret;
 use crate::obstacles;
+use crate::owner::Owner;
 use crate::removal::Settled;
 use crate::sink::board::Board;
 use crate::sink::kube::KubeSink;
@@ -56,7 +57,11 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
         let namespace = &options.common.namespace;
         let native_bgp = options.compatible.both.native_bgp();
         let metrics = Metrics::new()?;
-        let webhook = match options.webhook.options(namespace, tls, native_bgp) {
+        let owner = Owner::new(&client, namespace, &options.compatible.deployment);
+        let webhook = options
+            .webhook
+            .options(namespace, tls, owner.clone(), native_bgp);
+        let webhook = match webhook {
             Some(webhook) => Some(Webhook::start(client.clone(), webhook, &metrics).await?),
             None => None,
         };
@@ -82,7 +87,7 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
             stop(webhook).await;
             return ended;
         }
-        make_member_secret(&options, &client);
+        make_member_secret(&options, &client, owner.clone());
         if let Some(pod) = options.pod_name.clone().filter(|pod| !pod.is_empty()) {
             let namespace = namespace.clone();
             tokio::spawn(obstacles::tell(
@@ -97,6 +102,7 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
             client.clone(),
             options.common.namespace.clone(),
             identity.clone(),
+            owner,
             deadline,
         ));
         let lead = lead(&options, client, &identity, leads_until, health, metrics);
@@ -122,11 +128,8 @@ async fn stop(webhook: Option<Webhook>) {
 }
 
 /// The agents' Secret, where one is asked for; allocation does not wait for it.
-fn make_member_secret(options: &Options, client: &kube::Client) {
-    let (name, deployment) = (
-        options.compatible.ml_secret_name.clone(),
-        options.compatible.deployment.clone(),
-    );
+fn make_member_secret(options: &Options, client: &kube::Client, owner: Owner) {
+    let name = options.compatible.ml_secret_name.clone();
     if name.is_empty() {
         return;
     }
@@ -134,7 +137,7 @@ fn make_member_secret(options: &Options, client: &kube::Client) {
     tokio::spawn(async move {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
         while let Err(error) =
-            member_secret::ensure(client.clone(), &namespace, &name, &deployment).await
+            member_secret::ensure(client.clone(), &namespace, &name, &owner).await
         {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,

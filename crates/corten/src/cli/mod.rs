@@ -11,6 +11,7 @@ mod drain;
 mod host;
 mod metallb;
 mod nodes;
+mod probe;
 mod run;
 mod serving;
 mod sysctl;
@@ -54,6 +55,8 @@ enum Command {
     Crds(crds::Options),
     /// Have a node give away what it announces, without a request lost: before it is taken down.
     Drain(drain::Options),
+    /// Ask the agent in this container whether it has started; exit 0 when it has.
+    Probe(probe::Options),
     /// Set kernel settings and end: what nodes that forward need.
     Sysctl(sysctl::Options),
     /// After Corten was removed from a cluster: take the addresses from its Services.
@@ -153,6 +156,7 @@ pub fn main() -> ExitCode {
         Command::Check(options) => return check::main(&options),
         Command::Crds(options) => crds::main(&options),
         Command::Drain(options) => drain::main(&options),
+        Command::Probe(options) => probe::main(&options),
         Command::Sysctl(options) => sysctl::main(&options),
         Command::Uninstall(options) => uninstall::main(&options),
     };

@@ -6,6 +6,7 @@ use clap::{Args, ValueEnum};
 
 use super::serving::{go_bool, unused};
 use crate::http::tls::TlsSettings;
+use crate::owner::Owner;
 use crate::webhook::{Certificates, Options, Policy, Service};
 
 /// `--webhook-mode`.
@@ -42,7 +43,7 @@ pub(super) struct Flags {
     #[arg(long, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_value = "false", default_missing_value = "true", value_parser = go_bool)]
     disable_cert_rotation: bool,
-    /// Directory with tls.crt and tls.key, for --disable-cert-rotation; read again every 30 s.
+    /// Directory with tls.crt and tls.key, for --disable-cert-rotation; read again every 10 s.
     #[arg(long, default_value = "/tmp/k8s-webhook-server/serving-certs")]
     cert_dir: String,
     #[arg(long, hide = true, action = clap::ArgAction::Set, num_args = 0..=1,
@@ -57,6 +58,7 @@ impl Flags {
         &self,
         namespace: &str,
         tls: TlsSettings,
+        owner: Owner,
         native_bgp: bool,
     ) -> Option<Options> {
         if self.webhook_http2 {
@@ -80,6 +82,7 @@ impl Flags {
             },
             policy: self.webhook_failure_policy,
             tls,
+            owner,
             native_bgp,
         })
     }

@@ -12,6 +12,8 @@ use kube::api::{Api, PostParams};
 use kube::{Client, Error};
 use tokio::sync::watch;
 
+use crate::owner::Owner;
+
 /// Name of the Lease.
 pub const LEASE_NAME: &str = "corten-controller";
 /// How long a lease holds that nobody renews.
@@ -62,11 +64,12 @@ struct Seen {
 
 /// Stands for election until `deadline` has no receivers any more; then gives the lease back.
 ///
-/// Giving back is this task's work, so that no renewal of its own comes after it.
+/// A Lease that it makes is `owner`'s, and goes with it. Giving back is this task's work, so that no renewal of its own comes after it.
 pub async fn run(
     client: Client,
     namespace: String,
     identity: String,
+    owner: Owner,
     deadline: watch::Sender<Deadline>,
 ) {
     let leases: Api<Lease> = Api::namespaced(client, &namespace);
@@ -78,7 +81,7 @@ pub async fn run(
             () = deadline.closed() => break,
         }
         let started = Instant::now();
-        let attempt = attempt(&leases, &identity, &mut seen, started);
+        let attempt = attempt(&leases, &identity, &owner, &mut seen, started);
         let held = match tokio::time::timeout(ANSWER, attempt).await {
             Ok(Ok(held)) => held,
             Ok(Err(error)) => {
@@ -141,6 +144,7 @@ fn next_look(started: Instant, held: Option<bool>, seen: Option<&Seen>) -> Insta
 async fn attempt(
     leases: &Api<Lease>,
     identity: &str,
+    owner: &Owner,
     seen: &mut Option<Seen>,
     now: Instant,
 ) -> Result<Option<bool>, Error> {
@@ -148,6 +152,7 @@ async fn attempt(
         let lease = Lease {
             metadata: ObjectMeta {
                 name: Some(LEASE_NAME.to_owned()),
+                owner_references: owner.known_references().await?,
                 ..ObjectMeta::default()
             },
             spec: Some(claim(None, identity)),

@@ -3,7 +3,8 @@
 //! leaf whose authority it does not know.
 //!
 //! Every replica does this, on the same Secret: who loses a race for it (resourceVersion) reads
-//! what the other wrote. What is right is not written again.
+//! what the other wrote. What is right is not written again. The definition whose conversion needs
+//! the bundle is watched: until it has that, objects of the kind cannot be read.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,12 +12,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::api::{Api, PostParams};
 use kube::{Client, Error};
 use rustls::sign::CertifiedKey;
 use serde_json::Value;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 
 use super::certs::{self, CA_CERT, CertError, Renewal, SecretData, TLS_CERT, TLS_KEY};
 use super::registration::{
@@ -24,11 +27,15 @@ use super::registration::{
 };
 use super::review::PROBE;
 use crate::backoff::Backoff;
+use crate::one;
+use crate::owner::Owner;
 
 /// Field manager of the entries.
 const MANAGER: &str = "corten-webhook";
 /// Between two looks when all is well.
-const PERIOD: Duration = Duration::from_secs(30);
+const PERIOD: Duration = Duration::from_secs(10);
+/// Bounds of the time between two looks after one that failed.
+const RETRY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(8));
 /// Between two looks while the API server does not reach us.
 const SOON: Duration = Duration::from_secs(2);
 /// Looks that come soon before the patient ones; then it is said.
@@ -87,6 +94,7 @@ pub(super) struct Keeper {
     pub(super) service: Service,
     pub(super) certificates: Certificates,
     pub(super) wanted: Policy,
+    pub(super) owner: Owner,
     pub(super) serve: watch::Sender<Option<Arc<CertifiedKey>>>,
     pub(super) trusted: Vec<u8>,
     /// What is served, to see a change.
@@ -96,8 +104,13 @@ pub(super) struct Keeper {
 impl Keeper {
     /// Runs until it is dropped.
     pub(super) async fn run(mut self) {
-        let mut backoff = Backoff::new(Duration::from_millis(500), PERIOD);
+        let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         let mut unreached = 0;
+        let (tell, mut changed) = mpsc::channel(1);
+        let mut watching = JoinSet::new();
+        if matches!(self.certificates, Certificates::Own { .. }) {
+            watching.spawn(definition(self.client.clone(), tell));
+        }
         loop {
             let wait = match self.round().await {
                 Ok(policy) => {
@@ -124,7 +137,10 @@ impl Keeper {
                     backoff.next()
                 }
             };
-            tokio::time::sleep(wait).await;
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                Some(()) = changed.recv() => {}
+            }
         }
     }
 
@@ -277,13 +293,21 @@ impl Keeper {
                 return Ok(data);
             };
             let existed = secret.is_some();
-            let mut secret = secret.unwrap_or_else(|| Secret {
-                metadata: ObjectMeta {
-                    name: Some(name.to_owned()),
-                    ..ObjectMeta::default()
-                },
-                ..Secret::default()
-            });
+            let mut secret = match secret {
+                Some(secret) => secret,
+                None => {
+                    let owner_references =
+                        in_time(self.owner.known_references(), api("own")).await?;
+                    Secret {
+                        metadata: ObjectMeta {
+                            name: Some(name.to_owned()),
+                            owner_references,
+                            ..ObjectMeta::default()
+                        },
+                        ..Secret::default()
+                    }
+                }
+            };
             let entries = data
                 .iter()
                 .map(|(key, value)| (key.clone(), ByteString(value.clone())));
@@ -334,6 +358,24 @@ impl Keeper {
         let request = request.map_err(|error| failed(Error::HttpError(error)))?;
         in_time(self.client.request(request), failed).await
     }
+}
+
+/// For ever: tells that the definition is there, or has changed.
+async fn definition(client: Client, changed: mpsc::Sender<()>) {
+    let failed = |error: &Error| {
+        tracing::warn!(
+            name = PEER_CRD,
+            error = error as &dyn std::error::Error,
+            remedy = "kubectl apply -f deploy/webhook.yaml",
+            "it cannot be watched: a change is seen within {PERIOD:?}; trying again"
+        );
+    };
+    let definitions: Api<CustomResourceDefinition> = Api::all(client);
+    // A word that waits already is enough.
+    let seen = |_: Option<&_>| {
+        let _ = changed.try_send(());
+    };
+    one::follow(definitions, PEER_CRD, seen, failed).await;
 }
 
 async fn in_time<T>(

@@ -32,6 +32,7 @@ pub use registration::{Policy, Service};
 use crate::http::Metrics;
 use crate::http::listener::{TlsListener, bind};
 use crate::http::tls::TlsSettings;
+use crate::owner::Owner;
 
 /// How long a stop waits for the policy to be lowered.
 const GOODBYE: Duration = Duration::from_secs(2);
@@ -49,6 +50,8 @@ pub struct Options {
     pub policy: Policy,
     /// What is spoken.
     pub tls: TlsSettings,
+    /// Who owns the Secret that is made, so that it goes with them.
+    pub owner: Owner,
     /// `METALLB_BGP_TYPE=native`.
     pub native_bgp: bool,
 }
@@ -109,6 +112,7 @@ impl Webhook {
             service: options.service.clone(),
             certificates: options.certificates.clone(),
             wanted: options.policy,
+            owner: options.owner.clone(),
             serve,
             trusted: Vec::new(),
             served: Vec::new(),

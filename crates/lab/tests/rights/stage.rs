@@ -16,7 +16,7 @@ use serde_json::Value;
 
 /// No test takes as long; machines differ.
 pub(crate) const MINUTES: Duration = Duration::from_secs(600);
-/// The webhook's keeper looks every 30 s, and the machine may have too much to do.
+/// The webhook's keeper looks every 10 s, and the machine may have too much to do.
 pub(crate) const SOON: Duration = Duration::from_secs(90);
 const KEY: &str = "--member-key-file=";
 

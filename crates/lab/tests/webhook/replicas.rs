@@ -118,7 +118,7 @@ impl Story {
         let (secret, ..) = self.secret().await?;
         let bundles = self.bundles().await?;
         let probes = self.asked("ipaddresspool", "denied").await?;
-        // Three looks within 30 s each: of two replicas neither can be the author of all.
+        // Three looks within 10 s each: of two replicas neither can be the author of all.
         wait_for(2 * NEXT_LOOK, "three more looks", async || {
             match self.asked("ipaddresspool", "denied").await {
                 Ok(now) if now >= probes + 3 => Ok(()),

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 pub(crate) const MINUTES: Duration = Duration::from_secs(300);
 pub(crate) const SOON: Duration = Duration::from_secs(20);
-/// The keeper looks every 30 s.
+/// The keeper looks every 10 s.
 pub(crate) const NEXT_LOOK: Duration = Duration::from_secs(50);
 pub(crate) const CONFIGURATION: &str = "/apis/admissionregistration.k8s.io/v1/\
     validatingwebhookconfigurations/metallb-webhook-configuration";

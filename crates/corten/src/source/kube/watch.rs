@@ -3,7 +3,8 @@
 //! The list is a streaming one (`sendInitialEvents`, KEP-3157) where the server has it, so that no
 //! whole list is ever in memory; else pages of 500. A broken watch goes on from the last
 //! resourceVersion; when that is too old, everything is told anew, and names that were known and
-//! did not come again are told as deleted. Reconnects back off with jitter.
+//! did not come again are told as deleted. Reconnects back off with jitter; the watches of one source
+//! wake each other when the first of them is answered again.
 
 use std::collections::HashSet;
 use std::marker::PhantomData;
@@ -19,7 +20,7 @@ use kube::core::{ObjectList, Request, WatchEvent};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
-use crate::backoff::Backoff;
+use crate::backoff::{Backoff, Reached};
 use crate::status::Health;
 
 /// Says that a bookmark ends the initial list.
@@ -71,6 +72,8 @@ pub(crate) struct Scope {
     pub(crate) optional: bool,
     /// Who is told what keeps the kind from being read.
     pub(crate) health: Option<Health>,
+    /// Shared by watches of one server.
+    pub(crate) reached: Reached,
 }
 
 /// The URL path of a kind's collection.
@@ -167,6 +170,8 @@ pub(super) struct Watch<T> {
     streaming: bool,
     /// What this request has told: steps that arrived.
     told: u64,
+    /// The last request was not answered as it should be.
+    failing: bool,
     /// When the request under way was sent.
     asked: Instant,
     kind: PhantomData<fn() -> T>,
@@ -183,6 +188,7 @@ impl<T: Watched> Watch<T> {
             known: HashSet::new(),
             streaming: true,
             told: 0,
+            failing: false,
             asked: Instant::now(),
             kind: PhantomData,
         }
@@ -201,7 +207,6 @@ impl<T: Watched> Watch<T> {
             };
             if self.told > 0 {
                 backoff.reset();
-                self.obstacle(None);
             }
             match result {
                 Ok(next) => version = Some(next),
@@ -253,9 +258,18 @@ impl<T: Watched> Watch<T> {
                             "watch interrupted; trying again"
                         );
                     }
-                    tokio::time::sleep(backoff.next()).await;
+                    self.failing = true;
+                    self.scope.reached.wait(backoff.next()).await;
                 }
             }
+        }
+    }
+
+    /// A request is answered: nothing is in the way any more.
+    fn answered(&mut self) {
+        if std::mem::take(&mut self.failing) {
+            self.obstacle(None);
+            self.scope.reached.tell();
         }
     }
 
@@ -336,6 +350,7 @@ impl<T: Watched> Watch<T> {
         loop {
             let request = self.request.list(&params).map_err(End::Request)?;
             let page: ObjectList<T> = in_time(ANSWER, self.client.request(request)).await?;
+            self.answered();
             for object in page.items {
                 self.told += 1;
                 seen.insert(Self::key(&object));
@@ -403,6 +418,7 @@ impl<T: Watched> Watch<T> {
         let client = self.client.clone();
         let answer = client.request_events::<T>(request);
         let mut events = pin!(in_time(ANSWER, answer).await?);
+        self.answered();
         while let Some(event) = in_time(SILENCE, async { Ok(events.next().await) }).await? {
             let event = match event {
                 Ok(event) => event,
