@@ -40,21 +40,15 @@ const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 impl Image<'_> {
     /// The archives.
     pub(super) fn archives(&self) -> Archives {
-        let layer = tar(&[("corten", 0o755, self.binary)]);
-        let layer_digest = sha256(&layer);
-        let config = self.config(&layer_digest);
-        let id = sha256(config.as_bytes());
-        let manifest = self.manifest(&config, &layer);
-        let digest = sha256(manifest.as_bytes());
-        let blob = |digest: &str| format!("blobs/sha256/{digest}");
-        let oci = tar(&[
-            ("oci-layout", 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#),
-            ("index.json", 0o644, self.index(&manifest).as_bytes()),
-            (&blob(&digest), 0o644, manifest.as_bytes()),
-            (&blob(&id), 0o644, config.as_bytes()),
-            (&blob(&layer_digest), 0o644, &layer),
-        ]);
-        let (config_name, layer_name) = (format!("{id}.json"), format!("{layer_digest}.tar"));
+        let blobs = self.blobs();
+        let digest = sha256(blobs.manifest.as_bytes());
+        let id = sha256(blobs.config.as_bytes());
+        let oci = layout(&[self]);
+        let (config_name, layer_name) = (
+            format!("{id}.json"),
+            format!("{}.tar", sha256(&blobs.layer)),
+        );
+        let Blobs { config, layer, .. } = blobs;
         let list = format!(
             r#"[{{"Config":"{config_name}","RepoTags":["{TITLE}:{}"],"Layers":["{layer_name}"]}}]"#,
             self.version
@@ -69,6 +63,17 @@ impl Image<'_> {
             docker,
             digest: format!("sha256:{digest}"),
             id: format!("sha256:{id}"),
+        }
+    }
+
+    fn blobs(&self) -> Blobs {
+        let layer = tar(&[("corten", 0o755, self.binary)]);
+        let config = self.config(&sha256(&layer));
+        let manifest = self.manifest(&config, &layer);
+        Blobs {
+            manifest,
+            config,
+            layer,
         }
     }
 
@@ -102,16 +107,55 @@ impl Image<'_> {
         )
     }
 
-    fn index(&self, manifest: &str) -> String {
+    /// Its entry in an index.
+    fn entry(&self, manifest: &str) -> String {
         let more = format!(
             r#","platform":{{"architecture":"{}","os":"linux"}},"annotations":{{"org.opencontainers.image.ref.name":"{}"}}"#,
             self.architecture, self.version
         );
-        format!(
-            r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[{}]}}"#,
-            descriptor(MANIFEST, manifest.as_bytes(), &more)
-        )
+        descriptor(MANIFEST, manifest.as_bytes(), &more)
     }
+}
+
+/// What an image consists of.
+struct Blobs {
+    manifest: String,
+    config: String,
+    layer: Vec<u8>,
+}
+
+/// A tar of an OCI image layout with images of one version: its index has one for each architecture,
+/// of which a node takes its own.
+pub(super) fn layout(images: &[&Image<'_>]) -> Vec<u8> {
+    let blobs: Vec<Blobs> = images.iter().map(|image| image.blobs()).collect();
+    let entries = images.iter().zip(&blobs);
+    let entries: Vec<String> = entries
+        .map(|(image, blobs)| image.entry(&blobs.manifest))
+        .collect();
+    let index = format!(
+        r#"{{"schemaVersion":2,"mediaType":"{INDEX}","manifests":[{}]}}"#,
+        entries.join(",")
+    );
+    let contents = blobs.iter().flat_map(|blobs| {
+        [
+            blobs.manifest.as_bytes(),
+            blobs.config.as_bytes(),
+            &blobs.layer,
+        ]
+    });
+    let named: Vec<(String, &[u8])> = contents
+        .map(|content| (format!("blobs/sha256/{}", sha256(content)), content))
+        .collect();
+    let mut files: Vec<(&str, u32, &[u8])> = vec![
+        ("oci-layout", 0o644, br#"{"imageLayoutVersion":"1.0.0"}"#),
+        ("index.json", 0o644, index.as_bytes()),
+    ];
+    files.extend(
+        named
+            .iter()
+            .map(|(name, content)| (name.as_str(), 0o644, *content)),
+    );
+    tar(&files)
 }
 
 fn descriptor(kind: &str, content: &[u8], more: &str) -> String {
@@ -229,6 +273,29 @@ mod tests {
             ..IMAGE
         };
         assert_ne!(changed.archives().digest, one.digest);
+    }
+
+    #[test]
+    fn one_layout_has_all_architectures() {
+        let arm64 = Image {
+            architecture: "arm64",
+            binary: b"other bytes",
+            ..IMAGE
+        };
+        let layout = layout(&[&IMAGE, &arm64]);
+        let (_, files) = unpacked("both", &layout);
+        // Manifest, configuration and layer of each.
+        assert_eq!(files.len(), 2 + 2 * 3);
+        let index = String::from_utf8(files["index.json"].clone()).expect("text");
+        for image in [&IMAGE, &arm64] {
+            let digest = image.archives().digest;
+            let platform = format!(r#""architecture":"{}""#, image.architecture);
+            assert!(
+                index.contains(&digest) && index.contains(&platform),
+                "{index}"
+            );
+            assert!(files.contains_key(&format!("blobs/{}", digest.replace(':', "/"))));
+        }
     }
 
     #[test]

@@ -2,49 +2,24 @@
 //! nothing is in it but `/corten`.
 //!
 //! Two builds give one digest: the archives hold no times, and the program none either (built with
-//! the same compiler from the same sources, wherever they lie).
+//! the same compiler from the same sources, wherever they lie; `--check` proves it).
 
 mod archive;
+mod build;
 mod elf;
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::failure::{Failure, failed};
-use crate::shell::{cargo, output, program, root, run as run_it, target, which};
+use crate::shell::{root, target};
 use archive::Image;
+use build::{ARCHITECTURES, Architecture, Place, host, obstacle};
 use elf::Unfit;
 
-/// A processor that images are made for.
-#[derive(Debug, PartialEq, Eq)]
-struct Architecture {
-    /// As OCI names it.
-    name: &'static str,
-    /// As Rust names it.
-    triple: &'static str,
-    /// `e_machine` in its programs.
-    machine: u16,
-    /// The C compiler and linker for it, and the Debian package it is in, on another processor.
-    cross: (&'static str, &'static str),
-}
-
-const ARCHITECTURES: [Architecture; 2] = [
-    Architecture {
-        name: "amd64",
-        triple: "x86_64-unknown-linux-gnu",
-        machine: 62,
-        cross: ("x86_64-linux-gnu-gcc", "gcc-x86-64-linux-gnu"),
-    },
-    Architecture {
-        name: "arm64",
-        triple: "aarch64-unknown-linux-gnu",
-        machine: 183,
-        cross: ("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
-    },
-];
-
 const USAGE: &str = "`image` takes --arch amd64|arm64, --profile NAME (default: dist), \
-    --out FOLDER (default: target/image) and --binary FILE (packs it; builds nothing)";
+    --out FOLDER (default: target/image), --binary FILE (packs it; builds nothing) and --check \
+    (builds twice, in two places, and compares)";
 
 /// The command line.
 #[derive(Debug, PartialEq, Eq)]
@@ -54,6 +29,7 @@ struct Options {
     profile: String,
     out: Option<PathBuf>,
     binary: Option<PathBuf>,
+    check: bool,
 }
 
 fn options(arguments: &[String]) -> Option<Options> {
@@ -62,9 +38,14 @@ fn options(arguments: &[String]) -> Option<Options> {
         profile: "dist".to_owned(),
         out: None,
         binary: None,
+        check: false,
     };
     let mut words = arguments.iter();
     while let Some(flag) = words.next() {
+        if flag == "--check" {
+            options.check = true;
+            continue;
+        }
         let value = words.next()?;
         match flag.as_str() {
             "--arch" => {
@@ -93,11 +74,19 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         let architecture = options.only.unwrap_or_else(host);
         return pack(architecture, binary, &out);
     }
+    let mut programs = Vec::new();
     for architecture in &ARCHITECTURES {
         let wanted = options.only.is_none_or(|only| only == architecture);
         match obstacle(architecture) {
             _ if !wanted => {}
-            None => pack(architecture, &build(architecture, &options.profile)?, &out)?,
+            None => {
+                let built = Place::here().build(architecture, &options.profile)?;
+                if options.check {
+                    check(architecture, &options.profile, &built, &out)?;
+                }
+                pack(architecture, &built, &out)?;
+                programs.push((architecture, built));
+            }
             Some(why) if options.only.is_some() || architecture == host() => {
                 return failed(format!(
                     "{} is not to be had here: {why}",
@@ -107,64 +96,65 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
             Some(why) => println!("{}: not to be had here: {why}", architecture.name),
         }
     }
+    match programs.as_slice() {
+        [_, _, ..] => pack_together(&programs, &out),
+        _ => Ok(()),
+    }
+}
+
+/// Builds the program once more, in another place, and fails where that is another program.
+fn check(
+    architecture: &Architecture,
+    profile: &str,
+    built: &Path,
+    out: &Path,
+) -> Result<(), Failure> {
+    let folder = out.join(format!("check-{}", std::process::id()));
+    let place = Place::below(&folder)?;
+    let again = place.build(architecture, profile)?;
+    let one = fs::read(built).map_err(cannot("read", built))?;
+    let other = fs::read(&again).map_err(cannot("read", &again))?;
+    if one != other {
+        let differs = one.iter().zip(&other).position(|(a, b)| a != b);
+        let at = differs.unwrap_or_else(|| one.len().min(other.len()));
+        return failed(format!(
+            "{} and {} differ, first at octet {at}",
+            built.display(),
+            again.display()
+        ));
+    }
+    fs::remove_dir_all(&folder).map_err(cannot("remove", &folder))?;
+    println!(
+        "{}: two builds in two places are one: sha256:{}",
+        architecture.name,
+        archive::sha256(&one)
+    );
     Ok(())
 }
 
-fn host() -> &'static Architecture {
-    let [amd64, arm64] = &ARCHITECTURES;
-    if cfg!(target_arch = "aarch64") {
-        arm64
-    } else {
-        amd64
-    }
-}
-
-/// What is missing to build for a processor.
-fn obstacle(architecture: &Architecture) -> Option<String> {
-    let triple = architecture.triple;
-    let folder = ["--print", "target-libdir", "--target", triple];
-    let library = output(program("rustc").args(folder)).unwrap_or_default();
-    if !Path::new(library.trim()).is_dir() {
-        return Some(format!(
-            "Rust's library for it is missing: `rustup target add {triple}`"
+/// Writes one layout with all architectures.
+fn pack_together(programs: &[(&Architecture, PathBuf)], out: &Path) -> Result<(), Failure> {
+    let version = version()?;
+    let mut contents = Vec::new();
+    for (architecture, file) in programs {
+        contents.push((
+            architecture.name,
+            fs::read(file).map_err(cannot("read", file))?,
         ));
     }
-    let (compiler, package) = architecture.cross;
-    (architecture != host() && which(compiler).is_none())
-        .then(|| format!("{compiler} is missing: it is in the Debian package {package}"))
-}
-
-/// Builds the program; gives its path.
-fn build(architecture: &Architecture, profile: &str) -> Result<PathBuf, Failure> {
-    let triple = architecture.triple;
-    let mut command = cargo(["build", "--locked", "-p", "corten", "--bin", "corten"]);
-    command.args(["--profile", profile, "--target", triple]);
-    command
-        .env("RUSTFLAGS", flags())
-        .env_remove("CARGO_ENCODED_RUSTFLAGS");
-    if architecture != host() {
-        let variable = triple.replace('-', "_");
-        let linker = format!("CARGO_TARGET_{}_LINKER", variable.to_uppercase());
-        command.env(linker, architecture.cross.0);
-        command.env(format!("CC_{variable}"), architecture.cross.0);
-    }
-    run_it(&mut command)?;
-    // Cargo's one exception.
-    let folder = if profile == "dev" { "debug" } else { profile };
-    Ok(target().join(triple).join(folder).join("corten"))
-}
-
-/// Static, and without the names of this machine's folders.
-fn flags() -> String {
-    let home = std::env::var_os("HOME")
-        .map(PathBuf::from)
-        .unwrap_or_default();
-    let cargo = std::env::var_os("CARGO_HOME").map_or_else(|| home.join(".cargo"), PathBuf::from);
-    format!(
-        "-C target-feature=+crt-static --remap-path-prefix={}=/cargo --remap-path-prefix={}=/corten",
-        cargo.display(),
-        root().display()
-    )
+    let images: Vec<Image<'_>> = contents
+        .iter()
+        .map(|(architecture, binary)| Image {
+            architecture,
+            version: &version,
+            binary,
+        })
+        .collect();
+    let file = out.join("corten.oci.tar");
+    let layout = archive::layout(&images.iter().collect::<Vec<_>>());
+    fs::write(&file, layout).map_err(cannot("write", &file))?;
+    println!("{}: an OCI layout with all of them", file.display());
+    Ok(())
 }
 
 /// Writes the archives of a program.
@@ -244,6 +234,8 @@ mod tests {
         let options = parse("--arch arm64 --profile release").expect("good");
         assert_eq!(options.only, Some(&ARCHITECTURES[1]));
         assert_eq!(options.profile, "release");
+        assert!(!options.check);
+        assert!(parse("--check --arch amd64").expect("good").check);
         assert_eq!(parse("").expect("good").profile, "dist");
         for bad in ["--arch riscv", "--arch", "amd64", "--profil release"] {
             assert_eq!(parse(bad), None, "{bad}");
