@@ -101,6 +101,12 @@ impl Chart {
         or_skip(test, Self::find())
     }
 
+    /// helm itself, to install the chart of [`deploy`] with it.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.helm
+    }
+
     /// All objects, with these values (`KEY=VALUE`, as `helm --set` takes them).
     ///
     /// # Errors

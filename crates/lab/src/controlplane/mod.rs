@@ -172,12 +172,7 @@ impl ControlPlane {
             .await?;
         // They end when the API server takes ten seconds to be ready, which it does on a busy
         // machine.
-        let controllers = parts::controller_manager(&plane.files, &plane.shape);
-        plane.spawn(host, controllers)?;
-        if plane.shape.kubelets {
-            let scheduler = parts::scheduler(&plane.files);
-            plane.spawn(host, scheduler)?;
-        }
+        plane.start_controllers(host)?;
         Ok(plane)
     }
 
@@ -261,17 +256,23 @@ impl ControlPlane {
 
     /// Kills the API server, as if its host had crashed; its clients go on without it.
     pub fn stop_api_server(&mut self) {
+        self.end(&[parts::API_SERVER]);
+    }
+
+    /// Kills these.
+    fn end(&mut self, those: &[&str]) {
         for (part, process) in &mut self.processes {
-            if *part == parts::API_SERVER {
+            if those.contains(part) {
                 process.kill();
             }
         }
-        self.processes
-            .retain(|(part, _)| *part != parts::API_SERVER);
+        self.processes.retain(|(part, _)| !those.contains(part));
     }
 
     /// Starts the API server again after [`ControlPlane::stop_api_server`], with the same data and
-    /// certificate, on the host that it was on; returns when it is ready.
+    /// certificate, on the host that it was on; returns when it is ready. Kubernetes' controllers
+    /// start anew with it, as in a cluster where they lose their lease meanwhile and end: else they
+    /// would wait up to half a minute between two looks whether the server is back.
     ///
     /// # Errors
     /// As [`ControlPlane::start`].
@@ -281,7 +282,19 @@ impl ControlPlane {
         self.wait("a ready API server", async |api| {
             api.ready().await.map_err(chain)
         })
-        .await
+        .await?;
+        self.end(&[parts::CONTROLLER_MANAGER, SCHEDULER]);
+        self.start_controllers(host)
+    }
+
+    fn start_controllers(&mut self, host: &Host) -> Result<(), ControlPlaneError> {
+        let controllers = parts::controller_manager(&self.files, &self.shape);
+        self.spawn(host, controllers)?;
+        if self.shape.kubelets {
+            let scheduler = parts::scheduler(&self.files);
+            self.spawn(host, scheduler)?;
+        }
+        Ok(())
     }
 
     /// Ends all processes and waits for them. The kubeconfigs and logs stay.

@@ -57,6 +57,9 @@ impl Shape {
 /// The user as which the scheduler asks, and the name of its kubeconfig.
 pub(crate) const SCHEDULER: &str = "kube-scheduler";
 
+/// The name of the controllers' part.
+pub(super) const CONTROLLER_MANAGER: &str = "kube-controller-manager";
+
 /// The name of the API server's part.
 pub(super) const API_SERVER: &str = "kube-apiserver";
 
@@ -145,7 +148,7 @@ pub(super) fn controller_manager(files: &Files, shape: &Shape) -> Part {
     } else {
         args.push(format!("--controllers={CONTROLLERS}"));
     }
-    ("kube-controller-manager", args)
+    (CONTROLLER_MANAGER, args)
 }
 
 pub(super) fn scheduler(files: &Files) -> Part {

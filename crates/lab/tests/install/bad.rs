@@ -1,6 +1,7 @@
 //! What a cluster may lack: each is named where people look, with the remedy, and the remedy is
 //! enough. Nothing restarts over and over.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use lab::{Outcome, wait_for};
@@ -18,7 +19,7 @@ pub(crate) async fn story(stage: &Stage) -> Outcome {
         rule,
     ];
     stage.kubectl(&patch).await?;
-    named(
+    waits_behind(
         stage,
         "no right to list and watch services",
         "kubectl apply -f deploy/rbac.yaml",
@@ -76,6 +77,76 @@ async fn agent(
         name.to_owned(),
         pod["status"]["containerStatuses"][0].clone(),
     ))
+}
+
+/// A node's next agent, which cannot follow the one before it, says this in its own events and log,
+/// is not ready though the one before it is, and follows after the remedy, without a restart.
+async fn waits_behind(stage: &Stage, what: &str, remedy: &str) -> Outcome {
+    let restart = ["rollout", "restart", "-n", SYSTEM, "daemonset/corten-agent"];
+    stage.kubectl(&restart).await?;
+    wait_for(SOON, &format!("{what:?} to be said"), async || {
+        let pods = pair(stage).await.map_err(|e| e.to_string())?;
+        let [(old, before), (new, state)] = pods.as_slice() else {
+            return Err(format!("{pods:?}"));
+        };
+        if before["ready"] != true || state["started"] != false || state["ready"] != false {
+            return Err(format!("{old}: {before}; {new}: {state}"));
+        }
+        said(
+            stage,
+            new,
+            "Startup probe failed: corten: not started",
+            what,
+        )
+        .await
+    })
+    .await?;
+    stage.line(remedy).await?;
+    stage.rolled_out().await?;
+    let (_, state) = agent(stage).await?;
+    assert_eq!(state["restartCount"], 0, "{state}");
+    Ok(())
+}
+
+/// The agents of the node that has two, the older first, with the state of their containers.
+async fn pair(
+    stage: &Stage,
+) -> Result<Vec<(String, serde_json::Value)>, Box<dyn std::error::Error + Send + Sync>> {
+    let pods = format!("/api/v1/namespaces/{SYSTEM}/pods?labelSelector=component%3Dspeaker");
+    let mut nodes: BTreeMap<String, Vec<serde_json::Value>> = BTreeMap::new();
+    for pod in stage.list(&pods).await? {
+        let node = pod["spec"]["nodeName"].as_str().unwrap_or_default();
+        nodes.entry(node.to_owned()).or_default().push(pod);
+    }
+    let pair = nodes.into_values().find(|pods| pods.len() == 2);
+    let mut pair = pair.ok_or("no node has two agents")?;
+    pair.sort_by_key(|pod| pod["metadata"]["creationTimestamp"].to_string());
+    let named = pair.iter().map(|pod| {
+        let name = pod["metadata"]["name"].as_str().unwrap_or_default();
+        (
+            name.to_owned(),
+            pod["status"]["containerStatuses"][0].clone(),
+        )
+    });
+    Ok(named.collect())
+}
+
+/// The Pod's events say this, beginning so, and its log does.
+async fn said(stage: &Stage, pod: &str, beginning: &str, what: &str) -> Result<(), String> {
+    let describe = ["describe", "pod", "-n", SYSTEM, pod];
+    let told = stage.kubectl(&describe).await.map_err(|e| e.to_string())?;
+    let told_so = told
+        .lines()
+        .any(|line| line.contains(beginning) && line.contains(what));
+    if !told_so {
+        return Err(told);
+    }
+    let log = ["logs", "-n", SYSTEM, pod];
+    let log = stage.kubectl(&log).await.map_err(|e| e.to_string())?;
+    match log.contains("this kind; trying again") && log.contains("remedy") {
+        true => Ok(()),
+        false => Err(log),
+    }
 }
 
 /// A new agent says this, in its log, its readiness and an event, and is ready after the remedy

@@ -25,6 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub(crate) struct Figures {
     pub(crate) sent: u64,
     pub(crate) failed: u64,
+    /// Of those, connections that were cut off: they had been made when it happened.
+    pub(crate) cut: u64,
     /// When, and why, of the first few.
     pub(crate) failures: Vec<String>,
     pub(crate) slowest: Duration,
@@ -102,6 +104,10 @@ async fn run(
                     }
                     Err(error) => {
                         figures.failed += 1;
+                        figures.cut += u64::from(matches!(
+                            error.kind(),
+                            io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe
+                        ));
                         if figures.failures.len() < 5 {
                             let at = (begun - start).as_secs_f64();
                             figures.failures.push(format!("at {at:.2} s: {error}"));

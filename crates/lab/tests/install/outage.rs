@@ -1,7 +1,7 @@
 //! The announcing node is cordoned and drained, and loses its power while the API server is away.
 
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lab::{Outcome, wait_for, wait_until};
 
@@ -44,6 +44,8 @@ pub(crate) async fn story(stage: &mut Stage) -> Outcome {
 async fn away(stage: &mut Stage, index: usize) -> Outcome {
     let to = SocketAddr::new(ADDRESS.parse()?, 80);
     let client = stage.cluster.client().clone();
+    // Those of the agents' watches too: they hear nothing of the server's end, as when its host
+    // loses its power.
     stage.forget_flows()?;
     let load = Load::start(&client, to)?;
     stage.cluster.stop_api_server();
@@ -106,13 +108,39 @@ async fn away(stage: &mut Stage, index: usize) -> Outcome {
 
 /// What changes after the outage is taken up.
 async fn taken_up(stage: &Stage) -> Outcome {
+    let begun = Instant::now();
     stage.apply(SECOND_SERVICE).await?;
     let address = stage.addressed("second").await?;
+    let addressed = begun.elapsed();
     assert_ne!(address.to_string(), ADDRESS);
+    let slices = "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices\
+        ?labelSelector=kubernetes.io%2Fservice-name%3Dsecond";
+    wait_for(SOON, "the Service's endpoints", async || {
+        let slices = stage.list(slices).await.map_err(|e| e.to_string())?;
+        let endpoints = slices
+            .first()
+            .and_then(|slice| slice["endpoints"].as_array());
+        match endpoints.is_some_and(|endpoints| !endpoints.is_empty()) {
+            true => Ok(()),
+            false => Err(format!("{slices:?}")),
+        }
+    })
+    .await?;
+    let endpoints = begun.elapsed();
+    stage.announced(address).await?;
+    let announced = begun.elapsed();
+    // kube-proxy doubles its wait for the API server, too: up to half a minute.
     stage.answers(address).await?;
-    stage
-        .lab
-        .say(format!("a Service of after the outage has {address}"));
+    stage.lab.say(format!(
+        "a Service of after the outage: {address} given after {:.1} s, endpoints after {:.1} s, \
+         announced after {:.1} s, answers after {:.1} s",
+        addressed.as_secs_f64(),
+        endpoints.as_secs_f64(),
+        announced.as_secs_f64(),
+        begun.elapsed().as_secs_f64()
+    ));
+    // A watch whose other end has gone without a word finds that out after 25 s at the latest.
+    assert!(announced - endpoints < Duration::from_secs(40));
     Ok(())
 }
 

@@ -1,12 +1,13 @@
 //! `kubectl delete -f` removes what Corten has put on nodes and in the cluster, but no Service's
-//! address: a reinstall renumbers nothing. `corten uninstall --release` takes those too.
+//! address: a reinstall renumbers nothing. `helm uninstall` does the same, in its own order; the
+//! namespace is the user's then. `corten uninstall --release` takes the addresses too.
 
 use std::process::Output;
 
+use lab::chart::Chart;
 use lab::controlplane::Account;
 use lab::{Outcome, bin, wait_for};
 
-use crate::quickstart;
 use crate::stage::{ADDRESS, SOON, SYSTEM, Stage, root};
 
 /// The Service that is given up, so that its address is the first free one.
@@ -20,7 +21,7 @@ spec:
   ports: [{protocol: TCP, port: 80, targetPort: 80}]
 ";
 
-pub(crate) async fn story(stage: &Stage) -> Outcome {
+pub(crate) async fn story(stage: &Stage, chart: &Chart) -> Outcome {
     forwarding(stage).await?;
     stage.apply(THIRD).await?;
     let kept = stage.addressed("third").await?.to_string();
@@ -35,10 +36,9 @@ pub(crate) async fn story(stage: &Stage) -> Outcome {
     );
     stage.lab.say("removed; Services keep their addresses");
 
-    let (_, install) = quickstart::lines();
-    for line in &install {
-        stage.line(line).await.map_err(|e| format!("{line}: {e}"))?;
-    }
+    let charted = "helm install corten deploy/chart --create-namespace --set forward=vips";
+    helm(stage, chart, charted).await?;
+    stage.line("kubectl apply -f examples/l2").await?;
     stage.answers(ADDRESS).await?;
     stage.answers(&kept).await?;
     assert_eq!(
@@ -47,7 +47,11 @@ pub(crate) async fn story(stage: &Stage) -> Outcome {
         "renumbered"
     );
     assert_eq!(stage.addressed("myapp-svc").await?.to_string(), ADDRESS);
-    stage.lab.say("installed again: nothing is renumbered");
+    stage.rolled_out().await?;
+    forwarded(stage).await?;
+    stage
+        .lab
+        .say("installed again, by helm: nothing is renumbered");
 
     let refused = release(stage).await?;
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
@@ -55,7 +59,12 @@ pub(crate) async fn story(stage: &Stage) -> Outcome {
         !refused.status.success() && said.contains("still leads"),
         "{said}"
     );
-    stage.line(delete).await?;
+    helm(stage, chart, "helm uninstall corten").await?;
+    unowned(stage).await?;
+    let namespace = format!("kubectl delete namespace {SYSTEM} --timeout=150s");
+    stage.line(&namespace).await?;
+    nothing_is_left(stage).await?;
+    stage.lab.say("removed by helm");
     assert!(stage.address_of("third").await?.is_some());
     let done = release(stage).await?;
     assert!(done.status.success(), "{done:?}");
@@ -82,12 +91,7 @@ async fn forwarding(stage: &Stage) -> Outcome {
     stage.apply(&forwards).await?;
     stage.rolled_out().await?;
     stage.answers(ADDRESS).await?;
-    // The last agent may still be taking its place: until then its probe is answered by the old.
-    let before = wait_for(SOON, "a table on each node", async || match tables(stage) {
-        Ok(tables) if tables.iter().all(Option::is_some) => Ok(tables),
-        other => Err(format!("{other:?}")),
-    })
-    .await?;
+    let before = forwarded(stage).await?;
     let on_one = "--field-selector=spec.nodeName=node-1";
     let agent = [
         "delete",
@@ -103,6 +107,50 @@ async fn forwarding(stage: &Stage) -> Outcome {
     assert_eq!(tables(stage)?, before, "the table outlives its agent");
     stage.answers(ADDRESS).await?;
     stage.lab.say("agents forward, and were restarted");
+    Ok(())
+}
+
+/// Waits until each node has a table of ours: an agent is ready before it has its place.
+async fn forwarded(stage: &Stage) -> Result<Vec<Option<String>>, lab::WaitError> {
+    wait_for(SOON, "a table on each node", async || match tables(stage) {
+        Ok(tables) if tables.iter().all(Option::is_some) => Ok(tables),
+        other => Err(format!("{other:?}")),
+    })
+    .await
+}
+
+/// Runs a line of helm on the client; files are of the repository.
+async fn helm(stage: &Stage, chart: &Chart, line: &str) -> Outcome {
+    let homes = stage.lab.dir().join("helm");
+    let mut command = stage.cluster.client().command(chart.program())?;
+    for home in ["HELM_CACHE_HOME", "HELM_CONFIG_HOME", "HELM_DATA_HOME"] {
+        command.env(home, &homes);
+    }
+    command
+        .current_dir(root())
+        .args(line.split_whitespace().skip(1))
+        .args(["--namespace", SYSTEM, "--timeout", "150s", "--kubeconfig"])
+        .arg(stage.cluster.plane().kubeconfig(Account::Admin));
+    let output = tokio::task::spawn_blocking(move || command.output()).await??;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(format!("{line}: {output:?}").into()),
+    }
+}
+
+/// Waits until the namespace, which helm leaves, has nothing of Corten any more.
+async fn unowned(stage: &Stage) -> Outcome {
+    wait_for(SOON, "the namespace to be empty", async || {
+        for kind in ["pods", "leases", "secrets", "serviceaccounts", "services"] {
+            let list = format!("kubectl get {kind} -n {SYSTEM} -o name");
+            let names = stage.line(&list).await.map_err(|e| e.to_string())?;
+            if !names.lines().all(|name| name == "serviceaccount/default") {
+                return Err(names);
+            }
+        }
+        Ok(())
+    })
+    .await?;
     Ok(())
 }
 

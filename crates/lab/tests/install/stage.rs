@@ -179,6 +179,20 @@ impl Stage {
         Ok(answer.await?.backend().to_owned())
     }
 
+    /// Waits until a node answers ARP for the address.
+    pub(crate) async fn announced(&self, address: IpAddr) -> Outcome {
+        let (client, window) = (self.cluster.client(), Duration::from_millis(300));
+        wait_for(SOON, "a node to answer ARP", async || {
+            let answers = client.who_has("eth0", address, window).await;
+            match answers.map_err(|e| chain(&e))?.as_slice() {
+                [] => Err("none".to_owned()),
+                _ => Ok(()),
+            }
+        })
+        .await?;
+        Ok(())
+    }
+
     /// Which node answers ARP for the address, asked from outside.
     pub(crate) async fn announcer(&self, address: &str) -> Result<usize, Failure> {
         let mut macs = Vec::new();
