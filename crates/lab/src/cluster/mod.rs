@@ -328,6 +328,18 @@ impl Cluster {
         Ok(())
     }
 
+    /// Gives an image one more name, on every node. Both are full ones
+    /// (`docker.io/library/corten:0.1.0`).
+    ///
+    /// # Errors
+    /// When a node does not have it.
+    pub async fn tag_image(&self, from: &str, to: &str) -> Result<(), ClusterError> {
+        for node in &self.nodes {
+            node.tag_image(from, to).await?;
+        }
+        Ok(())
+    }
+
     /// A client of the API server, as admin.
     #[must_use]
     pub fn api(&self) -> &Api {

@@ -212,6 +212,12 @@ impl Node {
         self.ctr(&import).await.map(drop)
     }
 
+    /// Gives an image that it has one more name; both are full ones.
+    pub(super) async fn tag_image(&self, from: &str, to: &str) -> Result<(), ClusterError> {
+        let tag = ["image", "tag", from, to];
+        self.ctr(&tag).await.map(drop)
+    }
+
     /// Begins to import the images that every node has; [`Node::loaded`] waits for the end.
     fn load_all(&mut self) -> Result<(), ClusterError> {
         let each =

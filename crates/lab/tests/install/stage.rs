@@ -70,17 +70,18 @@ impl Stage {
             .filter(|word| word.starts_with('/'));
         let mut files = vec![("/corten", program.as_path())];
         files.extend(libraries.map(|library| (library, Path::new(library))));
-        for (number, reference) in [FIRST, SECOND].into_iter().enumerate() {
-            let archive = lab.dir().join(format!("corten-{number}.tar"));
-            Image {
-                reference,
-                files: &files,
-                entrypoint: &["/corten"],
-                arguments: &[],
-            }
-            .write(&archive)?;
-            cluster.load_image(&archive).await?;
+        let archive = lab.dir().join("corten.tar");
+        Image {
+            reference: FIRST,
+            files: &files,
+            entrypoint: &["/corten"],
+            arguments: &[],
         }
+        .write(&archive)?;
+        cluster.load_image(&archive).await?;
+        // As containerd has them that come without a registry's name.
+        let full = [FIRST, SECOND].map(|name| format!("docker.io/library/{name}"));
+        cluster.tag_image(&full[0], &full[1]).await?;
         let stage = Self { lab, cluster };
         stage.apply(&myapp()).await?;
         let wait = ["rollout", "status", "deployment/myapp", "--timeout=150s"];
