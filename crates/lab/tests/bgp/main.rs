@@ -11,3 +11,4 @@ mod routers;
 mod sessions;
 mod stage;
 mod story;
+mod subject;

@@ -643,8 +643,9 @@ impl Task {
             let text = "the node drains".to_owned();
             return self.end(Stop::Drain { text }).await;
         }
-        let graceful = self.fsm.session().is_some_and(|it| it.graceful.is_some());
-        if graceful {
+        let both = self.fsm.session().is_some_and(|it| it.graceful.is_some());
+        // Without our part in it we only help the peer.
+        if both && self.session.graceful_restart {
             return self.end(Stop::Restart).await;
         }
         if self.established.is_some() && !self.routes.is_empty() {

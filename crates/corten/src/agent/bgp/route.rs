@@ -39,15 +39,21 @@ pub(super) fn settings(session: &PeerSession, node: &str, restarting: bool) -> f
         plan::config::Neighbour::Interface(_) => true,
     };
     let seconds = std::time::Duration::from_secs;
-    let graceful = session.graceful_restart.then_some(fsm::Graceful {
+    // As FRR: without it we still help a router that restarts, which then waits for our routes
+    // before it chooses (RFC 4724 §4.1).
+    let kept = match session.graceful_restart {
+        true => families,
+        false => Families::NONE,
+    };
+    let graceful = fsm::Graceful {
         restart_time: RESTART_TIME,
         restarting,
-        families,
+        families: kept,
         // The kernel forwards on without us.
-        forwarding: families,
+        forwarding: kept,
         long_lived: None,
         stale_time: STALE_TIME,
-    });
+    };
     fsm::Config {
         families,
         hold_time: session.timers.hold,
@@ -55,7 +61,7 @@ pub(super) fn settings(session: &PeerSession, node: &str, restarting: bool) -> f
         connect_retry: seconds(session.connect_seconds.max(1).into()),
         password: session.password != plan::config::Password::None,
         extended_next_hop: over_ipv6 && session.families.ipv4,
-        graceful,
+        graceful: Some(graceful),
         passive: session.listen.is_some(),
         host: Some(node.to_owned()),
         ..fsm::Config::new(Asn(session.asn), session.router_id, remote_as)
@@ -252,5 +258,12 @@ mod tests {
         assert!(!settings.families.contains(Family::Ipv6));
         let graceful = settings.graceful.expect("offered");
         assert!(graceful.restarting && graceful.forwarding.contains(Family::Ipv4));
+        let plain = PeerSession {
+            graceful_restart: false,
+            ..session()
+        };
+        let graceful = super::settings(&plain, "node-1", true).graceful;
+        let graceful = graceful.expect("we help");
+        assert!(graceful.families.is_empty() && graceful.forwarding.is_empty());
     }
 }

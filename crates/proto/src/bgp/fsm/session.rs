@@ -20,7 +20,9 @@ pub(super) fn farewell(
 ) -> Option<Notification> {
     let negotiated = connection.negotiated.as_deref();
     let established = connection.phase == Phase::Established;
-    let graceful = negotiated.is_some_and(|it| it.graceful.is_some());
+    // One who only helps asks nobody to keep anything.
+    let asked = config.graceful.is_some_and(|it| !it.families.is_empty());
+    let graceful = asked && negotiated.is_some_and(|it| it.graceful.is_some());
     let plain = match stop {
         // Without a word, so that the peer keeps the routes (RFC 4724 §4).
         Stop::Restart if established && graceful => return None,

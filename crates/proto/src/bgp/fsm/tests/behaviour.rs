@@ -336,6 +336,13 @@ fn a_stop_says_what_the_peer_may_keep() {
     assert_eq!(with(None, yes, Stop::Restart), [(6, 2)]);
     assert_eq!(with(yes, yes, drain()), [(6, 9)]);
     assert_eq!(with(yes, None, drain()), [(6, 2)]);
+    // Who only helps has nothing kept.
+    let helper = Some(Graceful {
+        families: Families::NONE,
+        forwarding: Families::NONE,
+        ..graceful()
+    });
+    assert_eq!(with(helper, yes, Stop::Restart), [(6, 9)]);
     assert_eq!(with(yes, yes, Stop::Removed), [(6, 9)]);
     assert_eq!(with(None, None, Stop::Removed), [(6, 3)]);
 }
