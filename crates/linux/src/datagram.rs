@@ -63,7 +63,7 @@ pub struct Datagrams {
 
 /// The socket, and that it is fit for [`AsyncFd::register`].
 #[derive(Debug)]
-struct Descriptor(Socket);
+pub(crate) struct Descriptor(pub(crate) Socket);
 
 impl AsRawFd for Descriptor {
     fn as_raw_fd(&self) -> RawFd {
@@ -152,12 +152,12 @@ impl Datagrams {
     }
 }
 
-fn switch_on(socket: &Socket, level: libc::c_int, name: libc::c_int) -> io::Result<()> {
+pub(crate) fn switch_on(socket: &Socket, level: libc::c_int, name: libc::c_int) -> io::Result<()> {
     let on: libc::c_int = 1;
     option::set(socket, level, name, &on)
 }
 
-fn receive(socket: &Socket, buffer: &mut [u8]) -> io::Result<Received> {
+pub(crate) fn receive(socket: &Socket, buffer: &mut [u8]) -> io::Result<Received> {
     let mut part = libc::iovec {
         iov_base: buffer.as_mut_ptr().cast(),
         iov_len: buffer.len(),

@@ -4,9 +4,11 @@
 mod alone;
 pub mod capture;
 pub mod datagram;
+pub mod icmpv6;
 pub mod namespace;
 pub mod netlink;
 pub mod nft;
 mod option;
 pub mod packet;
 pub mod tcp;
+pub mod thread;

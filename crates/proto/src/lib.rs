@@ -19,3 +19,4 @@ pub mod member;
 pub mod ndp;
 mod random;
 pub mod responder;
+pub mod router;

@@ -81,6 +81,9 @@ pub enum AgentError {
     /// The kernel's forwarding.
     #[error("forwarding cannot be set up")]
     Forward(#[from] forward::ForwardError),
+    /// BFD's thread.
+    #[error("BFD cannot be started")]
+    Bfd(#[source] std::io::Error),
     /// A task ended, which none should.
     #[error("a task of the agent ended: {0}")]
     Task(String),
@@ -113,7 +116,7 @@ pub async fn run<S: Source, K: Sink>(
         metrics: metrics.clone(),
     };
     let (l2, l2_task) = l2::start(l2);
-    let (bfd, bfd_task) = bfd::start(metrics.clone());
+    let (bfd, bfd_task) = bfd::start(metrics.clone()).map_err(AgentError::Bfd)?;
     let bgp = bgp::Context {
         node: config.agent.node.clone(),
         interfaces: interfaces.clone(),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use lab::router::Frr;
-use lab::{Host, Process, scene, wait_until};
+use lab::{Host, Process, scene, wait_for, wait_until};
 
 use crate::stage::{Outcome, ROUTER, SOON, Stage, known, next_hops, object};
 
@@ -57,10 +57,12 @@ fn agents_restart_and_nothing_is_lost() {
             stage.label_nodes(&["", ""])?;
             let peer = "myASN: 64500, peerASN: 64501, peerAddress: 10.0.0.1, connectTime: 1s, \
                     enableGracefulRestart: true";
-            let text = object("BGPPeer", "router", peer)
-                + &object("IPAddressPool", "pool", "addresses: [192.168.1.0/24]")
-                + &object("BGPAdvertisement", "all", "");
-            stage.write("objects.yaml", &text)?;
+            let objects = |more: &str| {
+                object("BGPPeer", "router", &format!("{peer}{more}"))
+                    + &object("IPAddressPool", "pool", "addresses: [192.168.1.0/24]")
+                    + &object("BGPAdvertisement", "all", "")
+            };
+            stage.write("objects.yaml", &objects(""))?;
             let cluster = "externalTrafficPolicy: Cluster";
             stage.serve("web", "192.168.1.1", cluster, &[0, 1])?;
             let mut agents = stage.start()?;
@@ -96,6 +98,26 @@ fn agents_restart_and_nothing_is_lost() {
                 known(&frr, PREFIX, &fresh).await?;
                 next_hops(&frr, PREFIX, &nodes).await?;
             }
+            reader.more(50).await?;
+
+            // A change that the session must be opened anew for: as over a restart.
+            stage.write(
+                "objects.yaml",
+                &objects(", holdTime: 6s, keepaliveTime: 2s"),
+            )?;
+            for node in &nodes {
+                let what = format!("the new hold time of {node}");
+                wait_for(SOON, &what, async || {
+                    let found = frr.json(&format!("show bgp neighbors {node} json"));
+                    let found = found.map_err(|error| error.to_string())?;
+                    let peer = &found[node.to_string()];
+                    let is =
+                        peer["bgpTimerHoldTimeMsecs"] == 6_000 && peer["bgpState"] == "Established";
+                    is.then_some(()).ok_or_else(|| peer["bgpState"].to_string())
+                })
+                .await?;
+            }
+            known(&frr, PREFIX, &fresh).await?;
             reader.more(50).await?;
             reader.stop.store(true, Relaxed);
             let errors = reading.await?;

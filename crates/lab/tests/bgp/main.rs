@@ -2,13 +2,16 @@
 
 mod advertising;
 mod bfd;
+mod causes;
 mod drain;
 mod graceful;
 mod listen;
 mod others;
 mod receive;
+mod rival;
 mod routers;
 mod sessions;
 mod stage;
 mod story;
 mod subject;
+mod unnumbered;

@@ -91,7 +91,7 @@ fn peers() -> String {
     text + &object("Peer", "gtsm", &format!("{gtsm}, ttlSecurityHops: 1"))
 }
 
-fn one_service(stage: &Stage, peers: &str) -> Outcome {
+pub(crate) fn one_service(stage: &Stage, peers: &str) -> Outcome {
     let pool = object("IPAddressPool", "pool", "addresses: [192.168.1.0/24]");
     let all = object("BGPAdvertisement", "all", "");
     stage.write("objects.yaml", &(pool + &all))?;
@@ -101,7 +101,7 @@ fn one_service(stage: &Stage, peers: &str) -> Outcome {
 }
 
 /// Waits until the agent says something of a peer.
-async fn says(agent: &Process, peer: &str, what: &str) -> Outcome {
+pub(crate) async fn says(agent: &Process, peer: &str, what: &str) -> Outcome {
     let peer = format!("\"peer\":\"{peer}\"");
     let awaited = format!("{what} of {peer}");
     let found = wait_for(SOON, &awaited, async || {
@@ -193,9 +193,16 @@ fn frr(asn: u32, id: &str, more: &str) -> String {
 }
 
 /// How often the router's session with the node came up.
-fn times_up(frr: &Frr) -> Outcome<Option<u64>> {
+pub(crate) fn times_up(frr: &Frr) -> Outcome<Option<u64>> {
     let found = frr.json("show bgp neighbors 10.0.0.11 json")?;
     Ok(found["10.0.0.11"]["connectionsEstablished"].as_u64())
+}
+
+/// How many KEEPALIVEs the router has from the node.
+fn keepalives(frr: &Frr) -> Outcome<u64> {
+    let found = frr.json("show bgp neighbors 10.0.0.11 json")?;
+    let count = found["10.0.0.11"]["messageStats"]["keepalivesRecv"].as_u64();
+    Ok(count.unwrap_or_default())
 }
 
 #[test]
@@ -235,11 +242,19 @@ fn a_change_resets_its_own_session_and_a_router_comes_back() {
             known(&first, "192.168.1.1/32", &there).await?;
             assert_eq!(times_up(&first)?, Some(2));
             // How long to wait before the next attempt is nothing that an open session minds.
-            let same = "holdTime: 6s, keepaliveTime: 2s, connectTime: 2s";
+            let same = "holdTime: 6s, keepaliveTime: 1s, connectTime: 2s";
             stage.write(
                 "peers.yaml",
                 &peers(same).replacen("connectTime: 1s, ", "", 1),
             )?;
+            says(&agent, "first", "an open one stays open").await?;
+            // More KEEPALIVEs come, on the same session.
+            let heard = keepalives(&first)?;
+            wait_until(SOON, "KEEPALIVEs", async || {
+                keepalives(&first).is_ok_and(|now| now > heard.saturating_add(3))
+            })
+            .await?;
+            assert_eq!(times_up(&first)?, Some(2));
 
             // The router asks for a password, then the object has it.
             let configure = ["configure terminal", "router bgp 64501"];

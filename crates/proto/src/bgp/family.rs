@@ -128,6 +128,14 @@ impl Families {
         }
     }
 
+    /// Those that are not in the other set.
+    pub fn without(self, other: Self) -> Self {
+        Self {
+            ipv4: self.ipv4 && !other.ipv4,
+            ipv6: self.ipv6 && !other.ipv6,
+        }
+    }
+
     /// Whether none is in it.
     pub fn is_empty(self) -> bool {
         self == Self::NONE
@@ -148,6 +156,17 @@ impl FromIterator<Family> for Families {
             set.insert(family);
         }
         set
+    }
+}
+
+impl fmt::Display for Families {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match (self.ipv4, self.ipv6) {
+            (true, true) => "IPv4 and IPv6",
+            (true, false) => "IPv4",
+            (false, true) => "IPv6",
+            (false, false) => "none",
+        })
     }
 }
 

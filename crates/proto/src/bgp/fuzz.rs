@@ -99,7 +99,13 @@ pub fn events(data: &[u8]) {
             (2, _) => peer.reset(now, Reset::BfdDown),
             (3, _) => ids.extend(peer.accept(now)),
             (4, Some(id)) => peer.dialled(now, id),
-            (5, Some(id)) => peer.dial_failed(now, id, DialError::Refused),
+            (5, Some(id)) => {
+                let by = String::new();
+                let error = [DialError::Refused, DialError::Occupied { by }];
+                let [refused, occupied] = error;
+                let error = if wait & 1 == 0 { refused } else { occupied };
+                peer.dial_failed(now, id, error);
+            }
             (6, Some(id)) => peer.received(now, id, &open),
             (7, Some(id)) => peer.received(now, id, &message(4, &[])),
             (8, Some(id)) => peer.received(now, id, &message(2, &[0; 4])),

@@ -1,5 +1,6 @@
 //! BFD: one task for all sessions, around `proto::bfd`; a room of sessions and sockets for each
-//! VRF.
+//! VRF. It has a thread of its own: intervals are as short as 10 ms, and planning for thousands of
+//! Services, or a burst of routes, must not keep a packet waiting.
 //!
 //! A peer's task has a [`Watch`]. The session begins when BGP first comes up (only then is our
 //! address known), outlives BGP sessions, and ends with the peer; the neighbour is then told that
@@ -11,6 +12,7 @@ mod watch;
 
 use std::collections::BTreeMap;
 use std::future::poll_fn;
+use std::io;
 use std::time::{Duration, Instant};
 
 use plan::announce::bgp::PeerKey;
@@ -70,8 +72,8 @@ impl Bfd {
     }
 }
 
-/// The handle, and the task to run.
-pub(super) fn start(metrics: Metrics) -> (Bfd, impl Future<Output = ()> + Send) {
+/// The handle, and what ends when BFD does.
+pub(super) fn start(metrics: Metrics) -> io::Result<(Bfd, impl Future<Output = ()> + Send)> {
     let (requests, inbox) = mpsc::channel(QUEUE);
     let task = Task {
         start: Instant::now(),
@@ -80,7 +82,21 @@ pub(super) fn start(metrics: Metrics) -> (Bfd, impl Future<Output = ()> + Send) 
         retry: None,
         stopped: Vec::new(),
     };
-    (Bfd { requests }, task.run(inbox))
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let (end, ended) = oneshot::channel::<()>();
+    std::thread::Builder::new()
+        .name("bfd".to_owned())
+        .spawn(move || {
+            if let Err(error) = linux::thread::be_prompt() {
+                tracing::debug!(%error, "BFD's thread is scheduled as any other");
+            }
+            runtime.block_on(task.run(inbox));
+            drop(end);
+        })?;
+    let ended = async move { _ = ended.await };
+    Ok((Bfd { requests }, ended))
 }
 
 struct Task {

@@ -1,27 +1,32 @@
 //! The TCP connection of a session.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use plan::announce::bgp::PeerSession;
-use plan::config::{Hidden, Neighbour, Password};
+use plan::config::{Hidden, Password};
 use proto::bgp::fsm::DialError;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpSocket, TcpStream};
 
-/// Connects as the session says. Dropped, it has not connected.
+use super::rival;
+
+/// Connects to `peer` as the session says. Dropped, it has not connected.
 pub(super) async fn dial(
     session: PeerSession,
+    peer: Result<SocketAddr, String>,
     password: Option<Hidden>,
 ) -> Result<TcpStream, DialError> {
-    let Neighbour::Address(ip) = session.neighbour else {
-        return Err(other("peers on an interface are not served yet"));
-    };
+    let peer = peer.map_err(other)?;
     if let Password::Secret { .. } = session.password
         && password.is_none()
     {
         return Err(other("the Secret of the password has not been read"));
     }
-    let peer = SocketAddr::new(ip, session.port);
+    if let Some(by) = rival::find(&session, peer).await {
+        let by = by.to_string();
+        return Err(DialError::Occupied { by });
+    }
     let options = linux::tcp::Options {
         device: session.vrf.as_deref(),
         ttl: Some(session.ttl),
@@ -66,5 +71,22 @@ fn failed(error: &io::Error) -> DialError {
             DialError::Unreachable
         }
         _ => other(error.to_string()),
+    }
+}
+
+/// Closes a connection, and waits until the peer has closed it too: it has read all.
+pub(super) async fn part(mut stream: TcpStream) {
+    let _ = stream.shutdown().await;
+    let mut rest = [0; 4096];
+    while let Ok(1..) = stream.read(&mut rest).await {}
+}
+
+/// Brings what an open connection can do without being opened anew in line with its session.
+pub(super) fn retune(stream: &TcpStream, session: &PeerSession) {
+    let peer: Option<IpAddr> = stream.peer_addr().ok().map(|peer| peer.ip());
+    let Some(peer) = peer else { return };
+    if let Err(error) = linux::tcp::set_hops(stream, peer, session.ttl, session.minimum_ttl) {
+        let error = crate::cli::chain(&error);
+        tracing::warn!(%peer, error, "an open session keeps its TTL");
     }
 }

@@ -8,8 +8,10 @@ mod connection;
 mod drain;
 mod intake;
 mod listener;
+mod neighbour;
 mod peer;
 pub(super) mod rib;
+mod rival;
 mod route;
 mod sessions;
 

@@ -1,7 +1,7 @@
 //! One peer's task: its connection, its state machine, its Adj-RIB-Out.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -23,6 +23,7 @@ use super::super::bfd::Watch;
 use super::drain::{self, Draining};
 use super::intake::Intake;
 use super::listener::{Heard, Listener, Waiter};
+use super::neighbour::Locator;
 use super::rib::{Origin, Rib};
 use super::sessions::Line;
 use super::{Command, Context, connection, label, route};
@@ -33,6 +34,8 @@ const OUTBOX: usize = 64 * 1024;
 const INBOX: usize = 64 * 1024;
 /// How long routes ask to be left where the whole agent ends and graceful restart was not agreed on.
 const FAREWELL: Duration = Duration::from_millis(300);
+/// How long a peer may take to close a connection that we have closed.
+const PARTING: Duration = Duration::from_millis(500);
 
 /// A connection with what waits to be sent on it.
 struct Live {
@@ -46,6 +49,7 @@ pub(super) struct Task {
     peer: PeerKey,
     label: String,
     session: PeerSession,
+    locator: Locator,
     password: Option<Hidden>,
     fsm: Peer,
     out: AdjOut,
@@ -63,6 +67,9 @@ pub(super) struct Task {
     line: Line,
     /// The last trouble that was told.
     told: Option<String>,
+    /// It ends: the last connection is kept until the peer has closed it too.
+    ending: bool,
+    last: Option<TcpStream>,
 }
 
 impl Task {
@@ -85,11 +92,13 @@ impl Task {
             metrics,
             session.receive.clone(),
         );
+        let locator = Locator::new(&session, context.interfaces.clone());
         Self {
             context,
             peer,
             label,
             session,
+            locator,
             password,
             fsm,
             out: AdjOut::new(),
@@ -105,6 +114,8 @@ impl Task {
             bfd,
             line,
             told: None,
+            ending: false,
+            last: None,
         }
     }
 
@@ -144,6 +155,7 @@ impl Task {
                 heard = self.waiter.heard() => self.heard(heard),
                 Some(dialled) = self.dials.join_next() => self.dialled(dialled),
                 () = self.bfd.failure() => self.path_failed(),
+                () = self.locator.changed() => self.located(),
                 ready = ready => match ready {
                     Ok(_) => self.read(&mut buffer),
                     Err(_) => self.lost(),
@@ -228,28 +240,20 @@ impl Task {
         // A Secret that is gone takes no session with it.
         let gone = matches!(session.password, Password::Secret { digest: None, .. });
         let password = match password {
-            None if gone && deep != SessionChange::Reset => self.password.clone(),
+            None if gone && deep < SessionChange::Reopen => self.password.clone(),
             password => password,
         };
-        let password_changed = self.password != password;
+        let deep = if self.password == password {
+            deep
+        } else {
+            deep.max(SessionChange::Reopen)
+        };
         self.session = session;
         self.password = password;
-        if deep == SessionChange::Reset || password_changed {
-            tracing::info!(peer = &*self.peer, "the session's settings changed");
-            self.fsm.stop(
-                self.now(),
-                Stop::Drain {
-                    text: "configuration changed".to_owned(),
-                },
-            );
-            self.settle();
-            self.down_metric();
-            self.label = label(&self.session);
-            self.bfd.forget();
-            match self.draining.over() {
-                Some(why) => self.line.show(&self.label, SessionState::Drained, &why),
-                None => self.begin_anew(),
-            }
+        match deep {
+            SessionChange::Nothing => {}
+            SessionChange::Live => self.retune(),
+            SessionChange::Reopen | SessionChange::Replace => self.reopen(deep),
         }
         if self.intake.set_policy(self.session.receive.clone()) {
             self.ask_again();
@@ -286,6 +290,60 @@ impl Task {
         }
     }
 
+    /// Takes over what the session need not be closed for.
+    fn retune(&mut self) {
+        tracing::info!(
+            peer = &*self.peer,
+            "the session's settings changed; an open one stays open"
+        );
+        let settings = route::settings(&self.session, &self.context.node, false);
+        self.fsm.retune(self.now(), &settings);
+        if let Some(live) = &self.live {
+            connection::retune(&live.stream, &self.session);
+        }
+        if self.established.is_some() {
+            self.follow_path();
+        }
+    }
+
+    /// Closes the session and opens it in its new form: as over a restart where the peer is the
+    /// same and keeps our routes meanwhile.
+    fn reopen(&mut self, deep: SessionChange) {
+        tracing::info!(peer = &*self.peer, "the session's settings changed");
+        let graceful = self.fsm.session().is_some_and(|it| it.graceful.is_some());
+        let restart = graceful && deep == SessionChange::Reopen;
+        let stop = if restart {
+            Stop::Restart
+        } else {
+            let text = "configuration changed".to_owned();
+            Stop::Drain { text }
+        };
+        self.fsm.stop(self.now(), stop);
+        self.settle();
+        self.down_metric();
+        self.label = label(&self.session);
+        if deep == SessionChange::Replace {
+            self.bfd.forget();
+            self.locator = Locator::new(&self.session, self.context.interfaces.clone());
+        }
+        match self.draining.over() {
+            Some(why) => self.line.show(&self.label, SessionState::Drained, &why),
+            None => self.begin_anew(restart),
+        }
+    }
+
+    /// The interface tells something new of the peer.
+    fn located(&mut self) {
+        let live = self.live.as_ref();
+        match live.and_then(|live| live.stream.peer_addr().ok()) {
+            Some(peer) if self.locator.has_lost(peer) => {
+                self.fsm.reset(self.now(), Reset::LinkDown);
+            }
+            Some(_) => {}
+            None => self.fsm.hurry(self.now()),
+        }
+    }
+
     fn drain(&mut self, drain: Option<Drain>) {
         tracing::info!(peer = &*self.peer, ?drain, "drain");
         match drain {
@@ -300,7 +358,7 @@ impl Task {
                     self.part(why);
                 }
             }
-            None if self.draining.end() => self.begin_anew(),
+            None if self.draining.end() => self.begin_anew(false),
             None => {}
         }
         // The planner sends the routes in their new form.
@@ -316,10 +374,11 @@ impl Task {
         self.down_metric();
     }
 
-    /// Begins a session where none was wanted.
-    fn begin_anew(&mut self) {
+    /// Begins a session where none was wanted, or in its new form. `restart`: the peer may have our
+    /// routes from before.
+    fn begin_anew(&mut self, restart: bool) {
         self.line.show(&self.label, SessionState::Connecting, "");
-        let settings = route::settings(&self.session, &self.context.node, false);
+        let settings = route::settings(&self.session, &self.context.node, restart);
         self.fsm = Peer::new(settings, seed());
         self.fsm.start_later(self.now());
     }
@@ -444,7 +503,8 @@ impl Task {
     fn output(&mut self, output: Output) {
         match output {
             Output::Dial(id) => {
-                let dial = connection::dial(self.session.clone(), self.password.clone());
+                let peer = self.locator.find();
+                let dial = connection::dial(self.session.clone(), peer, self.password.clone());
                 self.dials.spawn(async move { (id, dial.await) });
             }
             Output::Send(id, bytes) => {
@@ -460,7 +520,12 @@ impl Task {
                     "session established"
                 );
                 self.established = Some(id);
-                self.line.show(&self.label, SessionState::Established, "");
+                let missing = route::missing(&self.session, &negotiated);
+                if !missing.is_empty() {
+                    tracing::warn!(peer = &*self.peer, "session {missing}");
+                }
+                self.line
+                    .show(&self.label, SessionState::Established, &missing);
                 self.told = None;
                 let local = self.local_addresses();
                 self.intake.up(negotiated.clone(), self.origin());
@@ -501,7 +566,8 @@ impl Task {
     fn close(&mut self, id: ConnectionId) {
         if self.live.as_ref().is_some_and(|live| live.id == id) {
             self.flush();
-            self.live = None;
+            let live = self.live.take().filter(|_| self.ending);
+            self.last = live.map(|live| live.stream);
         } else {
             // An attempt to connect: there is one at a time.
             self.dials.abort_all();
@@ -522,9 +588,9 @@ impl Task {
         let addresses = self.live.as_ref().and_then(|live| {
             let local = live.stream.local_addr().ok()?;
             let peer = live.stream.peer_addr().ok()?;
-            Some((local.ip(), peer.ip()))
+            Some((local, peer.ip()))
         });
-        let (local, peer): (IpAddr, IpAddr) = match addresses {
+        let (local, peer): (SocketAddr, IpAddr) = match addresses {
             Some(found) => found,
             None => return proto::bgp::LocalAddresses::default(),
         };
@@ -673,16 +739,21 @@ impl Task {
     }
 
     async fn end(mut self, stop: Stop) {
+        self.ending = true;
         self.fsm.stop(self.now(), stop);
         self.settle();
-        // After BGP: that BFD ends must not look like a failure of a session that lives.
+        // After BGP: that BFD ends must not look like a failure of a session that lives. The peer's
+        // BGP may hear of it by another way, and sooner than our last message.
+        if let Some(last) = self.last.take() {
+            let _ = tokio::time::timeout(PARTING, connection::part(last)).await;
+        }
         self.bfd.end().await;
         self.down_metric();
     }
 }
 
 /// Of the jitter: need not be secret.
-fn seed() -> u64 {
+pub(super) fn seed() -> u64 {
     let since_epoch = SystemTime::now()
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();

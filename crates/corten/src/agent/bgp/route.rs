@@ -1,6 +1,6 @@
 //! What is planned, as the wire has it.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use api::corten::v1alpha1::LinkBandwidth as Form;
@@ -9,7 +9,7 @@ use plan::announce::bgp::{Attributes, PeerSession};
 use plan::config::{CommunityValue, RemoteAs};
 use proto::bgp::{
     AsPath, Asn, Community, ExtendedCommunity, Families, Family, LargeCommunity, LinkBandwidth,
-    LocalAddresses, NextHop, Nlri, Path, Prefix, fsm,
+    LocalAddresses, Negotiated, NextHop, Nlri, Path, Prefix, fsm,
 };
 
 use super::super::interfaces::Snapshot;
@@ -27,13 +27,7 @@ pub(super) fn settings(session: &PeerSession, node: &str, restarting: bool) -> f
         RemoteAs::Internal => fsm::RemoteAs::Internal,
         RemoteAs::External => fsm::RemoteAs::External,
     };
-    let mut families = Families::NONE;
-    if session.families.ipv4 {
-        families.insert(Family::Ipv4);
-    }
-    if session.families.ipv6 {
-        families.insert(Family::Ipv6);
-    }
+    let families = families(session);
     let over_ipv6 = match &session.neighbour {
         plan::config::Neighbour::Address(ip) => ip.is_ipv6(),
         plan::config::Neighbour::Interface(_) => true,
@@ -60,12 +54,33 @@ pub(super) fn settings(session: &PeerSession, node: &str, restarting: bool) -> f
         keepalive_time: Some(seconds(session.timers.keepalive.into())),
         connect_retry: seconds(session.connect_seconds.max(1).into()),
         password: session.password != plan::config::Password::None,
+        minimum_ttl: session.minimum_ttl,
         extended_next_hop: over_ipv6 && session.families.ipv4,
         graceful: Some(graceful),
         passive: session.listen.is_some(),
         host: Some(node.to_owned()),
         ..fsm::Config::new(Asn(session.asn), session.router_id, remote_as)
     }
+}
+
+fn families(session: &PeerSession) -> Families {
+    let mut families = Families::NONE;
+    if session.families.ipv4 {
+        families.insert(Family::Ipv4);
+    }
+    if session.families.ipv6 {
+        families.insert(Family::Ipv6);
+    }
+    families
+}
+
+/// What an open session lacks, for people; empty: nothing.
+pub(super) fn missing(session: &PeerSession, agreed: &Negotiated) -> String {
+    let missing = families(session).without(agreed.codec.families);
+    if missing.is_empty() {
+        return String::new();
+    }
+    format!("without {missing}: the peer does not offer that address family")
 }
 
 /// `None` for a length that no prefix has; World has none such.
@@ -121,11 +136,19 @@ pub(super) fn path(session: &PeerSession, prefix: IpNet, route: &Attributes) -> 
 const AS_TRANS: u16 = 23456;
 
 /// Our addresses as `peer` can reach them: the session's own, and the first of the other family on
-/// the same interface.
-pub(super) fn local_addresses(local: IpAddr, peer: IpAddr, all: &Snapshot) -> LocalAddresses {
-    let interface = all
-        .iter()
-        .find(|interface| interface.addresses.iter().any(|(ip, _)| *ip == local));
+/// the same interface. Over link-local addresses alone nothing says that the peer could reach a
+/// global one of ours, so there is none (RFC 2545 §3).
+pub(super) fn local_addresses(local: SocketAddr, peer: IpAddr, all: &Snapshot) -> LocalAddresses {
+    // Several interfaces may have the same link-local address.
+    let scope = match local {
+        SocketAddr::V6(local) => local.scope_id(),
+        SocketAddr::V4(_) => 0,
+    };
+    let local = local.ip();
+    let interface = all.iter().find(|interface| {
+        let has = |(ip, _): &(IpAddr, u8)| *ip == local;
+        interface.index == scope || (scope == 0 && interface.addresses.iter().any(has))
+    });
     let addresses = || interface.into_iter().flat_map(|it| &it.addresses);
     let on_link = addresses()
         .any(|(ip, length)| IpNet::new(*ip, *length).is_ok_and(|subnet| subnet.contains(&peer)));
@@ -143,6 +166,7 @@ pub(super) fn local_addresses(local: IpAddr, peer: IpAddr, all: &Snapshot) -> Lo
                 // A next hop for who is on the link (RFC 2545 §3).
                 found.link_local = found.link_local.or_else(|| on_link.then_some(ip));
             }
+            IpAddr::V6(_) if scope != 0 => {}
             IpAddr::V6(ip) => {
                 found.ipv6.get_or_insert(ip);
             }
@@ -180,24 +204,46 @@ mod tests {
         text.parse().expect("an address")
     }
 
+    fn at(text: &str) -> SocketAddr {
+        SocketAddr::new(ip(text), 179)
+    }
+
     #[test]
     fn next_hops_are_of_the_sessions_interface() {
         let all = interfaces(&[("10.0.0.11", 24), ("fd00::11", 64), ("fe80::11", 64)]);
-        let found = local_addresses(ip("10.0.0.11"), ip("10.0.0.1"), &all);
+        let found = local_addresses(at("10.0.0.11"), ip("10.0.0.1"), &all);
         assert_eq!(found.ipv4.map(IpAddr::V4), Some(ip("10.0.0.11")));
         assert_eq!(found.ipv6.map(IpAddr::V6), Some(ip("fd00::11")));
         assert_eq!(found.link_local.map(IpAddr::V6), Some(ip("fe80::11")));
         assert!(!found.session_ipv6);
         // Who is behind a router cannot use a link-local next hop.
-        let far = local_addresses(ip("fd00::11"), ip("2001:db8::1"), &all);
+        let far = local_addresses(at("fd00::11"), ip("2001:db8::1"), &all);
         assert_eq!(far.link_local, None);
         assert!(far.session_ipv6);
         // An address that no interface has (any more) is still the session's own.
-        let lost = local_addresses(ip("10.9.9.9"), ip("10.0.0.1"), &all);
+        let lost = local_addresses(at("10.9.9.9"), ip("10.0.0.1"), &all);
         assert_eq!(
             (lost.ipv4.map(IpAddr::V4), lost.ipv6),
             (Some(ip("10.9.9.9")), None)
         );
+    }
+
+    #[test]
+    fn on_an_interface_next_hops_are_of_the_link() {
+        let mut all = Vec::clone(&interfaces(&[("192.0.2.11", 24), ("fe80::11", 64)]));
+        let ours = [("10.0.0.11", 24), ("fd00::11", 64), ("fe80::11", 64)];
+        let mut second = Vec::clone(&interfaces(&ours)).remove(0);
+        second.index = 3;
+        all.push(second);
+        let local = std::net::SocketAddrV6::new("fe80::11".parse().expect("one"), 4, 0, 3);
+        let found = local_addresses(local.into(), ip("fe80::1"), &Arc::new(all));
+        assert_eq!(found.ipv4.map(IpAddr::V4), Some(ip("10.0.0.11")));
+        assert_eq!(found.link_local.map(IpAddr::V6), Some(ip("fe80::11")));
+        assert_eq!(found.ipv6, None);
+        let hop = NextHop::V6("fe80::11".parse().expect("one"));
+        for family in [Family::Ipv4, Family::Ipv6] {
+            assert_eq!(found.next_hop(family, true), Some(hop));
+        }
     }
 
     #[test]

@@ -133,11 +133,15 @@ pub struct PeerSession {
 pub enum SessionChange {
     /// Nothing.
     Nothing,
-    /// It stays up: BFD is set anew, all routes are sent or asked for anew, or only later attempts
-    /// differ.
+    /// It stays up: BFD, TTL or timers are set anew, all routes are sent or asked for anew, or only
+    /// later attempts differ.
     Live,
-    /// It has to be closed and opened again.
-    Reset,
+    /// It has to be closed and opened again, with the same neighbour: with graceful restart that
+    /// keeps our routes meanwhile.
+    Reopen,
+    /// The neighbour is another one, or we are another one to it: closed for good, so that the old
+    /// one keeps nothing.
+    Replace,
 }
 
 impl PeerSession {
@@ -177,27 +181,41 @@ impl PeerSession {
 
     /// What it takes to come to `wanted`.
     pub fn change_to(&self, wanted: &Self) -> SessionChange {
-        // What stays out of the OPEN, of the TCP connection and of its identity.
-        let fixed = |session: &Self| Self {
+        // By what both sides know each other.
+        let identity = |it: &Self| {
+            let ends = (it.neighbour.clone(), it.port, it.source, it.vrf.clone());
+            (ends, it.asn, it.remote)
+        };
+        // What stays out of the OPEN and can be changed on an open connection.
+        let fixed = |it: &Self| Self {
             connect_seconds: 0,
             bfd: None,
             next_hop: NextHops::default(),
             receive: None,
-            password: match &session.password {
+            multihop: false,
+            ttl: 0,
+            minimum_ttl: None,
+            timers: Timers {
+                keepalive: 0,
+                ..it.timers
+            },
+            password: match &it.password {
                 Password::Secret { name, .. } => Password::Secret {
                     name: name.clone(),
                     digest: None,
                 },
                 other => other.clone(),
             },
-            ..session.clone()
+            ..it.clone()
         };
         if self == wanted {
             SessionChange::Nothing
+        } else if identity(self) != identity(wanted) {
+            SessionChange::Replace
         } else if fixed(self) == fixed(wanted) {
             SessionChange::Live
         } else {
-            SessionChange::Reset
+            SessionChange::Reopen
         }
     }
 }

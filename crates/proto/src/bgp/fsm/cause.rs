@@ -5,7 +5,10 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::{
-    super::{Asn, Error as MessageError, Families, Kind, Notification, notification::cease},
+    super::{
+        Asn, Error as MessageError, Families, Kind, Notification,
+        notification::{cease, code},
+    },
     Phase, RemoteAs,
 };
 
@@ -21,6 +24,16 @@ pub enum DialError {
     /// The kernel gave up.
     #[error("no answer")]
     TimedOut,
+    /// It was not tried: with graceful restart the peer would take the new session for the old one
+    /// come back, and both speakers would end each other's for ever.
+    #[error(
+        "another BGP speaker of this node has a session with it ({by}): MetalLB's speaker, FRR, or \
+         Calico's BIRD? Waiting until that ends"
+    )]
+    Occupied {
+        /// Its end of the connection.
+        by: String,
+    },
     /// Anything else.
     #[error("{0}")]
     Other(String),
@@ -38,6 +51,9 @@ pub enum Reset {
     /// BFD says that the path is dead (RFC 9384).
     #[error("BFD says that the path is down")]
     BfdDown,
+    /// The way to the peer is gone, and was known to go: nothing can be said.
+    #[error("the interface is down, or the neighbour there is another one")]
+    LinkDown,
     /// The peer sends more prefixes than it may (RFC 4486).
     #[error("the peer sends more than {limit} prefixes")]
     MaxPrefixes {
@@ -66,24 +82,37 @@ pub enum Stop {
 /// Why there is no session.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum Cause {
-    /// Nobody answers.
-    #[error("no answer{}", if *.password { ": check password" } else { "" })]
+    /// Nobody answers (so far).
+    #[error("no answer{}", silence(*.password, *.minimum_ttl))]
     NoAnswer {
         /// A password is set: a wrong one looks the same.
         password: bool,
+        /// TTL security is on: a peer without it looks the same.
+        minimum_ttl: Option<u8>,
     },
     /// The attempt to connect failed.
     #[error("cannot connect")]
     Dial(#[source] DialError),
     /// Connected, but silence.
-    #[error("connected, but no OPEN in {} s: is TTL security or another filter between?", .after.as_secs())]
+    #[error("connected, but no OPEN in {} s: {}", .after.as_secs(), muteness(*.minimum_ttl))]
     NoOpen {
         /// For so long.
         after: Duration,
+        /// TTL security is on.
+        minimum_ttl: Option<u8>,
     },
     /// The peer closed the connection without a word.
-    #[error("peer closed the connection in {0}")]
+    #[error("peer closed the connection in {phase}{}", stranger(*.0), phase = .0)]
     Closed(Phase),
+    /// The same, again and again.
+    #[error(
+        "peer closed {times} sessions in a row soon after they came up: does another speaker use \
+         this node's address or router ID?"
+    )]
+    CutShort {
+        /// So often.
+        times: u32,
+    },
     /// The peer opened a new connection: it has restarted.
     #[error("peer restarted")]
     Restarted,
@@ -99,7 +128,7 @@ pub enum Cause {
     #[error("peer has our router ID")]
     OwnIdentifier,
     /// Nothing in common.
-    #[error("no common address family: ours {ours:?}, the peer's {theirs:?}")]
+    #[error("no common address family: ours {ours}, the peer's {theirs}")]
     NoCommonFamily {
         /// Configured.
         ours: Families,
@@ -140,8 +169,41 @@ pub enum Cause {
     Stopped(Stop),
 }
 
+fn silence(password: bool, minimum_ttl: Option<u8>) -> String {
+    match (password, minimum_ttl) {
+        (true, None) => ": check password".to_owned(),
+        (true, Some(ttl)) => {
+            format!(": check password, and TTL security (packets must come with TTL {ttl})")
+        }
+        (false, Some(ttl)) => format!(": check TTL security (packets must come with TTL {ttl})"),
+        (false, None) => {
+            ": does a filter drop our packets, or does the peer want a password?".to_owned()
+        }
+    }
+}
+
+fn muteness(minimum_ttl: Option<u8>) -> String {
+    match minimum_ttl {
+        Some(ttl) => format!(
+            "the peer's packets have too small a TTL: ours must come with {ttl}; is TTL security \
+             on there?"
+        ),
+        None => "is TTL security on there, or a filter between?".to_owned(),
+    }
+}
+
+/// FRR closes connections of those it does not know.
+fn stranger(phase: Phase) -> &'static str {
+    match phase {
+        Phase::OpenSent => ": is this node among the peer's neighbours?",
+        Phase::OpenConfirm | Phase::Established => "",
+    }
+}
+
 fn hint(notification: &Notification) -> &'static str {
     match (notification.code, notification.subcode) {
+        (code::OPEN, 2) => ": it expects another AS number of us",
+        (code::OPEN, 7) => ": have both sides an address family in common?",
         (6, cease::COLLISION) => ": does another speaker use this node's address?",
         (6, cease::REJECTED) => ": is this node among the peer's neighbours?",
         _ => "",

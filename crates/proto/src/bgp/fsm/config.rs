@@ -82,6 +82,8 @@ pub struct Config {
     pub passive: bool,
     /// The connection has a password: said where nobody answers.
     pub password: bool,
+    /// Packets with a smaller TTL are dropped (RFC 5082): said where the peer is not heard.
+    pub minimum_ttl: Option<u8>,
     /// Offer IPv6 next hops for IPv4 (RFC 8950).
     pub extended_next_hop: bool,
     /// Families in which we take several paths.
@@ -110,6 +112,7 @@ impl Config {
             connect_timeout: Duration::from_secs(10),
             passive: false,
             password: false,
+            minimum_ttl: None,
             extended_next_hop: false,
             add_path_receive: Families::NONE,
             add_path_send: Families::NONE,

@@ -34,10 +34,15 @@ use super::{Codec, Family, Negotiated, RefreshKind, Update};
 const OPEN_HOLD: Duration = Duration::from_secs(240);
 /// Silence after our OPEN that is worth a word (traps of GTSM).
 const OPEN_WARNING: Duration = Duration::from_secs(5);
+/// Silence after our SYN that is worth a word: long enough for an answer to its first repetition,
+/// which the kernel sends after a second.
+const DIAL_WARNING: Duration = Duration::from_millis(2500);
 /// First wait after a failure; it doubles with each.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// A session that lived so long forgives the failures before it.
 const STABLE: Duration = Duration::from_secs(30);
+/// While another speaker of this node has a session with the peer, this long between two looks.
+const STANDBY: Duration = Duration::from_secs(2);
 
 /// What happens to learned routes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,17 +87,28 @@ pub struct Peer {
     random: u64,
     running: bool,
     next_id: u64,
-    /// The attempt to connect, and when it is given up.
-    dial: Option<(ConnectionId, Duration)>,
+    dial: Option<Dial>,
     /// When the next attempt begins.
     retry: Option<Duration>,
     /// Idle until then, after an error: nothing is accepted.
     idle: Option<Duration>,
     /// Attempts in a row that brought no stable session.
     failures: u32,
+    /// Sessions in a row that the peer ended without a word soon after they came up.
+    cut_short: u32,
     connections: Vec<Connection>,
     stale: Stale,
     outputs: VecDeque<Output>,
+}
+
+/// An attempt to connect.
+#[derive(Clone, Copy, Debug)]
+struct Dial {
+    id: ConnectionId,
+    /// When it is given up.
+    until: Duration,
+    /// When silence is worth a word.
+    warn: Option<Duration>,
 }
 
 impl Peer {
@@ -107,6 +123,7 @@ impl Peer {
             retry: None,
             idle: None,
             failures: 0,
+            cut_short: 0,
             connections: Vec::new(),
             stale: Stale::default(),
             outputs: VecDeque::new(),
@@ -121,6 +138,26 @@ impl Peer {
     /// What the next OPEN says of our restart.
     pub fn set_graceful(&mut self, graceful: Option<Graceful>) {
         self.config.graceful = graceful;
+    }
+
+    /// Takes over what an open session need not end for: the longest wait between attempts, that
+    /// between KEEPALIVEs, and the TTL demanded.
+    pub fn retune(&mut self, now: Duration, settings: &Config) {
+        self.config.connect_retry = settings.connect_retry;
+        self.config.keepalive_time = settings.keepalive_time;
+        self.config.minimum_ttl = settings.minimum_ttl;
+        // What was set by the old times comes no later than by the new ones.
+        let longest = now + self.jitter(settings.connect_retry.max(FIRST_RETRY));
+        self.retry = self.retry.map(|retry| retry.min(longest));
+        let ids: Vec<ConnectionId> = self.connections.iter().map(|it| it.id).collect();
+        for id in ids {
+            let interval = self.keepalive_interval(id);
+            if let Some(connection) = self.connection(id)
+                && let (Some(due), Some(interval)) = (connection.keepalive, interval)
+            {
+                connection.keepalive = Some(due.min(now + interval));
+            }
+        }
     }
 
     /// Of the best connection.
@@ -147,7 +184,8 @@ impl Peer {
 
     /// When [`Peer::timer`] is to be called, at the latest.
     pub fn deadline(&self) -> Option<Duration> {
-        let own = [self.dial.map(|dial| dial.1), self.retry, self.idle];
+        let dial = self.dial.map(|dial| dial.warn.unwrap_or(dial.until));
+        let own = [dial, self.retry, self.idle];
         let stale = self.stale.deadline();
         let connections = self.connections.iter().flat_map(Connection::deadlines);
         own.into_iter()
@@ -174,6 +212,14 @@ impl Peer {
             self.failures = 0;
             let wait = self.backoff();
             self.wait_idle(now, wait);
+        }
+    }
+
+    /// Something has changed that an attempt may succeed by: one that waits begins at once. After an
+    /// error of the peer's it waits on.
+    pub fn hurry(&mut self, now: Duration) {
+        if self.retry.is_some() {
+            self.connect(now);
         }
     }
 
@@ -208,7 +254,10 @@ impl Peer {
         self.cancel_dial();
         while let Some(connection) = self.connections.pop() {
             let cause = Cause::Reset(reset.clone());
-            self.end(now, connection, Some(notification.clone()), cause, true);
+            self.end(now, connection, notification.clone(), cause, true);
+        }
+        if reset == Reset::LinkDown {
+            return self.wait_retry(now);
         }
         let wait = self.backoff();
         self.wait_idle(now, wait);
@@ -216,7 +265,7 @@ impl Peer {
 
     /// Our attempt has led to a connection.
     pub fn dialled(&mut self, now: Duration, id: ConnectionId) {
-        if self.dial.is_some_and(|dial| dial.0 == id) {
+        if self.dial.is_some_and(|dial| dial.id == id) {
             self.dial = None;
             self.open(now, id, true);
         }
@@ -224,15 +273,28 @@ impl Peer {
 
     /// Our attempt has failed.
     pub fn dial_failed(&mut self, now: Duration, id: ConnectionId, error: DialError) {
-        if self.dial.is_some_and(|dial| dial.0 == id) {
+        if self.dial.is_some_and(|dial| dial.id == id) {
             self.dial = None;
-            let password = self.config.password;
+            let occupied = matches!(error, DialError::Occupied { .. });
             let cause = match error {
-                DialError::TimedOut => Cause::NoAnswer { password },
+                DialError::TimedOut => self.no_answer(),
                 error => Cause::Dial(error),
             };
             self.outputs.push_back(Output::Trouble(cause));
-            self.wait_retry(now);
+            if occupied && self.connections.is_empty() {
+                // Nothing was sent, so looking again costs the peer nothing.
+                let wait = self.jitter(STANDBY);
+                self.retry = Some(now + wait);
+            } else {
+                self.wait_retry(now);
+            }
+        }
+    }
+
+    fn no_answer(&self) -> Cause {
+        Cause::NoAnswer {
+            password: self.config.password,
+            minimum_ttl: self.config.minimum_ttl,
         }
     }
 
@@ -290,7 +352,7 @@ impl Peer {
 
     /// The connection is closed.
     pub fn closed(&mut self, now: Duration, id: ConnectionId) {
-        if self.dial.is_some_and(|dial| dial.0 == id) {
+        if self.dial.is_some_and(|dial| dial.id == id) {
             self.dial_failed(now, id, DialError::Other("closed".into()));
         } else if let Some(at) = self.position(|it| it.id == id) {
             let phase = self.connections.get(at).map(|it| it.phase);
@@ -320,11 +382,17 @@ impl Peer {
     /// Does what is due.
     pub fn timer(&mut self, now: Duration) {
         let due = |deadline: Option<Duration>| deadline.is_some_and(|deadline| deadline <= now);
-        if let Some((id, until)) = self.dial
-            && until <= now
+        if let Some(dial) = self.dial
+            && dial.until <= now
         {
-            self.outputs.push_back(Output::Close(id));
-            self.dial_failed(now, id, DialError::TimedOut);
+            self.outputs.push_back(Output::Close(dial.id));
+            self.dial_failed(now, dial.id, DialError::TimedOut);
+        } else if self.dial.is_some_and(|dial| due(dial.warn)) {
+            if let Some(dial) = &mut self.dial {
+                dial.warn = None;
+            }
+            let cause = self.no_answer();
+            self.outputs.push_back(Output::Trouble(cause));
         }
         if due(self.idle) {
             self.idle = None;
@@ -358,14 +426,16 @@ impl Peer {
         let busy = self.dial.is_some() || !self.connections.is_empty();
         if self.running && !self.config.passive && !busy {
             let id = self.new_id();
-            self.dial = Some((id, now + self.config.connect_timeout));
+            let until = now + self.config.connect_timeout;
+            let warn = Some(now + DIAL_WARNING).filter(|warn| *warn < until);
+            self.dial = Some(Dial { id, until, warn });
             self.outputs.push_back(Output::Dial(id));
         }
     }
 
     fn cancel_dial(&mut self) {
-        if let Some((id, _)) = self.dial.take() {
-            self.outputs.push_back(Output::Close(id));
+        if let Some(dial) = self.dial.take() {
+            self.outputs.push_back(Output::Close(dial.id));
         }
     }
 

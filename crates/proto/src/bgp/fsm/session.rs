@@ -12,6 +12,9 @@ use super::{
     STABLE, Stop,
 };
 
+/// So many sessions that end soon without a word are no chance.
+const OFTEN: u32 = 3;
+
 /// The last message on a connection that we stop.
 pub(super) fn farewell(
     connection: &Connection,
@@ -34,19 +37,20 @@ pub(super) fn farewell(
     Some(if keeps { plain.hard() } else { plain })
 }
 
-pub(super) fn reset_notification(reset: &Reset) -> Notification {
-    match reset {
+pub(super) fn reset_notification(reset: &Reset) -> Option<Notification> {
+    Some(match reset {
         Reset::Administrative { text } => Notification::cease(cease::RESET, text),
         Reset::BfdDown => Notification::new(code::CEASE, cease::BFD_DOWN),
         Reset::MaxPrefixes { .. } => Notification::new(code::CEASE, cease::MAX_PREFIXES),
-    }
+        Reset::LinkDown => return None,
+    })
 }
 
 /// Whether the peer's routes may outlive the session (RFC 4724 §4.2, RFC 8538 §4).
 fn keeps(cause: &Cause, negotiated: &Negotiated, config: &Config) -> bool {
     let both = negotiated.notification_keeps(config.graceful.is_some());
     match cause {
-        Cause::Closed(_) | Cause::Restarted => true,
+        Cause::Closed(_) | Cause::Restarted | Cause::Reset(Reset::LinkDown) => true,
         Cause::Received(notification) => both && !notification.is_hard(),
         Cause::Reset(Reset::MaxPrefixes { .. }) | Cause::Stopped(_) => false,
         _ => both,
@@ -317,10 +321,18 @@ impl Peer {
             }
             return;
         };
+        let keep = keeps(&cause, &negotiated, &self.config);
+        let cut = matches!(cause, Cause::Closed(_));
         if now.saturating_sub(since) >= STABLE {
             self.failures = 0;
+            self.cut_short = 0;
+        } else if cut {
+            self.cut_short += 1;
         }
-        let keep = keeps(&cause, &negotiated, &self.config);
+        let cause = match self.cut_short {
+            times if cut && times >= OFTEN => Cause::CutShort { times },
+            _ => cause,
+        };
         self.outputs.push_back(Output::Down(cause));
         self.learned(|stale| stale.down(now, &negotiated, keep));
     }
@@ -335,9 +347,11 @@ impl Peer {
         let due = |deadline: Option<Duration>| deadline.is_some_and(|deadline| deadline <= now);
         if due(connection.warn) {
             connection.warn = None;
-            let after = OPEN_WARNING;
-            self.outputs
-                .push_back(Output::Trouble(Cause::NoOpen { after }));
+            let cause = Cause::NoOpen {
+                after: OPEN_WARNING,
+                minimum_ttl: self.config.minimum_ttl,
+            };
+            self.outputs.push_back(Output::Trouble(cause));
             return;
         }
         if due(connection.send_hold) {
@@ -347,7 +361,10 @@ impl Peer {
         } else if due(connection.hold) {
             let after = connection.hold_time();
             let cause = match connection.phase {
-                Phase::OpenSent => Cause::NoOpen { after },
+                Phase::OpenSent => Cause::NoOpen {
+                    after,
+                    minimum_ttl: self.config.minimum_ttl,
+                },
                 _ => Cause::HoldTimer { after },
             };
             let notification = Notification::new(code::HOLD_TIMER, 0);

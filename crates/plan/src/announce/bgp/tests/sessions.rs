@@ -150,24 +150,28 @@ fn hops() {
 /// A changed peer resets only its own session, and only when the change needs it.
 #[test]
 fn what_needs_a_reset() {
-    use SessionChange::{Live, Nothing, Reset};
+    use SessionChange::{Live, Nothing, Reopen, Replace};
     let table = [
         (json!({}), Nothing),
         (json!({"connectTime": "7s"}), Live),
         (json!({"bfdProfile": "fast"}), Live),
         (json!({"nextHop": {"ipv4": "10.0.0.7"}}), Live),
-        (json!({"passwordSecret": {"name": "s"}}), Reset),
-        (json!({"peerASN": 3}), Reset),
-        (json!({"localASN": 3}), Reset),
-        (json!({"sourceAddress": "10.0.0.1"}), Reset),
-        (json!({"peerPort": 1790}), Reset),
-        (json!({"holdTime": "30s"}), Reset),
-        (json!({"routerID": "1.1.1.1"}), Reset),
-        (json!({"gracefulRestart": true}), Reset),
-        (json!({"multihop": true}), Reset),
-        (json!({"vrf": "red"}), Reset),
-        (json!({"dualStack": true}), Reset),
-        (json!({"ttlSecurityHops": 1}), Reset),
+        // The hold time is FRR's still: only what we send changes.
+        (json!({"holdTime": "180s", "keepaliveTime": "7s"}), Live),
+        (json!({"multihop": true}), Live),
+        (json!({"ttlSecurityHops": 1}), Live),
+        (json!({"passwordSecret": {"name": "s"}}), Reopen),
+        (json!({"password": "x"}), Reopen),
+        (json!({"holdTime": "30s"}), Reopen),
+        (json!({"routerID": "1.1.1.1"}), Reopen),
+        (json!({"gracefulRestart": true}), Reopen),
+        (json!({"dualStack": true}), Reopen),
+        (json!({"peerASN": 3}), Replace),
+        (json!({"localASN": 3}), Replace),
+        (json!({"sourceAddress": "10.0.0.1"}), Replace),
+        (json!({"peerAddress": "10.9.0.3"}), Replace),
+        (json!({"peerPort": 1790}), Replace),
+        (json!({"vrf": "red"}), Replace),
         // The same neighbour by another choice of nodes.
         (
             json!({"nodeSelectors": [{"matchLabels": {"x": "y"}}]}),

@@ -158,7 +158,7 @@ fn what_is_wrong_is_named() {
     assert_eq!(notifications(&all), [(2, 7)]);
     assert_eq!(
         troubles(&all),
-        ["no common address family: ours {Ipv6}, the peer's {Ipv4}"]
+        ["no common address family: ours IPv6, the peer's IPv4"]
     );
 }
 
@@ -172,19 +172,54 @@ fn silence_is_named() {
         1,
     );
     peer.start(secs(0));
-    let said: Vec<Output> = run(&mut peer, secs(10))
-        .into_iter()
-        .map(|it| it.1)
-        .collect();
+    // While the attempt goes on, and when it is given up.
+    let said = run(&mut peer, secs(3));
+    let said: Vec<Output> = said.into_iter().map(|it| it.1).collect();
+    assert_eq!(troubles(&said), ["no answer: check password"]);
+    assert_eq!(peer.state(), State::Connect);
+    let said = run(&mut peer, secs(10));
+    let said: Vec<Output> = said.into_iter().map(|it| it.1).collect();
     assert_eq!(troubles(&said), ["no answer: check password"]);
     assert!(said.iter().any(|output| matches!(output, Output::Close(_))));
+    for (password, minimum_ttl, what) in [
+        (
+            false,
+            None,
+            "no answer: does a filter drop our packets, or does the peer want a password?",
+        ),
+        (
+            false,
+            Some(255),
+            "no answer: check TTL security (packets must come with TTL 255)",
+        ),
+        (
+            true,
+            Some(254),
+            "no answer: check password, and TTL security (packets must come with TTL 254)",
+        ),
+    ] {
+        let cause = Cause::NoAnswer {
+            password,
+            minimum_ttl,
+        };
+        assert_eq!(cause.to_string(), what);
+    }
     // Connected, and nothing comes.
     let mut peer = Peer::new(config(0), 1);
     peer.start(secs(0));
     dial(&mut peer, secs(0));
     let said: Vec<Output> = run(&mut peer, secs(5)).into_iter().map(|it| it.1).collect();
-    let want = "connected, but no OPEN in 5 s: is TTL security or another filter between?";
+    let want = "connected, but no OPEN in 5 s: is TTL security on there, or a filter between?";
     assert_eq!(troubles(&said), [want]);
+    let cause = Cause::NoOpen {
+        after: secs(5),
+        minimum_ttl: Some(255),
+    };
+    assert_eq!(
+        cause.to_string(),
+        "connected, but no OPEN in 5 s: the peer's packets have too small a TTL: ours must come \
+         with 255; is TTL security on there?"
+    );
     assert_eq!(peer.state(), State::OpenSent);
     let all: Vec<Output> = run(&mut peer, secs(240))
         .into_iter()
@@ -254,6 +289,141 @@ fn retries_grow_and_are_jittered() {
         let full = secs(1 << index).min(secs(30));
         assert!(*wait <= full && *wait >= full * 3 / 4, "{index}: {wait:?}");
     }
+}
+
+#[test]
+fn while_another_speaker_is_there_we_look_again_and_again() {
+    let mut peer = Peer::new(config(0), 3);
+    peer.start(secs(0));
+    let mut now = secs(0);
+    for attempt in 0..9 {
+        let all = outputs(&mut peer);
+        let id = all.iter().find_map(|output| match output {
+            Output::Dial(id) => Some(*id),
+            _ => None,
+        });
+        let by = "10.0.0.11:40000".to_owned();
+        let error = DialError::Occupied { by };
+        peer.dial_failed(now, id.expect("no attempt"), error);
+        let next = peer.deadline().unwrap();
+        let wait = next - now;
+        assert!(
+            wait <= secs(2) && wait >= secs(2) * 3 / 4,
+            "{attempt}: {wait:?}"
+        );
+        now = next;
+        peer.timer(now);
+    }
+}
+
+#[test]
+fn sessions_that_the_peer_cuts_short_are_named() {
+    let (mut peer, mut id) = establish(config(0), &config(1));
+    let mut now = secs(0);
+    let mut said = Vec::new();
+    for _ in 0..4 {
+        now += secs(1);
+        peer.closed(now, id);
+        said.extend(troubles(&outputs(&mut peer)));
+        now = peer.deadline().unwrap();
+        peer.timer(now);
+        id = dial(&mut peer, now);
+        peer.received(now, id, &open_of(&config(1)));
+        peer.received(now, id, &keepalive_bytes());
+        outputs(&mut peer);
+    }
+    let once = "peer closed the connection in Established";
+    let often = |times: u32| {
+        format!(
+            "peer closed {times} sessions in a row soon after they came up: does another speaker \
+             use this node's address or router ID?"
+        )
+    };
+    assert_eq!(said, [once.to_owned(), once.to_owned(), often(3), often(4)]);
+    // One that lives is forgiven what was before.
+    now += secs(60);
+    peer.closed(now, id);
+    assert_eq!(troubles(&outputs(&mut peer)), [once]);
+}
+
+#[test]
+fn times_are_changed_while_the_session_is_open() {
+    let ours = Config {
+        hold_time: 90,
+        ..config(0)
+    };
+    let theirs = Config {
+        hold_time: 90,
+        ..config(1)
+    };
+    let (mut peer, _) = establish(ours.clone(), &theirs);
+    let sent = |all: Vec<(Duration, Output)>| {
+        all.iter()
+            .filter(|it| matches!(it.1, Output::Send(..)))
+            .count()
+    };
+    // Every 30 s at most, until another time is set.
+    assert_eq!(sent(run(&mut peer, secs(20))), 0);
+    let settings = Config {
+        keepalive_time: Some(secs(2)),
+        connect_retry: secs(3),
+        ..ours
+    };
+    peer.retune(secs(20), &settings);
+    let count = sent(run(&mut peer, secs(40)));
+    assert!((10..=14).contains(&count), "{count}");
+    assert_eq!(peer.state(), State::Established);
+
+    // What waits for the next attempt waits no longer than the new time.
+    let mut peer = Peer::new(config(0), 3);
+    peer.start(secs(0));
+    let mut now = secs(0);
+    for _ in 0..6 {
+        let id = outputs(&mut peer)
+            .into_iter()
+            .find_map(|output| match output {
+                Output::Dial(id) => Some(id),
+                _ => None,
+            });
+        peer.dial_failed(now, id.expect("no attempt"), DialError::Refused);
+        now = peer.deadline().unwrap();
+        peer.timer(now);
+    }
+    let id = outputs(&mut peer)
+        .into_iter()
+        .find_map(|output| match output {
+            Output::Dial(id) => Some(id),
+            _ => None,
+        });
+    peer.dial_failed(now, id.expect("no attempt"), DialError::Refused);
+    assert!(peer.deadline().unwrap() > now + secs(20));
+    peer.retune(now, &settings);
+    assert!(peer.deadline().unwrap() <= now + secs(3));
+    // News may end the wait at once.
+    peer.hurry(now);
+    assert_eq!(peer.state(), State::Connect);
+}
+
+#[test]
+fn a_link_that_goes_down_needs_no_words() {
+    let ours = Config {
+        graceful: Some(graceful()),
+        ..config(0)
+    };
+    let (mut peer, _) = establish(ours.clone(), &Config { ..config(1) });
+    peer.reset(secs(1), Reset::LinkDown);
+    let all = outputs(&mut peer);
+    assert_eq!(notifications(&all), []);
+    assert_eq!(
+        troubles(&all),
+        ["the interface is down, or the neighbour there is another one"]
+    );
+    // The link is back: not a moment is lost, and not two attempts are made.
+    peer.hurry(secs(1));
+    peer.hurry(secs(1));
+    let all = outputs(&mut peer);
+    let dials = all.iter().filter(|it| matches!(it, Output::Dial(_)));
+    assert_eq!(dials.count(), 1);
 }
 
 #[test]
