@@ -172,10 +172,7 @@ mod tests {
                 assert_eq!(from.scope_id(), b);
             }
             let error = Icmpv6::open(4_000, &[], &[]).expect_err("no such interface");
-            assert_eq!(
-                error.to_string(),
-                "cannot bind to the device on interface 4000"
-            );
+            assert_eq!(error.to_string(), "cannot send ICMPv6 on interface 4000");
         });
     }
 }

@@ -161,7 +161,6 @@ fn what_needs_a_reset() {
         (json!({"multihop": true}), Live),
         (json!({"ttlSecurityHops": 1}), Live),
         (json!({"passwordSecret": {"name": "s"}}), Reopen),
-        (json!({"password": "x"}), Reopen),
         (json!({"holdTime": "30s"}), Reopen),
         (json!({"routerID": "1.1.1.1"}), Reopen),
         (json!({"gracefulRestart": true}), Reopen),
