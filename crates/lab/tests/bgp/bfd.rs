@@ -239,17 +239,24 @@ fn an_end_on_purpose_is_no_failure() {
         let log = scene.frr.daemon("bgpd").log();
         let down = log.lines().filter(|line| line.contains("Down "));
         let down: Vec<&str> = down.filter(|line| line.contains("10.0.0.13")).collect();
-        assert_eq!(down.len(), 1, "{down:?}");
-        assert!(down[0].ends_with("BGP Notification received"), "{down:?}");
+        let last = down.last().expect("a line");
+        assert!(last.ends_with("BGP Notification received"), "{down:?}");
 
-        // FRR's: BGP goes on.
+        // FRR's: BGP goes on. On a busy machine FRR may have made its session anew before, when
+        // BGP came up, which looks like a failure.
+        let dropped = scene.neighbour(0)?["connectionsDropped"].clone();
+        let failures = |scene: &Scene| {
+            let log = scene.processes[0].log();
+            log.matches("the path has failed").count()
+        };
+        let failed = failures(&scene);
         let shut = ["configure terminal", "bfd", "profile calm", "shutdown"];
         scene.frr.ask(&shut)?;
         scene.logs(0, "which is no failure").await?;
         let neighbour = scene.neighbour(0)?;
         assert_eq!(neighbour["bgpState"], "Established", "{neighbour:#}");
-        assert_eq!(neighbour["connectionsDropped"], 0, "{neighbour:#}");
-        assert!(!scene.processes[0].log().contains("the path has failed"));
+        assert_eq!(neighbour["connectionsDropped"], dropped, "{neighbour:#}");
+        assert_eq!(failures(&scene), failed);
         Ok(())
     });
 }
@@ -263,7 +270,8 @@ fn a_port_in_use_is_named_and_bgp_goes_on() {
         scene.start()?;
         scene.logs(1, "another BFD daemon has the port").await?;
         scene.routed(1, true).await?;
-        scene.bfd_is(1, &[("status", "down".into())]).await?;
+        // FRR hears us, so that it may be "init" there.
+        assert_ne!(scene.bfd(1)?["status"], "up");
 
         drop(other);
         scene.bfd_is(1, &[("status", "up".into())]).await?;
