@@ -310,8 +310,11 @@ impl Task {
     /// same and keeps our routes meanwhile.
     fn reopen(&mut self, deep: SessionChange) {
         tracing::info!(peer = &*self.peer, "the session's settings changed");
-        let graceful = self.fsm.session().is_some_and(|it| it.graceful.is_some());
-        let restart = graceful && deep == SessionChange::Reopen;
+        // One who only helps has not asked the peer to keep anything.
+        let config = self.fsm.config().graceful;
+        let asked = config.is_some_and(|it| !it.families.is_empty());
+        let both = self.fsm.session().is_some_and(|it| it.graceful.is_some());
+        let restart = asked && both && deep == SessionChange::Reopen;
         let stop = if restart {
             Stop::Restart
         } else {
