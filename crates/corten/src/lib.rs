@@ -6,6 +6,7 @@ pub mod cli;
 mod client;
 pub mod controller;
 pub mod http;
+mod kept;
 mod log;
 pub mod manifest;
 pub mod member_secret;

@@ -14,6 +14,8 @@ pub struct Health {
 struct State {
     synced: AtomicBool,
     standby: AtomicBool,
+    /// Why it goes on from what was kept.
+    kept: Mutex<Option<String>>,
     /// What keeps a kind from being read, with the remedy.
     obstacles: Mutex<BTreeMap<&'static str, String>>,
 }
@@ -28,6 +30,21 @@ impl Health {
     /// the one that follows is ready.
     pub fn set_standby(&self, standby: bool) {
         self.state.standby.store(standby, Ordering::Release);
+    }
+
+    /// It goes on from what was kept, and why; `None`: no more.
+    pub(crate) fn set_kept(&self, why: Option<String>) {
+        *self
+            .state
+            .kept
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// Why it goes on from what was kept, if it does.
+    pub(crate) fn kept(&self) -> Option<String> {
+        let kept = self.state.kept.lock();
+        kept.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// What keeps a kind from being read, with the remedy; `None`: nothing any more.

@@ -106,8 +106,14 @@ pub struct BgpSession {
     pub peer: String,
     /// Address, or interface, and port of the peer, as metrics name it.
     pub address: String,
+    /// AS number of the peer; 0 while it may be any.
+    pub asn: u32,
     /// Whether it is up.
     pub state: SessionState,
+    /// Prefixes that the peer has from us, as of some seconds ago.
+    pub sent: u32,
+    /// Prefixes of the peer that are taken, as of some seconds ago.
+    pub received: u32,
     /// Since when it is in this state.
     #[serde(skip_serializing_if = "String::is_empty")]
     #[cfg_attr(feature = "crds", schemars(extend("format" = "date-time")))]

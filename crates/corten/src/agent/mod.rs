@@ -67,6 +67,8 @@ pub struct Ending {
     pub place: Option<Place>,
     /// Whether Corten is being removed.
     pub removal: Option<Removal>,
+    /// Where what is known is kept.
+    pub kept: Option<PathBuf>,
 }
 
 /// Why the agent cannot start or go on.
@@ -201,6 +203,9 @@ pub async fn run<S: Source, K: Sink>(
             tokio::join!(layer2, routes);
             if !follows && ending.removal.is_some_and(|removal| removal.is_under_way()) {
                 tasks.shutdown().await;
+                if let Some(folder) = &ending.kept {
+                    crate::kept::forget(folder);
+                }
                 forward::remove().await?;
                 bgp::rib::remove().await?;
             }

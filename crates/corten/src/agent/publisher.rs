@@ -12,6 +12,8 @@ use super::bgp::Sessions;
 use crate::backoff::Backoff;
 use crate::sink::Sink;
 
+/// How often numbers that nobody is woken for are looked at.
+const COUNTS: Duration = Duration::from_secs(10);
 /// Between two writes that only BGP sessions ask for: they may come and go at any rate.
 const PACE: Duration = Duration::from_secs(1);
 
@@ -23,6 +25,7 @@ pub(super) async fn run<K: Sink>(
 ) -> Result<(), AgentError> {
     let mut backoff = Backoff::new(Duration::from_millis(200), Duration::from_secs(30));
     let mut pace = Instant::now();
+    let mut last = None;
     loop {
         let more = tokio::select! {
             changed = state.changed() => changed.is_ok(),
@@ -33,6 +36,7 @@ pub(super) async fn run<K: Sink>(
                 }
                 true
             } => more,
+            () = tokio::time::sleep(COUNTS) => true,
         };
         if !more {
             return Ok(());
@@ -46,10 +50,14 @@ pub(super) async fn run<K: Sink>(
                 sessions.values().map(|(_, it)| it.clone()).collect()
             };
             conclude(&mut newest);
+            if last.as_ref() == Some(&newest) {
+                break;
+            }
             pace = Instant::now() + PACE;
             match sink.publish(&node, &newest).await {
                 Ok(()) => {
                     backoff.reset();
+                    last = Some(newest);
                     break;
                 }
                 Err(error) => {

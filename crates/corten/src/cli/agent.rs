@@ -6,6 +6,9 @@ use std::pin::pin;
 
 use plan::desired::Agent;
 use plan::forward::Mode;
+use plan::world::Event;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 use super::metallb::Speaker as Compatible;
 use super::serving::{Probes, Serving, go_bool};
@@ -13,6 +16,7 @@ use super::{Cluster, Common, Failure, Forward, Signals, cluster, host, runtime};
 use crate::agent::succession::{self, Begun, Turn};
 use crate::agent::{self, AgentError, Config, Ending};
 use crate::http::Metrics;
+use crate::kept::Keeping;
 use crate::obstacles;
 use crate::probe::Door;
 use crate::removal::Removal;
@@ -20,9 +24,9 @@ use crate::sink::Sink;
 use crate::sink::board::Board;
 use crate::sink::dir::DirSink;
 use crate::sink::kube::KubeSink;
-use crate::source::Source;
 use crate::source::dir::DirSource;
 use crate::source::kube::{KubeSource, Role};
+use crate::source::{Source, Stopped};
 use crate::status::Health;
 
 #[derive(Debug, clap::Args)]
@@ -43,6 +47,10 @@ pub(super) struct Options {
     /// agent remove at its end what it keeps in the kernel.
     #[arg(long, default_value = "", hide_default_value = true)]
     daemonset: String,
+    /// Keep what is known in this folder, which should be memory-backed: an agent that restarts
+    /// while the API server is away goes on from it; empty: keep nothing.
+    #[arg(long, default_value = "/run/corten", value_name = "FOLDER")]
+    keep_in: PathBuf,
     /// Read manifests and allocations from this directory instead of a cluster.
     #[arg(long, conflicts_with_all = ["kubeconfig", "api_server"])]
     dir: Option<PathBuf>,
@@ -136,10 +144,22 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
                 let mut stop = pin!(stop);
                 let pod = options.pod_uid.as_deref().filter(|uid| !uid.is_empty());
                 let door = pod.map(|uid| Door::open(uid, health.clone())).transpose()?;
-                let client = cluster::connect(&options.cluster).await?;
+                let client = cluster::client(&options.cluster).await?;
+                // An agent need not wait for the API server: what it knew is kept.
+                let (answered, asked) = oneshot::channel();
+                let checked = {
+                    let client = client.clone();
+                    tokio::spawn(async move {
+                        let version = cluster::check(&client).await?;
+                        tracing::info!(version, "connected");
+                        let _ = answered.send(());
+                        Ok::<(), Failure>(())
+                    })
+                };
                 let source =
                     KubeSource::new(client.clone(), &options.common.namespace, Role::Agent)
                         .telling(&health);
+                let source = After(asked, source);
                 let board = Board::new(
                     client.clone(),
                     &options.common.namespace,
@@ -168,7 +188,17 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
                         health.clone(),
                     ));
                 }
-                let mut begun = Begun::start(source);
+                let serve = async {
+                    tokio::select! {
+                        ended = serve => ended,
+                        unfit = unfit(checked) => Err(unfit),
+                    }
+                };
+                let kept = Some(&options.keep_in).filter(|it| !it.as_os_str().is_empty());
+                let mut begun = match kept {
+                    Some(folder) => Begun::start(Keeping::new(source, folder, &health)),
+                    None => Begun::start(source),
+                };
                 let place = tokio::select! {
                     place = turn.take(&mut begun, &health) => place?,
                     () = &mut stop => return Ok(()),
@@ -186,11 +216,35 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
                 let ending = Ending {
                     place: Some(place),
                     removal,
+                    kept: kept.cloned(),
                 };
                 run(serve, config, begun, sink, health, metrics, stop, ending).await
             }
         }
     })
+}
+
+/// A source that begins once the API server has answered.
+struct After(oneshot::Receiver<()>, KubeSource);
+
+impl Source for After {
+    async fn run(self, out: mpsc::Sender<Event>) -> Stopped {
+        if self.0.await.is_err() {
+            // The server is no good, and the process ends for that.
+            out.closed().await;
+            return Stopped;
+        }
+        self.1.run(out).await
+    }
+}
+
+/// Completes when the API server is found to be no good.
+async fn unfit(checked: JoinHandle<Result<(), Failure>>) -> Failure {
+    match checked.await {
+        Ok(Ok(())) => std::future::pending().await,
+        Ok(Err(failure)) => failure,
+        Err(error) => error.into(),
+    }
 }
 
 /// Runs the agent with its HTTP server until `stop`.

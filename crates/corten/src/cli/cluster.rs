@@ -10,6 +10,14 @@ const FLOOR: (u32, u32) = (1, 31);
 
 /// A client, after the server's version was found new enough.
 pub(super) async fn connect(cluster: &Cluster) -> Result<Client, Failure> {
+    let client = client(cluster).await?;
+    let version = check(&client).await?;
+    tracing::info!(version, "connected");
+    Ok(client)
+}
+
+/// A client; nothing has been asked yet.
+pub(super) async fn client(cluster: &Cluster) -> Result<Client, Failure> {
     let mut config = match &cluster.kubeconfig {
         Some(file) => {
             let kubeconfig = Kubeconfig::read_from(file).map_err(|error| {
@@ -26,8 +34,12 @@ pub(super) async fn connect(cluster: &Cluster) -> Result<Client, Failure> {
             .parse()
             .map_err(|error| format!("--api-server {url}: {error}"))?;
     }
-    let url = config.cluster_url.clone();
-    let client = crate::client::client(config)?;
+    tracing::debug!(url = %config.cluster_url, "the API server");
+    Ok(crate::client::client(config)?)
+}
+
+/// Waits for an answer, which tells the server's version: it must be new enough.
+pub(super) async fn check(client: &Client) -> Result<String, Failure> {
     let mut backoff = crate::backoff::Backoff::new(
         std::time::Duration::from_millis(200),
         std::time::Duration::from_secs(10),
@@ -37,7 +49,6 @@ pub(super) async fn connect(cluster: &Cluster) -> Result<Client, Failure> {
             Ok(version) => break version,
             Err(error) => {
                 tracing::warn!(
-                    %url,
                     error = &error as &dyn std::error::Error,
                     "the API server does not answer; trying again"
                 );
@@ -59,6 +70,5 @@ pub(super) async fn connect(cluster: &Cluster) -> Result<Client, Failure> {
         )
         .into());
     }
-    tracing::info!(%url, version = %version.git_version, "connected");
-    Ok(client)
+    Ok(version.git_version)
 }

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed (with what, where and what to do on stderr), 2 wrong usage.
 
 mod agent;
+mod bgp;
 mod check;
 mod cluster;
 mod controller;
@@ -53,6 +54,8 @@ enum Command {
     Check(check::Options),
     /// Print the custom resource definitions as YAML, for `kubectl apply -f -`.
     Crds(crds::Options),
+    /// Show the BGP sessions of all nodes: with whom, whether they are up, and if not, why.
+    Bgp(bgp::Options),
     /// Have a node give away what it announces, without a request lost: before it is taken down.
     Drain(drain::Options),
     /// Ask the agent in this container whether it has started; exit 0 when it has.
@@ -155,6 +158,7 @@ pub fn main() -> ExitCode {
         Command::Run(options) => run::main(options),
         Command::Check(options) => return check::main(&options),
         Command::Crds(options) => crds::main(&options),
+        Command::Bgp(options) => bgp::main(&options),
         Command::Drain(options) => drain::main(&options),
         Command::Probe(options) => probe::main(&options),
         Command::Sysctl(options) => sysctl::main(&options),

@@ -40,7 +40,11 @@ impl Nodes {
                 super::host::check_directory(dir)?;
                 Ok(Self::Dir(dir.clone()))
             }
-            None => Ok(Self::Cluster(cluster::connect(&place.cluster).await?)),
+            None => {
+                let client = cluster::client(&place.cluster).await?;
+                cluster::check(&client).await?;
+                Ok(Self::Cluster(client))
+            }
         }
     }
 

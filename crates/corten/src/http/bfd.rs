@@ -18,6 +18,11 @@ pub struct Counts {
     pub ups: IntCounterVec,
     /// How often it went down.
     pub downs: IntCounterVec,
+    /// How often its users heard that it came up or went down.
+    pub notifications: IntCounterVec,
+    /// Echo packets, of which there are none: the mode is not served.
+    echo_in: IntCounterVec,
+    echo_out: IntCounterVec,
     /// Packets dropped; label reason.
     pub dropped: IntCounterVec,
 }
@@ -43,6 +48,12 @@ impl Counts {
             control_out: of_session("control_packet_output", "BFD control packets sent")?,
             ups: of_session("session_up_events", "How often the BFD session came up")?,
             downs: of_session("session_down_events", "How often the BFD session went down")?,
+            notifications: of_session(
+                "zebra_notifications",
+                "How often BGP heard that the BFD session came up or went down",
+            )?,
+            echo_in: of_session("echo_packet_input", "BFD echo packets taken")?,
+            echo_out: of_session("echo_packet_output", "BFD echo packets sent")?,
             dropped: counter(
                 "corten_bfd_packets_dropped_total",
                 "BFD packets that no session could use, by reason",
@@ -51,12 +62,33 @@ impl Counts {
         })
     }
 
+    /// Shows a session, with all its counters.
+    pub fn begin(&self, peer: &str, vrf: &str) {
+        let labels = [peer, vrf];
+        self.up.with_label_values(&labels);
+        for counter in self.counters() {
+            counter.with_label_values(&labels);
+        }
+    }
+
+    const fn counters(&self) -> [&IntCounterVec; 7] {
+        [
+            &self.control_in,
+            &self.control_out,
+            &self.ups,
+            &self.downs,
+            &self.notifications,
+            &self.echo_in,
+            &self.echo_out,
+        ]
+    }
+
     /// Forgets a session.
     pub fn forget(&self, peer: &str, vrf: &str) {
         let labels = [peer, vrf];
         // It may never have been counted.
         let _ = self.up.remove_label_values(&labels);
-        for counter in [&self.control_in, &self.control_out, &self.ups, &self.downs] {
+        for counter in self.counters() {
             let _ = counter.remove_label_values(&labels);
         }
     }

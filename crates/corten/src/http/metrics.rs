@@ -123,20 +123,12 @@ pub struct Metrics {
     pub forward_elements: IntCounter,
     /// What the API server asked the webhook, and what came of it; labels path, answer.
     pub webhook_requests: IntCounterVec,
-    /// 1 while the session is established; label peer, as all of BGP.
-    pub bgp_session_up: IntGaugeVec,
-    /// Batches of UPDATE messages sent.
-    pub bgp_updates: IntCounterVec,
-    /// Prefixes that the peer has from us.
-    pub bgp_announced: IntGaugeVec,
-    /// Prefixes that the peer should have, and has not yet.
-    pub bgp_pending: IntGaugeVec,
+    /// BGP sessions.
+    pub bgp: super::bgp::Counts,
     /// Prefixes that peers sent and that were not taken; labels peer, reason.
     pub bgp_routes_dropped: IntCounterVec,
     /// Connections to our ports that were closed at once; label reason.
     pub bgp_connections_refused: IntCounterVec,
-    /// Prefixes of the peer that are taken.
-    pub bgp_accepted: IntGaugeVec,
     /// Routes of peers in the kernel's tables.
     pub bgp_routes_installed: IntGauge,
     /// Attempts to bring one there that failed.
@@ -166,11 +158,6 @@ impl Metrics {
         };
         let gauge = |name, help| -> Result<IntGauge, prometheus::Error> {
             let metric = IntGauge::new(name, help)?;
-            registry.register(Box::new(metric.clone()))?;
-            Ok(metric)
-        };
-        let gauges = |name, help, labels: &[&str]| -> Result<IntGaugeVec, prometheus::Error> {
-            let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
             registry.register(Box::new(metric.clone()))?;
             Ok(metric)
         };
@@ -228,26 +215,7 @@ impl Metrics {
                 "Requests of the API server to the webhook, by path and answer",
                 &["path", "answer"],
             )?,
-            bgp_session_up: gauges(
-                "metallb_bgp_session_up",
-                "1 while the session is established",
-                &["peer"],
-            )?,
-            bgp_updates: counters(
-                "metallb_bgp_updates_total",
-                "Batches of UPDATE messages sent",
-                &["peer"],
-            )?,
-            bgp_announced: gauges(
-                "metallb_bgp_announced_prefixes_total",
-                "Prefixes that the peer has from us",
-                &["peer"],
-            )?,
-            bgp_pending: gauges(
-                "metallb_bgp_pending_prefixes_total",
-                "Prefixes that the peer should have, and has not yet",
-                &["peer"],
-            )?,
+            bgp: super::bgp::Counts::new(&registry)?,
             bgp_routes_dropped: counters(
                 "corten_bgp_received_prefixes_dropped_total",
                 "Prefixes that the peer sent and that were not taken, by reason",
@@ -257,11 +225,6 @@ impl Metrics {
                 "corten_bgp_connections_refused_total",
                 "Connections to our ports that were closed at once, by reason",
                 &["reason"],
-            )?,
-            bgp_accepted: gauges(
-                "corten_bgp_accepted_prefixes",
-                "Prefixes of the peer that are taken",
-                &["peer"],
             )?,
             bgp_routes_installed: gauge(
                 "corten_bgp_routes_installed",
@@ -298,6 +261,8 @@ impl Metrics {
 
 #[cfg(test)]
 mod tests {
+    use proto::bgp::Messages;
+
     use super::*;
 
     const COUNTERS: Counters = Counters {
@@ -327,6 +292,17 @@ mod tests {
         for of_ip in [&metrics.requests, &metrics.responses, &metrics.gratuitous] {
             of_ip.with_label_values(&["10.0.0.101"]).inc();
         }
+        let session = metrics.bgp.session("10.0.0.1:179", "default");
+        let messages = Messages {
+            opens: 1,
+            updates: 2,
+            notifications: 3,
+            keepalives: 4,
+            refreshes: 5,
+        };
+        session.sent(messages);
+        session.heard(messages);
+        metrics.bfd.begin("10.0.0.1", "default");
         let text = text(&metrics);
         let metallb: Vec<&str> = text
             .lines()

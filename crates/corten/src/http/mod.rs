@@ -6,6 +6,7 @@
 
 pub mod access;
 pub mod bfd;
+pub mod bgp;
 pub mod certificate;
 pub mod listener;
 pub mod metrics;
@@ -164,7 +165,10 @@ async fn readyz(State(shared): State<Shared>) -> Response {
 
 fn answer(health: &Health) -> Response {
     match health.unready() {
-        None => "ok\n".into_response(),
+        None => match health.kept() {
+            None => "ok\n".into_response(),
+            Some(why) => format!("ok, {why}\n").into_response(),
+        },
         Some(why) => {
             let text = format!("not ready: {why}\n");
             (StatusCode::SERVICE_UNAVAILABLE, text).into_response()

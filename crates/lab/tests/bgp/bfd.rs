@@ -309,6 +309,12 @@ fn control_packets_do_where_echo_is_asked_for() {
                 if count("session_up") == Some(1)
                     && enough("control_packet_input")
                     && enough("control_packet_output")
+                    && count("session_up_events") >= Some(1)
+                    && count("zebra_notifications") >= Some(1)
+                    // There from the start: tools compare them (`spec/metallb.md` §5).
+                    && count("session_down_events") == Some(0)
+                    && count("echo_packet_input") == Some(0)
+                    && count("echo_packet_output") == Some(0)
                 {
                     Ok(())
                 } else {

@@ -292,3 +292,49 @@ fn a_limit_ends_the_session_and_a_wider_policy_asks_again() {
         },
     );
 }
+
+/// BIRD asks for two seconds of graceful restart, and for an hour of the long-lived kind.
+fn long_lived(routes: &[&str]) -> String {
+    let routes: String = routes
+        .iter()
+        .map(|route| format!("  route {route} blackhole;\n"))
+        .collect();
+    format!(
+        "router id 10.0.0.2;\nprotocol device {{}}\nprotocol static {{\n  ipv4;\n{routes}}}\n\
+         protocol bgp corten {{\n  local 10.0.0.2 as 64502;\n  neighbor 10.0.0.11 as 64500;\n  \
+         passive on;\n  graceful restart on;\n  graceful restart time 2;\n  \
+         long lived graceful restart on;\n  long lived stale time 3600;\n  \
+         error wait time 1, 2;\n  error forget time 1;\n  \
+         ipv4 {{ import none; export all; }};\n}}\n"
+    )
+}
+
+#[test]
+fn long_lived_routes_stay_until_the_router_is_back() {
+    lab::run(
+        "receive::long_lived_routes_stay_until_the_router_is_back",
+        async |lab| {
+            let (stage, beside) = build(&lab).await?;
+            let node = &stage.scene.nodes[0].host;
+            let bird =
+                Bird::start(&beside, &long_lived(&["172.20.0.0/16", "172.21.0.0/16"])).await?;
+            let receive = "receive: {prefixes: [\"172.16.0.0/12\"]}";
+            stage.write("peers.yaml", &peer("second", 2, receive))?;
+            let agent = stage.start()?.pop().expect("one");
+            let both = ["172.20.0.0/16 10.0.0.2", "172.21.0.0/16 10.0.0.2"];
+            has(node, 254, &both).await?;
+
+            // Beyond the restart time.
+            drop(bird);
+            wait_until(SOON, "the restart time to end", async || {
+                agent.log().contains("LongLivedStale(Ipv4)")
+            })
+            .await?;
+            assert_eq!(learned(node, 254).await?, both);
+
+            // Back, without one of them.
+            let _bird = Bird::start(&beside, &long_lived(&["172.20.0.0/16"])).await?;
+            has(node, 254, &both[..1]).await
+        },
+    );
+}

@@ -6,6 +6,7 @@ mod agents;
 mod controllers;
 mod crash;
 mod deposed;
+mod kept;
 mod rows;
 mod services;
 mod stage;

@@ -121,19 +121,121 @@ async fn say(stage: &Stage, wanted: &[(&str, Value)]) -> Result<(), lab::WaitErr
 
 /// `corten drain` from a workstation.
 async fn drain(stage: &Stage, more: &[&str]) -> Result<String, Fault> {
+    corten(stage, &[&["drain", "node-2"], more].concat()).await
+}
+
+/// A command of the CLI, from a workstation.
+async fn corten(stage: &Stage, words: &[&str]) -> Result<String, Fault> {
     let client = &stage.scene.client;
     let mut command = client.command(bin("corten")?)?;
-    command.args(["drain", "node-2", "--kubeconfig"]);
-    command
-        .arg(stage.plane.kubeconfig(Account::Admin))
-        .args(more);
-    let mut process = client.spawn("drain", command)?;
-    let status = process.wait(SOON).await?;
-    let said = process.log();
-    if !status.success() {
-        return Err(said.into());
+    command.args(words).arg("--kubeconfig");
+    command.arg(stage.plane.kubeconfig(Account::Admin));
+    let output = tokio::task::spawn_blocking(move || command.output()).await??;
+    if !output.status.success() {
+        return Err(String::from_utf8(output.stderr)?.into());
     }
-    Ok(said)
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// A row of `spec/metallb.md` §5: a metric of the speaker or of its FRR exporter, its type, the
+/// labels that tools select by, and the least that it shows once a Service is advertised.
+type Row = (&'static str, &'static str, &'static [&'static str], f64);
+
+const NONE: &[&str] = &[];
+const PEER: &[&str] = &["peer=\"10.0.0.1:179\"", "vrf=\"default\""];
+const ADDRESS: &[&str] = &["ip=\"10.0.0.101\""];
+const ANNOUNCED: &[&str] = &[
+    "ip=\"10.0.0.101\"",
+    "node=\"node-1\"",
+    "protocol=\"bgp\"",
+    "service=\"default/a\"",
+];
+
+/// BFD's are in tests/bgp.
+const ROWS: [Row; 19] = [
+    ("k8s_client_updates_total", "counter", NONE, 1.0),
+    ("k8s_client_update_errors_total", "counter", NONE, 0.0),
+    ("k8s_client_config_loaded_bool", "gauge", NONE, 1.0),
+    ("k8s_client_config_stale_bool", "gauge", NONE, 0.0),
+    ("speaker_announced", "gauge", ANNOUNCED, 1.0),
+    ("layer2_gratuitous_sent", "counter", ADDRESS, 1.0),
+    ("bgp_session_up", "gauge", PEER, 1.0),
+    ("bgp_announced_prefixes_total", "gauge", PEER, 1.0),
+    ("bgp_pending_prefixes_total", "gauge", PEER, 0.0),
+    ("bgp_received_prefixes_total", "gauge", PEER, 0.0),
+    ("bgp_opens_sent", "counter", PEER, 1.0),
+    ("bgp_opens_received", "counter", PEER, 1.0),
+    ("bgp_notifications_sent", "counter", PEER, 0.0),
+    ("bgp_updates_total", "counter", PEER, 1.0),
+    ("bgp_updates_total_received", "counter", PEER, 0.0),
+    ("bgp_keepalives_sent", "counter", PEER, 1.0),
+    ("bgp_keepalives_received", "counter", PEER, 1.0),
+    ("bgp_total_sent", "counter", PEER, 3.0),
+    ("bgp_total_received", "counter", PEER, 2.0),
+];
+
+/// Every row, on a node whose session is up. Of layer 2 only its owner has something to count.
+async fn rows(stage: &Stage) -> Outcome {
+    let mut texts = Vec::new();
+    for node in &stage.scene.nodes {
+        let to = ([127, 0, 0, 1], 17472).into();
+        texts.push(node.host.http_get(to, "/metrics").await?.body);
+    }
+    for (name, kind, labels, least) in ROWS {
+        let of = match name.starts_with("layer2") {
+            true => texts.concat(),
+            false => texts.first().cloned().unwrap_or_default(),
+        };
+        let typed = format!("# TYPE metallb_{name} {kind}");
+        assert!(of.lines().any(|line| line == typed), "{typed}\n{of}");
+        let found = of.lines().find_map(|line| {
+            let rest = line.strip_prefix(&format!("metallb_{name}"))?;
+            let value = rest.rsplit(' ').next()?.parse::<f64>().ok()?;
+            let labelled = labels.iter().all(|label| rest.contains(label));
+            (rest.starts_with(['{', ' ']) && labelled).then_some(value)
+        });
+        assert!(found >= Some(least), "{name}: {found:?}\n{of}");
+    }
+    stage.say(format!("{} rows of metrics", ROWS.len()));
+    Ok(())
+}
+
+/// `corten bgp`.
+async fn shown(stage: &Stage) -> Outcome {
+    // Numbers are published some seconds later.
+    let wanted = ["node-2", "router", "64501", "Established", "1", "0"];
+    let table = wait_for(SOON, "what is sent in `corten bgp`", async || {
+        let table = corten(stage, &["bgp"]).await;
+        let table = table.map_err(|error| error.to_string())?;
+        let sent = table.lines().any(|line| {
+            let mut words: Vec<&str> = line.split_whitespace().collect();
+            // All but the age.
+            words.len() == 7 && {
+                words.remove(4);
+                words == wanted
+            }
+        });
+        if sent { Ok(table) } else { Err(table) }
+    })
+    .await?;
+    stage.say(format!("corten bgp:\n{table}"));
+    let absent = table.lines().find(|line| line.contains(" absent "));
+    let absent = absent.ok_or("no line of the absent peer")?;
+    assert!(absent.starts_with("node-1"), "{table}");
+    assert!(absent.contains(" Down "), "{table}");
+    let json = corten(stage, &["bgp", "node-2", "-o", "json"]).await?;
+    let found: Value = serde_json::from_str(&json)?;
+    assert_eq!(found["items"][0]["node"], "node-2", "{found}");
+    assert_eq!(found["items"][0]["asn"], 64501, "{found}");
+    let yaml = corten(stage, &["bgp", "-o", "yaml"]).await?;
+    assert!(yaml.contains("asn: 64502"), "{yaml}");
+    let unknown = corten(stage, &["bgp", "no-such-node"]).await;
+    let unknown = unknown.err().map(|error| error.to_string());
+    assert!(
+        unknown.is_some_and(|said| said.contains("no agent serves")),
+        "an unknown node is refused"
+    );
+    Ok(())
 }
 
 /// A node drains, and serves again.
@@ -237,6 +339,8 @@ pub(crate) async fn story(stage: &Stage, frr: &Frr) -> Outcome {
     session(stage, "node-2", "router", up).await?;
     stage.say("the Secret's password was another one for a while");
 
+    rows(stage).await?;
+    shown(stage).await?;
     drained(stage, frr).await?;
 
     // Less is advertised; then nothing.

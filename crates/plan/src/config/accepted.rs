@@ -166,6 +166,19 @@ impl Kept {
         (Self(kept), errors)
     }
 
+    /// What [`Kept::read`] reads.
+    pub fn spec(&self) -> AcceptedConfigSpec {
+        let form = |kept: &KeptForm| {
+            // Its password was left out before; its digest stands for it.
+            let mut form = kept_form(&kept.object)?;
+            form.password_digest.clone_from(&kept.password_digest);
+            Some(form)
+        };
+        AcceptedConfigSpec {
+            objects: self.0.values().filter_map(form).collect(),
+        }
+    }
+
     /// The forms that fit the objects there are: not those of an object that was made anew since,
     /// nor those whose password is lost.
     pub fn resolve(&self, objects: &Objects) -> Objects {

@@ -26,6 +26,7 @@ pub mod fsm;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
 pub mod loc_rib;
+mod messages;
 mod negotiated;
 pub mod notification;
 mod open;
@@ -50,6 +51,7 @@ pub use codec::Codec;
 pub use error::{Error, Fault};
 pub use family::{AfiSafi, Families, Family};
 pub use loc_rib::LocRib;
+pub use messages::Messages;
 pub use negotiated::Negotiated;
 pub use notification::Notification;
 pub use open::{Asn, Open};

@@ -90,11 +90,7 @@ impl Room {
         let held = self.held.entry(key.clone()).or_default();
         held.owners.insert(owner, failed);
         held.until = None;
-        let labels = [
-            &key.peer.to_string(),
-            self.vrf.as_deref().unwrap_or("default"),
-        ];
-        self.counts.up.with_label_values(&labels);
+        self.counts.begin(&key.peer.to_string(), self.vrf());
         self.sessions.set(now, key.clone(), settings);
         self.sessions.set_admin_down(now, &key, false);
     }
@@ -273,6 +269,9 @@ impl Room {
         let up = change.to == State::Up;
         self.counts.up.with_label_values(&labels).set(up.into());
         let failed = change.path_failed();
+        if up || change.from == State::Up {
+            self.counts.notifications.with_label_values(&labels).inc();
+        }
         if up {
             self.counts.ups.with_label_values(&labels).inc();
             tracing::info!(peer, vrf, "BFD session up");

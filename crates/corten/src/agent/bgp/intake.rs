@@ -149,13 +149,10 @@ impl Intake {
         self.rib.tell(Message::Gone(self.giver.clone())).await;
     }
 
-    /// Shows how much is accepted.
-    pub(super) fn show(&self, label: &str) {
+    /// How many prefixes are accepted.
+    pub(super) fn accepted(&self) -> i64 {
         let count = |family| i64::from(self.routes.count(family));
-        let gauge = &self.metrics.bgp_accepted;
-        gauge
-            .with_label_values(&[label])
-            .set(count(Family::Ipv4) + count(Family::Ipv6));
+        count(Family::Ipv4) + count(Family::Ipv6)
     }
 
     fn tell(&mut self, changes: Vec<Change>) {

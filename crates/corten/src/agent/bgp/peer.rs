@@ -10,10 +10,10 @@ use ipnet::IpNet;
 use linux::netlink::Interface;
 use plan::announce::bgp::SessionChange;
 use plan::announce::bgp::{Attributes, Drain, GRACEFUL_SHUTDOWN, PeerKey, PeerSession};
-use plan::config::{Hidden, Password};
+use plan::config::{Hidden, Neighbour, Password, RemoteAs};
 use proto::bgp::adj_in::TooMany;
 use proto::bgp::fsm::{ConnectionId, DialError, Output, Peer, Reset, Stop};
-use proto::bgp::{AdjOut, Nlri, Path, Refresh, RefreshKind};
+use proto::bgp::{AdjOut, Messages, Nlri, Path, Refresh, RefreshKind};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
@@ -27,6 +27,7 @@ use super::neighbour::Locator;
 use super::rib::{Origin, Rib};
 use super::sessions::Line;
 use super::{Command, Context, connection, label, route};
+use crate::http::bgp::Session;
 
 /// UPDATEs are made while fewer bytes than this wait for the kernel.
 const OUTBOX: usize = 64 * 1024;
@@ -48,6 +49,7 @@ pub(super) struct Task {
     context: Context,
     peer: PeerKey,
     label: String,
+    counts: Session,
     session: PeerSession,
     locator: Locator,
     password: Option<Hidden>,
@@ -83,6 +85,7 @@ impl Task {
     ) -> Self {
         let label = label(&session);
         let line = Line::new(&context.sessions, &peer, &label);
+        let counts = counts(&context, &session);
         let fsm = Peer::new(route::settings(&session, &context.node, true), seed());
         let bfd = Watch::new(context.bfd.clone(), peer.clone());
         let metrics = context.metrics.clone();
@@ -97,6 +100,7 @@ impl Task {
             context,
             peer,
             label,
+            counts,
             session,
             locator,
             password,
@@ -274,6 +278,7 @@ impl Task {
             .filter(|live| Some(live.id) == established);
         match live {
             Some(live) if session.route_refresh => {
+                let before = live.outbox.len();
                 for family in session.codec.families.iter() {
                     let refresh = Refresh {
                         family: family.into(),
@@ -281,6 +286,8 @@ impl Task {
                     };
                     refresh.encode(&mut live.outbox);
                 }
+                let new = live.outbox.get(before..).unwrap_or_default();
+                self.counts.sent(Messages::in_bytes(new));
                 self.fsm.queued(now, live.id);
             }
             _ => {
@@ -380,6 +387,7 @@ impl Task {
     /// Begins a session where none was wanted, or in its new form. `restart`: the peer may have our
     /// routes from before.
     fn begin_anew(&mut self, restart: bool) {
+        self.counts = counts(&self.context, &self.session);
         self.line.show(&self.label, SessionState::Connecting, "");
         let settings = route::settings(&self.session, &self.context.node, restart);
         self.fsm = Peer::new(settings, seed());
@@ -512,6 +520,7 @@ impl Task {
             }
             Output::Send(id, bytes) => {
                 if let Some(live) = self.live.as_mut().filter(|live| live.id == id) {
+                    self.counts.sent(Messages::in_bytes(&bytes));
                     live.outbox.extend_from_slice(&bytes);
                 }
             }
@@ -534,7 +543,7 @@ impl Task {
                 self.intake.up(negotiated.clone(), self.origin());
                 self.out.up(negotiated, local);
                 self.follow_path();
-                self.gauge(|metrics| &metrics.bgp_session_up, 1);
+                self.counts.up.set(1);
             }
             Output::Down(cause) => {
                 self.established = None;
@@ -543,11 +552,11 @@ impl Task {
                     tracing::info!(peer = &*self.peer, address = self.label, "session drained");
                     return;
                 }
-                self.gauge(|metrics| &metrics.bgp_session_up, 0);
+                self.counts.up.set(0);
                 self.trouble(&cause, "session lost");
             }
             Output::Trouble(cause) => {
-                self.gauge(|metrics| &metrics.bgp_session_up, 0);
+                self.counts.up.set(0);
                 self.trouble(&cause, "no session");
             }
             Output::Update(update) => {
@@ -562,7 +571,10 @@ impl Task {
                     self.out.refresh(family);
                 }
             }
-            Output::Learned(learned) => self.intake.learned(learned),
+            Output::Learned(learned) => {
+                tracing::info!(peer = &*self.peer, ?learned, "the peer's routes");
+                self.intake.learned(learned);
+            }
         }
     }
 
@@ -643,8 +655,8 @@ impl Task {
         let more = live.outbox.len() > before;
         if more {
             self.fsm.queued(now, live.id);
-            let counter = &self.context.metrics.bgp_updates;
-            counter.with_label_values(&[&self.label]).inc();
+            let new = live.outbox.get(before..).unwrap_or_default();
+            self.counts.sent(Messages::in_bytes(new));
         }
         more
     }
@@ -670,35 +682,32 @@ impl Task {
         true
     }
 
-    fn gauge(&self, of: impl Fn(&crate::http::Metrics) -> &prometheus::IntGaugeVec, value: i64) {
-        of(&self.context.metrics)
-            .with_label_values(&[&self.label])
-            .set(value);
-    }
-
-    fn tell_counts(&self) {
+    fn tell_counts(&mut self) {
+        self.counts.heard(self.fsm.take_heard());
         if self.draining.is_over() {
             return;
         }
         let counts = self.out.counts();
         let set = |value: usize| i64::try_from(value).unwrap_or(i64::MAX);
-        self.gauge(|it| &it.bgp_announced, set(counts.sent));
+        self.counts.announced.set(set(counts.sent));
         let pending = counts.desired.saturating_sub(counts.sent);
-        self.gauge(|it| &it.bgp_pending, set(pending));
-        self.intake.show(&self.label);
+        self.counts.pending.set(set(pending));
+        let accepted = self.intake.accepted();
+        self.counts.received.set(accepted);
+        self.line.count(self.remote_as(), counts.sent, accepted);
     }
 
     fn down_metric(&self) {
-        let metrics = &self.context.metrics;
-        let gauges = [
-            &metrics.bgp_session_up,
-            &metrics.bgp_announced,
-            &metrics.bgp_pending,
-            &metrics.bgp_accepted,
-        ];
-        for gauge in gauges {
-            // It may never have been set.
-            let _ = gauge.remove_label_values(&[&self.label]);
+        self.counts.forget();
+    }
+
+    /// The peer's AS number: what it says, or else what is wanted; 0: any.
+    fn remote_as(&self) -> u32 {
+        match (self.fsm.session(), self.session.remote) {
+            (Some(terms), _) => terms.remote_as.0,
+            (None, RemoteAs::Number(asn)) => asn,
+            (None, RemoteAs::Internal) => self.session.asn,
+            (None, RemoteAs::External) => 0,
         }
     }
 
@@ -753,6 +762,17 @@ impl Task {
         self.bfd.end().await;
         self.down_metric();
     }
+}
+
+/// The session's counts, under the names that FRR gives it.
+fn counts(context: &Context, session: &PeerSession) -> Session {
+    let port = session.port;
+    let peer = match &session.neighbour {
+        Neighbour::Address(ip) => format!("{ip}:{port}"),
+        Neighbour::Interface(name) => format!("{name}:{port}"),
+    };
+    let vrf = session.vrf.as_deref().unwrap_or("default");
+    context.metrics.bgp.session(&peer, vrf)
 }
 
 /// Of the jitter: need not be secret.

@@ -45,7 +45,9 @@ pub(super) fn settings(session: &PeerSession, node: &str, restarting: bool) -> f
         families: kept,
         // The kernel forwards on without us.
         forwarding: kept,
-        long_lived: None,
+        // As FRR: a router that asks for it has its routes kept (RFC 9494); ours need no more than
+        // the restart time.
+        long_lived: session.graceful_restart.then_some(0),
         stale_time: STALE_TIME,
     };
     fsm::Config {
@@ -304,6 +306,7 @@ mod tests {
         assert!(!settings.families.contains(Family::Ipv6));
         let graceful = settings.graceful.expect("offered");
         assert!(graceful.restarting && graceful.forwarding.contains(Family::Ipv4));
+        assert_eq!(graceful.long_lived, Some(0), "we help, and ask for nothing");
         let plain = PeerSession {
             graceful_restart: false,
             ..session()

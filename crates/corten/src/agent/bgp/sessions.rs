@@ -34,6 +34,7 @@ impl Line {
                 state: SessionState::Connecting,
                 since: now(),
                 cause: String::new(),
+                ..BgpSession::default()
             };
             sessions.insert(peer.clone(), (line.number, session));
         });
@@ -57,6 +58,22 @@ impl Line {
             cause.clone_into(&mut session.cause);
             address.clone_into(&mut session.address);
             true
+        });
+    }
+}
+
+impl Line {
+    /// Shows how much there is; nobody is woken for that.
+    pub(super) fn count(&self, asn: u32, sent: usize, received: i64) {
+        self.sessions.send_if_modified(|sessions| {
+            if let Some((number, session)) = sessions.get_mut(&self.peer)
+                && *number == self.number
+            {
+                session.asn = asn;
+                session.sent = u32::try_from(sent).unwrap_or(u32::MAX);
+                session.received = u32::try_from(received).unwrap_or_default();
+            }
+            false
         });
     }
 }

@@ -19,6 +19,7 @@ fn restarted(now: &Objects, compiled: &Compiled) -> Compiled {
     let read = serde_json::from_value(written).expect("reads");
     let (kept, errors) = Kept::read(&read);
     assert_eq!(errors, []);
+    assert_eq!(Kept::read(&kept.spec()), (kept.clone(), Vec::new()));
     compile(now, &kept.resolve(now), NAMESPACE)
 }
 

@@ -28,7 +28,7 @@ pub use config::{Config, Graceful, RemoteAs};
 pub use connection::{ConnectionId, Phase, State};
 
 use self::{connection::Connection, stale::Stale};
-use super::{Codec, Family, Negotiated, RefreshKind, Update};
+use super::{Codec, Family, Messages, Negotiated, RefreshKind, Update};
 
 /// Hold time until the peer's OPEN says another (RFC 4271 §8.2.2 suggests 4 minutes).
 const OPEN_HOLD: Duration = Duration::from_secs(240);
@@ -98,6 +98,7 @@ pub struct Peer {
     cut_short: u32,
     connections: Vec<Connection>,
     stale: Stale,
+    heard: Messages,
     outputs: VecDeque<Output>,
 }
 
@@ -126,6 +127,7 @@ impl Peer {
             cut_short: 0,
             connections: Vec::new(),
             stale: Stale::default(),
+            heard: Messages::default(),
             outputs: VecDeque::new(),
         }
     }
@@ -180,6 +182,11 @@ impl Peer {
     /// The next thing to do.
     pub fn poll(&mut self) -> Option<Output> {
         self.outputs.pop_front()
+    }
+
+    /// The messages that came since this was last asked.
+    pub fn take_heard(&mut self) -> Messages {
+        std::mem::take(&mut self.heard)
     }
 
     /// When [`Peer::timer`] is to be called, at the latest.

@@ -103,6 +103,7 @@ impl Peer {
         let Some(connection) = self.connections.get_mut(at) else {
             return;
         };
+        self.heard.add(message.kind());
         let id = connection.id;
         if connection.phase > Phase::OpenSent {
             let hold = connection.hold_time();

@@ -597,6 +597,94 @@ fn a_restarting_peer_keeps_its_routes_until_the_end() {
     }
 }
 
+/// RFC 9494 §4.2: after the restart time the routes stay as a last choice, where both sides do it.
+#[test]
+fn long_lived_routes_outlive_the_restart_time() {
+    use Learned::*;
+    let (v4, away) = (Families::from_iter([Family::Ipv4]), secs(10));
+    let run = |ours: Option<u32>, theirs: Option<u32>, restart_time| {
+        let side = |index, long_lived, restart_time| Config {
+            families: v4,
+            graceful: Some(Graceful {
+                restart_time,
+                long_lived,
+                ..graceful()
+            }),
+            ..config(index)
+        };
+        let theirs = side(1, theirs, restart_time);
+        let (mut peer, id) = establish(side(0, ours, 120), &theirs);
+        outputs(&mut peer);
+        peer.closed(away, id);
+        let mut all = Vec::new();
+        let mut at = away;
+        loop {
+            for output in outputs(&mut peer) {
+                match output {
+                    Output::Dial(id) => peer.dial_failed(at, id, DialError::Refused),
+                    Output::Learned(learned) => all.push((at.as_secs() - 10, learned)),
+                    _ => {}
+                }
+            }
+            match peer.deadline().filter(|it| *it <= secs(2000)) {
+                Some(next) => at = next,
+                None => return all,
+            }
+            peer.timer(at);
+        }
+    };
+    let family = Family::Ipv4;
+    for (ours, theirs, restart_time, wanted) in [
+        // It asks for an hour, and we help.
+        (
+            Some(0),
+            Some(1000),
+            120,
+            vec![
+                (0, Stale(family)),
+                (120, LongLivedStale(family)),
+                (1120, ForgetStale(family)),
+            ],
+        ),
+        // At once, without a restart time.
+        (
+            Some(0),
+            Some(1000),
+            0,
+            vec![
+                (0, Stale(family)),
+                (0, LongLivedStale(family)),
+                (1000, ForgetStale(family)),
+            ],
+        ),
+        // It only helps; we do not; it does not.
+        (
+            Some(0),
+            Some(0),
+            120,
+            vec![(0, Stale(family)), (120, ForgetStale(family))],
+        ),
+        (
+            None,
+            Some(1000),
+            120,
+            vec![(0, Stale(family)), (120, ForgetStale(family))],
+        ),
+        (
+            Some(0),
+            None,
+            120,
+            vec![(0, Stale(family)), (120, ForgetStale(family))],
+        ),
+    ] {
+        assert_eq!(
+            run(ours, theirs, restart_time),
+            wanted,
+            "{ours:?} {theirs:?} {restart_time}"
+        );
+    }
+}
+
 #[test]
 fn collisions_keep_what_the_greater_identifier_opened() {
     // Our identifier is the smaller (0) or the greater one (1).

@@ -1,0 +1,244 @@
+//! `corten bgp`: the BGP sessions of all nodes, as their agents tell them.
+
+use std::collections::BTreeMap;
+
+use api::corten::v1alpha1::{BgpSession, NodeStateStatus};
+use api::crds::yaml;
+use clap::ValueEnum;
+use k8s_openapi::jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::nodes::{Nodes, Where};
+use super::{Failure, runtime};
+
+/// A cause is shown so far, unless more is asked for.
+const CAUSE: usize = 60;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Options {
+    /// Only these nodes.
+    nodes: Vec<String>,
+    #[command(flatten)]
+    place: Where,
+    /// In another form than a table.
+    #[arg(short, long, value_enum)]
+    output: Option<Form>,
+}
+
+/// `-o`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Form {
+    /// A table with more columns, and whole causes.
+    Wide,
+    /// JSON.
+    Json,
+    /// YAML.
+    Yaml,
+}
+
+pub(super) fn main(options: &Options) -> Result<(), Failure> {
+    let mut states = runtime()?.block_on(async {
+        let nodes = Nodes::open(&options.place).await?;
+        nodes.states().await
+    })?;
+    for node in &options.nodes {
+        if !states.contains_key(node) {
+            return Err(format!("{node}: no agent serves this node").into());
+        }
+    }
+    states.retain(|node, _| options.nodes.is_empty() || options.nodes.contains(node));
+    match options.output {
+        Some(Form::Json) => println!("{:#}", items(&states)),
+        Some(Form::Yaml) => print!("{}", yaml::emit(&items(&states))),
+        None | Some(Form::Wide) => {
+            let wide = options.output.is_some();
+            let table = table(&states, wide, Timestamp::now());
+            if table.len() == 1 {
+                eprintln!("No BGP sessions found");
+            } else {
+                print!("{}", aligned(&table));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The sessions, each with its node.
+fn items(states: &BTreeMap<String, NodeStateStatus>) -> Value {
+    let mut items = Vec::new();
+    for (node, state) in states {
+        for session in &state.bgp {
+            let mut item = serde_json::to_value(session).unwrap_or_default();
+            item["node"] = json!(node);
+            items.push(item);
+        }
+    }
+    json!({ "items": items })
+}
+
+/// The table's rows, the head first.
+fn table(
+    states: &BTreeMap<String, NodeStateStatus>,
+    wide: bool,
+    now: Timestamp,
+) -> Vec<Vec<String>> {
+    let mut head = vec!["NODE", "PEER", "ASN", "STATE", "AGE", "SENT", "RECEIVED"];
+    if wide {
+        head.extend(["ADDRESS", "AGENT"]);
+    }
+    head.push("CAUSE");
+    let mut rows = vec![head.into_iter().map(str::to_owned).collect()];
+    for (node, state) in states {
+        for session in &state.bgp {
+            let mut row = vec![
+                node.clone(),
+                session.peer.clone(),
+                match session.asn {
+                    0 => "<any>".to_owned(),
+                    asn => asn.to_string(),
+                },
+                format!("{:?}", session.state),
+                age(session, now),
+                session.sent.to_string(),
+                session.received.to_string(),
+            ];
+            if wide {
+                row.extend([session.address.clone(), state.agent_version.clone()]);
+            }
+            row.push(cause(session, wide));
+            rows.push(row);
+        }
+    }
+    rows
+}
+
+fn cause(session: &BgpSession, whole: bool) -> String {
+    let long = !whole && session.cause.chars().count() > CAUSE;
+    if long {
+        let start = session.cause.chars().take(CAUSE - 1);
+        return start.chain(['…']).collect();
+    }
+    session.cause.clone()
+}
+
+/// As kubectl shows ages: the two largest units where the first is small.
+fn age(session: &BgpSession, now: Timestamp) -> String {
+    let Ok(since) = session.since.parse::<Timestamp>() else {
+        return "<unknown>".to_owned();
+    };
+    let seconds = now.as_second().saturating_sub(since.as_second()).max(0);
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match seconds {
+        0..120 => format!("{seconds}s"),
+        120..600 => format!("{minutes}m{}s", seconds % 60),
+        600..10_800 => format!("{minutes}m"),
+        10_800..28_800 => format!("{hours}h{}m", minutes % 60),
+        28_800..172_800 => format!("{hours}h"),
+        _ => format!("{days}d"),
+    }
+}
+
+/// Columns of equal width, three blanks between.
+fn aligned(rows: &[Vec<String>]) -> String {
+    let columns = rows.first().map_or(0, Vec::len);
+    let width = |column: usize| {
+        let cells = rows.iter().filter_map(|row| row.get(column));
+        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            line += &format!("{cell:<width$}   ");
+        }
+        text += line.trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use api::corten::v1alpha1::SessionState;
+
+    use super::*;
+
+    fn states() -> BTreeMap<String, NodeStateStatus> {
+        let up = BgpSession {
+            peer: "router".to_owned(),
+            address: "10.0.0.1:179".to_owned(),
+            asn: 64501,
+            state: SessionState::Established,
+            since: "2026-11-22T10:00:00Z".to_owned(),
+            sent: 12,
+            ..BgpSession::default()
+        };
+        let down = BgpSession {
+            peer: "other".to_owned(),
+            address: "[fd00::1]:179".to_owned(),
+            state: SessionState::Down,
+            cause: "a cause that is too long for a table of so many columns as this one".to_owned(),
+            ..BgpSession::default()
+        };
+        let state = |bgp| NodeStateStatus {
+            bgp,
+            agent_version: "1.0.0".to_owned(),
+            ..NodeStateStatus::default()
+        };
+        BTreeMap::from([
+            ("node-1".to_owned(), state(vec![down, up])),
+            ("node-2".to_owned(), state(Vec::new())),
+        ])
+    }
+
+    fn now() -> Timestamp {
+        "2026-11-22T10:04:05Z".parse().expect("a time")
+    }
+
+    #[test]
+    fn a_table_as_kubectl_s() {
+        let text = aligned(&table(&states(), false, now()));
+        assert_eq!(
+            text,
+            "NODE     PEER     ASN     STATE         AGE         SENT   RECEIVED   CAUSE\n\
+             node-1   other    <any>   Down          <unknown>   0      0          \
+             a cause that is too long for a table of so many columns as …\n\
+             node-1   router   64501   Established   4m5s        12     0\n"
+        );
+        let wide = aligned(&table(&states(), true, now()));
+        assert!(wide.contains("ADDRESS"), "{wide}");
+        assert!(wide.contains("[fd00::1]:179   1.0.0   a cause"), "{wide}");
+        assert!(wide.contains("as this one\n"), "{wide}");
+    }
+
+    #[test]
+    fn values_for_programs() {
+        let items = items(&states());
+        assert_eq!(items["items"][1]["node"], "node-1");
+        assert_eq!(items["items"][1]["sent"], 12);
+        assert_eq!(items["items"][1]["state"], "Established");
+        assert!(yaml::emit(&items).contains("peer: router"));
+    }
+
+    #[test]
+    fn ages_are_kubectl_s() {
+        let now = now();
+        for (seconds, wanted) in [
+            (0, "0s"),
+            (119, "119s"),
+            (125, "2m5s"),
+            (659, "10m"),
+            (3 * 3600 + 60, "3h1m"),
+            (9 * 3600, "9h"),
+            (3 * 86_400, "3d"),
+        ] {
+            let since = Timestamp::from_second(now.as_second() - seconds).expect("a time");
+            let session = BgpSession {
+                since: since.to_string(),
+                ..BgpSession::default()
+            };
+            assert_eq!(age(&session, now), wanted);
+        }
+    }
+}
