@@ -5,6 +5,7 @@ mod bfd;
 mod causes;
 mod drain;
 mod graceful;
+mod hub;
 mod listen;
 mod others;
 mod receive;

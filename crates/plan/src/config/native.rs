@@ -138,8 +138,6 @@ pub(super) fn peer(object: &Peer, found: &mut Findings) -> Option<peer::Peer> {
             "choose a port in the range; 179 is the default",
         );
     }
-    let what = "several next hops of one prefix";
-    found.not_yet("spec.addPath", spec.add_path, what);
     let ttl_security = ttl_security(spec, found);
     let next_hop = next_hop(spec, found);
     let listen = listen(spec, found);
@@ -151,6 +149,7 @@ pub(super) fn peer(object: &Peer, found: &mut Findings) -> Option<peer::Peer> {
         link_bandwidth: spec.link_bandwidth.unwrap_or(peer.link_bandwidth),
         next_hop,
         listen,
+        add_path: spec.add_path,
         receive,
         drain_on_cordon: spec.drain_on_cordon,
         ..peer

@@ -60,6 +60,8 @@ pub struct Peer {
     pub next_hop: NextHops,
     /// The local port that it connects to; `None`: we connect to it.
     pub listen: Option<u16>,
+    /// A hub: it gets the next hops of all nodes.
+    pub add_path: bool,
     /// Routes to take from it; `None`: none.
     pub receive: Option<Receive>,
     /// A cordoned node stops advertising to it, gracefully.
@@ -273,6 +275,7 @@ pub(super) fn check(
         link_bandwidth: LinkBandwidth::Transitive,
         next_hop: NextHops::default(),
         listen: None,
+        add_path: false,
         receive: None,
         drain_on_cordon: false,
     })

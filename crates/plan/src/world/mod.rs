@@ -247,10 +247,17 @@ impl World {
             } => self.apply_secret(&namespace, name, form),
             Event::LastGood(kept) => self.apply_last_good(kept),
             Event::State { node, form } => self.apply_state(node, form),
-            Event::Member { node, alive } => self.change_node(node, |world, name| {
-                let before = world.presumed_alive(&name);
-                put(&mut world.alive, name.clone(), alive) && world.presumed_alive(&name) != before
-            }),
+            Event::Member { node, alive } => {
+                let before = self.presumed_alive(&node);
+                let mut dirty = self.change_node(node.clone(), |world, name| {
+                    let changed = put(&mut world.alive, name.clone(), alive);
+                    changed && world.presumed_alive(&name) != before
+                });
+                // Hubs hear of other nodes.
+                let turned = self.presumed_alive(&node) != before;
+                dirty.nodes.extend(turned.then_some(node));
+                dirty
+            }
             Event::Decided { service, decision } => self.apply_decision(&service, &decision),
             Event::Synced => self.apply_synced(),
         }

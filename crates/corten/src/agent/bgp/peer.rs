@@ -194,14 +194,13 @@ impl Task {
             Command::Session(session, password) => self.change(*session, password),
             Command::Drain(drain) => self.drain(drain),
             Command::Route(prefix, Some(attributes)) => {
-                self.routes.insert(prefix, attributes.clone());
+                let old = self.routes.insert(prefix, attributes.clone());
+                self.withdraw(prefix, old, Some(&attributes));
                 self.offer(prefix, &attributes);
             }
             Command::Route(prefix, None) => {
-                self.routes.remove(&prefix);
-                if let Some(nlri) = route::nlri(prefix) {
-                    self.out.withdraw(&nlri);
-                }
+                let old = self.routes.remove(&prefix);
+                self.withdraw(prefix, old, None);
             }
             Command::Ready => {
                 self.ready = true;
@@ -215,9 +214,28 @@ impl Task {
         if self.draining.withholds() {
             return;
         }
-        if let Some(nlri) = route::nlri(prefix) {
-            let path = route::path(&self.session, prefix, attributes);
+        for (nlri, path) in route::paths(&self.session, prefix, attributes) {
             self.out.announce(nlri, &path);
+        }
+    }
+
+    /// Withdraws the paths of a route's old form that the new one has no more.
+    fn withdraw(&mut self, prefix: IpNet, old: Option<Arc<Attributes>>, new: Option<&Attributes>) {
+        if !self.session.add_path {
+            if let (None, Some(nlri)) = (new, route::nlri(prefix)) {
+                self.out.withdraw(&nlri);
+            }
+            return;
+        }
+        let paths = |form: &Attributes| -> BTreeSet<Nlri> {
+            let paths = route::paths(&self.session, prefix, form);
+            paths.map(|(nlri, _)| nlri).collect()
+        };
+        let kept = new.map(paths).unwrap_or_default();
+        for nlri in old.as_deref().map(paths).unwrap_or_default() {
+            if !kept.contains(&nlri) {
+                self.out.withdraw(&nlri);
+            }
         }
     }
 
@@ -230,10 +248,7 @@ impl Task {
         let routes: Vec<(Nlri, Arc<Path>)> = self
             .routes
             .iter()
-            .filter_map(|(prefix, attributes)| {
-                let path = route::path(session, *prefix, attributes);
-                Some((route::nlri(*prefix)?, path))
-            })
+            .flat_map(|(prefix, attributes)| route::paths(session, *prefix, attributes))
             .collect();
         self.out.replace(routes);
     }

@@ -1,11 +1,12 @@
 //! What is planned, as the wire has it.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use api::corten::v1alpha1::LinkBandwidth as Form;
 use ipnet::IpNet;
-use plan::announce::bgp::{Attributes, PeerSession};
+use plan::announce::bgp::{Attributes, Bandwidth, PeerSession};
 use plan::config::{CommunityValue, RemoteAs};
 use proto::bgp::{
     AsPath, Asn, Community, ExtendedCommunity, Families, Family, LargeCommunity, LinkBandwidth,
@@ -59,6 +60,10 @@ pub(super) fn settings(session: &PeerSession, node: &str, restarting: bool) -> f
         minimum_ttl: session.minimum_ttl,
         extended_next_hop: over_ipv6 && session.families.ipv4,
         graceful: Some(graceful),
+        add_path_send: match session.add_path {
+            true => families,
+            false => Families::NONE,
+        },
         passive: session.listen.is_some(),
         host: Some(node.to_owned()),
         ..fsm::Config::new(Asn(session.asn), session.router_id, remote_as)
@@ -90,8 +95,56 @@ pub(super) fn nlri(prefix: IpNet) -> Option<Nlri> {
     Some(Prefix::new(prefix.addr(), prefix.prefix_len()).ok()?.into())
 }
 
+/// What is announced of a prefix: one path, or one for each next hop of a hub's.
+pub(super) fn paths(
+    session: &PeerSession,
+    prefix: IpNet,
+    route: &Attributes,
+) -> impl Iterator<Item = (Nlri, Arc<Path>)> {
+    let nlri = nlri(prefix);
+    let hub = nlri.filter(|_| session.add_path).map(|nlri| {
+        let of_hop = |(path_id, hop): (u32, IpAddr)| {
+            let mut path = path(session, prefix, route, *route.hops.get(&hop)?);
+            Arc::make_mut(&mut path).next_hop = Some(match hop {
+                IpAddr::V4(ip) => NextHop::V4(ip),
+                IpAddr::V6(ip) => NextHop::V6(ip),
+            });
+            Some((Nlri { path_id, ..nlri }, path))
+        };
+        let all = identifiers(route).into_iter().filter_map(of_hop);
+        all.collect::<Vec<_>>()
+    });
+    let only = nlri.filter(|_| !session.add_path);
+    let only = only.map(|nlri| (nlri, path(session, prefix, route, route.bandwidth)));
+    only.into_iter().chain(hub.into_iter().flatten())
+}
+
+/// A path identifier for each next hop (RFC 7911 §3 leaves them to the sender): other next hops
+/// come and go without a change of it, but for those that a hash does not tell apart.
+fn identifiers(route: &Attributes) -> BTreeMap<u32, IpAddr> {
+    let mut found = BTreeMap::new();
+    for hop in route.hops.keys() {
+        let mut id = match hop {
+            IpAddr::V4(ip) => ip.to_bits(),
+            IpAddr::V6(ip) => ip.segments().iter().fold(0x811c_9dc5, |hash: u32, part| {
+                (hash ^ u32::from(*part)).wrapping_mul(0x0100_0193)
+            }),
+        };
+        while id == 0 || found.contains_key(&id) {
+            id = id.wrapping_add(1);
+        }
+        found.insert(id, *hop);
+    }
+    found
+}
+
 /// What is said of a route.
-pub(super) fn path(session: &PeerSession, prefix: IpNet, route: &Attributes) -> Arc<Path> {
+fn path(
+    session: &PeerSession,
+    prefix: IpNet,
+    route: &Attributes,
+    weight: Option<Bandwidth>,
+) -> Arc<Path> {
     let mut communities = Vec::new();
     let mut large_communities = Vec::new();
     for community in &route.communities {
@@ -104,7 +157,7 @@ pub(super) fn path(session: &PeerSession, prefix: IpNet, route: &Attributes) -> 
             }),
         }
     }
-    let bandwidth = route.bandwidth.map(|weight| {
+    let bandwidth = weight.map(|weight| {
         ExtendedCommunity::link_bandwidth(LinkBandwidth {
             asn: u16::try_from(session.asn).unwrap_or(AS_TRANS),
             // A float in the message too.
@@ -259,10 +312,11 @@ mod tests {
                 CommunityValue::Large(1, 2, 3),
             ]),
             bandwidth: None,
+            hops: BTreeMap::new(),
         };
         let session = session();
         let prefix = "192.0.2.1/32".parse().expect("a prefix");
-        let path = path(&session, prefix, &route);
+        let path = path(&session, prefix, &route, None);
         assert_eq!(path.attributes.as_path, AsPath(vec![Asn(64513); 2]));
         assert_eq!(path.attributes.med, Some(0));
         assert_eq!(path.attributes.communities, [Community::GRACEFUL_SHUTDOWN]);
@@ -293,8 +347,41 @@ mod tests {
             },
             next_hop: plan::config::NextHops::default(),
             listen: None,
+            add_path: false,
             receive: None,
         }
+    }
+
+    #[test]
+    fn a_hub_gets_a_path_for_each_node() {
+        let mut session = session();
+        session.add_path = true;
+        let of = |hops: &[&str]| Attributes {
+            local_pref: None,
+            med: 0,
+            prepend: 0,
+            communities: BTreeSet::new(),
+            bandwidth: None,
+            hops: hops.iter().map(|hop| (ip(hop), None)).collect(),
+        };
+        let prefix = "192.0.2.1/32".parse().expect("a prefix");
+        let ids = |hops: &[&str]| -> Vec<(u32, Option<NextHop>)> {
+            let route = of(hops);
+            let found = paths(&session, prefix, &route);
+            found
+                .map(|(nlri, path)| (nlri.path_id, path.next_hop))
+                .collect()
+        };
+        let both = ids(&["10.0.0.11", "10.0.0.12"]);
+        let hop = |last| Some(NextHop::V4([10, 0, 0, last].into()));
+        assert_eq!(both, [(0x0a00_000b, hop(11)), (0x0a00_000c, hop(12))]);
+        // Who stays keeps its identifier.
+        assert_eq!(ids(&["10.0.0.12"]), both[1..]);
+        assert_eq!(ids(&[]), []);
+        // Subnets that differ in the middle are told apart.
+        assert_eq!(ids(&["2001:db8:1::11", "2001:db8:2::11"]).len(), 2);
+        session.add_path = false;
+        assert_eq!(paths(&session, prefix, &of(&[])).count(), 1);
     }
 
     #[test]

@@ -67,7 +67,9 @@ impl Bgp {
     /// Plans the dirty keys anew, puts the result in place and returns what changed.
     pub fn replan(&mut self, world: &World, me: &str, dirty: &Dirty) -> Vec<Change> {
         let mut changes = Vec::new();
-        let whole = dirty.bgp || dirty.nodes.contains(me);
+        // A hub hears of every node.
+        let hub = || self.peers.values().any(|peer| peer.session.add_path);
+        let whole = dirty.bgp || dirty.nodes.contains(me) || (!dirty.nodes.is_empty() && hub());
         if !whole && (dirty.routes.is_empty() || self.peers.is_empty()) {
             return changes;
         }

@@ -36,6 +36,10 @@ pub struct Attributes {
     pub communities: BTreeSet<CommunityValue>,
     /// The weight.
     pub bandwidth: Option<Bandwidth>,
+    /// Towards a hub: the address of each node that advertises, with its weight. Elsewhere there
+    /// are none, and the next hop is the session's.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub hops: BTreeMap<IpAddr, Option<Bandwidth>>,
 }
 
 /// One node as a speaker.
@@ -102,11 +106,21 @@ impl<'w> Speaker<'w> {
             return BTreeMap::new();
         }
         let live = self.live(prefix, family);
+        let hub = peers.iter().any(|peer| peer.add_path);
+        let others = if hub {
+            self.others(prefix, family)
+        } else {
+            Vec::new()
+        };
         let mut routes = BTreeMap::new();
         // Peers that get the same share it.
         let mut known: Vec<Arc<Attributes>> = Vec::new();
         for peer in peers {
-            let Some(attributes) = self.attributes(&live, peer) else {
+            let attributes = match peer.add_path {
+                true => self.of_all(&live, &others, peer, family),
+                false => self.attributes(&live, peer),
+            };
+            let Some(attributes) = attributes else {
                 continue;
             };
             let shared = known.iter().find(|known| ***known == attributes).cloned();
@@ -118,6 +132,48 @@ impl<'w> Speaker<'w> {
             routes.insert(peer.name.clone(), shared);
         }
         routes
+    }
+
+    /// The other nodes that are there, with what is behind `prefix` on each.
+    fn others(&self, prefix: IpNet, family: Family) -> Vec<(Self, Live<'w>)> {
+        let names = self.world.node_names();
+        names
+            .filter(|name| *name != self.me && self.world.presumed_alive(name))
+            .filter_map(|name| Self::find(self.world, name))
+            .map(|speaker| {
+                let live = speaker.live(prefix, family);
+                (speaker, live)
+            })
+            .collect()
+    }
+
+    /// What a hub gets: the union of what the nodes would say, with all their addresses. A node
+    /// that is to be left is none of them, but for this one, whose session ends with it.
+    fn of_all(
+        &self,
+        own: &Live<'w>,
+        others: &[(Self, Live<'w>)],
+        peer: &Peer,
+        family: Family,
+    ) -> Option<Attributes> {
+        let staying = others.iter().filter(|(it, _)| it.drain_of(peer).is_none());
+        let staying = staying.map(|(speaker, live)| (speaker, live));
+        let mut hops = BTreeMap::new();
+        let mut all = Live {
+            ads: BTreeMap::new(),
+            weight: None,
+        };
+        for (speaker, live) in std::iter::once((self, own)).chain(staying) {
+            if let Some(address) = speaker.node.primary(family)
+                && let Some(attributes) = speaker.attributes(live, peer)
+            {
+                hops.insert(address, attributes.bandwidth);
+                all.ads
+                    .extend(live.ads.iter().map(|(name, ad)| (*name, *ad)));
+            }
+        }
+        let attributes = self.attributes(&all, peer)?;
+        Some(Attributes { hops, ..attributes })
     }
 
     /// What is behind `prefix` on this node.
@@ -211,6 +267,7 @@ impl<'w> Speaker<'w> {
             bandwidth: live
                 .weight
                 .map(|weight| Bandwidth::of(weight, peer.link_bandwidth)),
+            hops: BTreeMap::new(),
         };
         if self.drain_of(peer).is_some() {
             attributes.local_pref = Some(0);

@@ -124,6 +124,8 @@ pub struct PeerSession {
     pub next_hop: NextHops,
     /// The local port that the neighbour connects to; `None`: we connect to it.
     pub listen: Option<u16>,
+    /// A hub: it gets the next hops of all nodes (RFC 7911).
+    pub add_path: bool,
     /// Routes to take; `None`: none.
     pub receive: Option<Receive>,
 }
@@ -170,6 +172,7 @@ impl PeerSession {
             families: Families::of(peer),
             next_hop: peer.next_hop,
             listen: peer.listen,
+            add_path: peer.add_path,
             receive: peer.receive.clone(),
         }
     }

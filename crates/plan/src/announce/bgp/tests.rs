@@ -2,6 +2,7 @@
 //! TestNodeSelectors, TestPeersForService, TestBGPAdsForService, TestBGPServiceSelectors and
 //! TestNodesWithExcludeLabel (Apache-2.0), with data of our own.
 
+mod hub;
 pub(crate) mod properties;
 mod sessions;
 mod weights;

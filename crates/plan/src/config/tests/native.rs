@@ -85,7 +85,6 @@ fn both_dialects_say_the_same() {
 #[test]
 fn what_nothing_serves_yet_is_refused() {
     let layer2 = |field: &str, value: Value| json!({"layer2": {field: value}});
-    let peer = |field: &str, value: Value| json!({"myASN": 1, "peerASN": 2, "peerAddress": "10.0.0.9", field: value});
     for (kind, spec, field) in [
         (
             "Advertisement",
@@ -102,7 +101,6 @@ fn what_nothing_serves_yet_is_refused() {
             json!({"linux": {"device": "kube-lb0"}}),
             "spec.linux",
         ),
-        ("Peer", peer("addPath", json!(true)), "spec.addPath"),
     ] {
         let compiled = fresh([own(kind, "x", spec)]);
         let found = findings(&compiled, "x");

@@ -36,6 +36,7 @@ fn what_is_left_out_is_frrs() {
             },
             next_hop: config::NextHops::default(),
             listen: None,
+            add_path: false,
             receive: None,
         }
     );
@@ -102,6 +103,7 @@ fn every_field_arrives() {
             },
             next_hop: config::NextHops::default(),
             listen: None,
+            add_path: false,
             receive: None,
         }
     );
