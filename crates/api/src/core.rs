@@ -1,8 +1,9 @@
-//! The core kinds, slim: `Service`, `EndpointSlice`, `Node`, `Namespace`, `Secret`,
-//! `ServiceCIDR`.
+//! The core kinds, slim: `Service`, `EndpointSlice`, `Node`, `Namespace`, `Pod`,
+//! `Secret`, `ServiceCIDR`.
 
 mod endpoints;
 mod node;
+mod pod;
 mod secret;
 mod service;
 mod service_cidr;
@@ -12,6 +13,7 @@ pub use endpoints::{
     ForZone, LABEL_SERVICE_NAME,
 };
 pub use node::{Namespace, Node, NodeAddress, NodeCondition, NodeSpec, NodeStatus, Taint};
+pub use pod::{Container, Pod, PodCondition, PodSpec, PodStatus};
 pub use secret::{BASIC_AUTH, Content, Secret};
 pub use service::{
     ClientIpConfig, IntOrString, IpFamily, IpFamilyPolicy, LoadBalancerIngress, LoadBalancerStatus,

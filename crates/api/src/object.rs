@@ -7,7 +7,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::Kind;
-use crate::core::{EndpointSlice, Namespace, Node, Secret, Service, ServiceCIDR};
+use crate::core::{EndpointSlice, Namespace, Node, Pod, Secret, Service, ServiceCIDR};
 use crate::corten::v1alpha1::{AcceptedConfig, AddressPool, Advertisement, NodeState, Peer};
 use crate::meta::ObjectMeta;
 use crate::metallb::{
@@ -110,6 +110,7 @@ objects!(
     Namespace,
     ServiceCIDR,
     Secret,
+    Pod,
     IPAddressPool,
     L2Advertisement,
     BGPAdvertisement,

@@ -18,6 +18,8 @@ struct State {
     kept: Mutex<Option<String>>,
     /// What keeps a kind from being read, with the remedy.
     obstacles: Mutex<BTreeMap<&'static str, String>>,
+    /// Why work is left to MetalLB, with the remedy.
+    standing_by: Mutex<Option<String>>,
 }
 
 impl Health {
@@ -62,6 +64,19 @@ impl Health {
         let obstacles = self.state.obstacles.lock();
         let obstacles = obstacles.unwrap_or_else(PoisonError::into_inner);
         obstacles.values().cloned().collect()
+    }
+
+    /// Why work is left to MetalLB, with the remedy; `None`: it is not, or no longer. The process is
+    /// ready all the same: to take over, and for all the rest that it does.
+    pub fn set_standing_by(&self, why: Option<String>) {
+        let standing_by = self.state.standing_by.lock();
+        *standing_by.unwrap_or_else(PoisonError::into_inner) = why;
+    }
+
+    /// Why work is left to MetalLB.
+    pub fn standing_by(&self) -> Option<String> {
+        let standing_by = self.state.standing_by.lock();
+        standing_by.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Why it is not ready; `None` when it is.

@@ -49,6 +49,8 @@ app.kubernetes.io/component: {{ .component }}
 {{/* Labels of Pods: those of MetalLB's manifests too, which tools select by. */}}
 {{- define "corten.podLabels" -}}
 {{ include "corten.selector" . }}
+# By this Corten tells its own Pods from MetalLB's.
+corten.dev/component: {{ .component }}
 app: metallb
 component: {{ .component }}
 {{- end }}

@@ -51,6 +51,9 @@ pub struct NodeStateStatus {
         ))
     )]
     pub bgp: Vec<BgpSession>,
+    /// Why the agent stands by, where it does: MetalLB's speakers run beside.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub standing_by: String,
     /// True while the node gives its addresses away.
     pub draining: bool,
     /// How far that is.

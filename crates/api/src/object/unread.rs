@@ -52,6 +52,8 @@ pub(super) fn is_known(group: &str, kind: &str, path: &str) -> bool {
         ("", "Service") => SERVICE.contains(&path.as_str()),
         ("discovery.k8s.io", "EndpointSlice") => ENDPOINT_SLICE.contains(&path.as_str()),
         ("", "Node") => NODE.contains(&path.as_str()),
+        // Corten reads of a Pod that it runs; the rest is Kubernetes' business.
+        ("", "Pod") => true,
         // The empty parts: `status` of what users write, `spec` of what agents write.
         _ => path == "spec" || path == "status",
     }

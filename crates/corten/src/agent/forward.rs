@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use super::gate::Ports;
 use crate::backoff::Backoff;
 use crate::http::Metrics;
+use crate::status::Health;
 
 /// Jobs are handed out one at a time.
 const QUEUE: usize = 1;
@@ -42,10 +43,29 @@ pub enum ForwardError {
     Thread(#[from] std::io::Error),
 }
 
+/// What is wrong with the kernel's forwarding, and what to do about it.
+pub(crate) fn words(error: &nft::Error) -> String {
+    let remedy = match error {
+        nft::Error::Kernel { .. } => "boot a newer kernel on this node, or forward nothing",
+        nft::Error::Missing { .. } => {
+            "load the module nf_tables on this node, or boot a kernel that has it, or forward nothing"
+        }
+        nft::Error::Unsupported { .. } => {
+            "load what it needs on this node, or boot a kernel that has it, or forward nothing"
+        }
+        nft::Error::Denied => "securityContext.capabilities.add: [NET_ADMIN]",
+        nft::Error::Owned { .. } => "end the other process",
+        nft::Error::Structure { .. } | nft::Error::Netlink { .. } | nft::Error::Busy { .. } => {
+            "`nft list ruleset` on this node shows what is there"
+        }
+    };
+    format!("{}; remedy: {remedy}", crate::cli::chain(error))
+}
+
 type Started = (Option<mpsc::Sender<Job>>, mpsc::Receiver<Done>);
 
 /// Opens the kernel's tables and starts the thread; nothing of that when nothing is forwarded.
-pub(super) fn start(mode: Mode, metrics: Metrics) -> Result<Started, ForwardError> {
+pub(super) fn start(mode: Mode, health: Health, metrics: Metrics) -> Result<Started, ForwardError> {
     let (done_in, done) = mpsc::channel(QUEUE);
     if mode == Mode::Off {
         return Ok((None, done));
@@ -56,6 +76,7 @@ pub(super) fn start(mode: Mode, metrics: Metrics) -> Result<Started, ForwardErro
         nft,
         jobs,
         done: done_in,
+        health,
         metrics,
     };
     // The thread ends with the planner: the channel closes.
@@ -77,6 +98,7 @@ struct Executor {
     nft: Nft,
     jobs: mpsc::Receiver<Job>,
     done: mpsc::Sender<Done>,
+    health: Health,
     metrics: Metrics,
 }
 
@@ -121,14 +143,60 @@ impl Executor {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
         loop {
             match attempt(&mut self.nft) {
-                Ok(report) => return report,
+                Ok(report) => {
+                    self.health.set_obstacle("forward", None);
+                    return report;
+                }
                 Err(error) => {
+                    self.health.set_obstacle("forward", Some(words(&error)));
                     tracing::error!(
                         error = &error as &dyn std::error::Error,
                         "forwarding could not be written; trying again"
                     );
                     std::thread::sleep(backoff.next());
                 }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_kernel_lacks_is_said_with_the_remedy() {
+        use std::io::Error as Io;
+        let refused = || linux::nft::Error::Dump {
+            what: "tables",
+            source: Io::from_raw_os_error(95),
+        };
+        let table = [
+            (
+                nft::Error::Missing { source: refused() },
+                ["CONFIG_NF_TABLES", "load the module nf_tables"],
+            ),
+            (
+                nft::Error::Unsupported {
+                    what: "rule 3".to_owned(),
+                    needs: "CONFIG_NFT_NUMGEN".to_owned(),
+                    source: refused(),
+                },
+                ["CONFIG_NFT_NUMGEN", "load what it needs"],
+            ),
+            (nft::Error::Denied, ["NET_ADMIN", "capabilities.add"]),
+            (
+                nft::Error::Kernel {
+                    found: "5.4".to_owned(),
+                },
+                ["5.4", "newer kernel"],
+            ),
+        ];
+        for (error, parts) in table {
+            let words = words(&error);
+            assert!(words.contains("; remedy: "), "{words}");
+            for part in parts {
+                assert!(words.contains(part), "{part:?} is not in {words:?}");
             }
         }
     }

@@ -15,7 +15,7 @@ mod advertised;
 mod bfd;
 mod bgp;
 mod drain;
-mod forward;
+pub(crate) mod forward;
 mod gate;
 pub mod interfaces;
 mod l2;
@@ -110,7 +110,7 @@ pub async fn run<S: Source, K: Sink>(
     let (reporter, reports) = Reporter::new(metrics.reports_dropped.clone());
 
     let (member, silence, member_task) = member::start(&config, events_in)?;
-    let (forward, done) = forward::start(config.agent.mode, metrics.clone())?;
+    let (forward, done) = forward::start(config.agent.mode, health.clone(), metrics.clone())?;
     let l2 = l2::Context {
         node: config.agent.node.clone(),
         interfaces: interfaces.clone(),

@@ -76,8 +76,10 @@ pub(super) struct Planner {
     advertised: bool,
     drain: Drain,
     snapshot: Snapshot,
+    /// Why MetalLB's speakers go first, where they do.
+    standing_by: Option<String>,
     /// What is said of this node, as last published.
-    shown: Option<DrainPhase>,
+    shown: (Option<DrainPhase>, Option<String>),
     /// What is to be published next.
     unpublished: Option<NodeStateStatus>,
 }
@@ -107,7 +109,8 @@ impl Planner {
             advertised: false,
             drain: Drain::default(),
             snapshot: Snapshot::default(),
-            shown: None,
+            standing_by: None,
+            shown: (None, None),
             unpublished: None,
         }
     }
@@ -152,6 +155,7 @@ impl Planner {
             }
             if self.synced {
                 self.follow_drain().await;
+                self.stand_by();
             }
             self.describe();
             if self.synced {
@@ -184,6 +188,21 @@ impl Planner {
         }
     }
 
+    /// Says whether this agent stands by beside MetalLB's speakers, when that has changed.
+    fn stand_by(&mut self) {
+        let why = self.world.rivals().over_agent(&self.parts.agent.node);
+        if why == self.standing_by {
+            return;
+        }
+        match &why {
+            Some(why) => tracing::warn!("{why}"),
+            None => tracing::info!("no speaker of MetalLB runs any more: announcing"),
+        }
+        self.parts.metrics.standing_by.set(i64::from(why.is_some()));
+        self.parts.health.set_standing_by(why.clone());
+        self.standing_by = why;
+    }
+
     /// Takes in what others tell. Of this node it knows better itself.
     fn learn(&mut self, event: Event) {
         let own = matches!(&event, Event::State { node, .. } if *node == self.parts.agent.node);
@@ -208,7 +227,8 @@ impl Planner {
         }
     }
 
-    /// Says what this node's interfaces are, and whether it drains, when that has changed.
+    /// Says what this node's interfaces are, whether it drains and whether it stands by, when that
+    /// has changed.
     fn describe(&mut self) {
         let node = self.parts.agent.node.clone();
         let next = self.version + 1;
@@ -217,19 +237,21 @@ impl Planner {
         // Others take the addresses over before this node gives them up.
         state.draining = phase == Some(DrainPhase::Leaving);
         let known = self.world.node_state(&node);
-        if phase == self.shown
+        let shown = (phase, self.standing_by.clone());
+        if shown == self.shown
             && known
                 .is_some_and(|known| known.incarnation == self.incarnation && known.says_as(&state))
         {
             return;
         }
         self.version = next;
-        self.shown = phase;
         self.unpublished = Some(NodeStateStatus {
             draining: phase.is_some(),
             drain: phase,
+            standing_by: self.standing_by.clone().unwrap_or_default(),
             ..status(&state, &self.snapshot, self.parts.agent.mode)
         });
+        self.shown = shown;
         self.apply(Event::State {
             node,
             form: Some(state),
@@ -241,11 +263,16 @@ impl Planner {
         let Some(status) = self.unpublished.take() else {
             return;
         };
-        self.parts.state.send_replace(Some(status.clone()));
+        // Words for people are nothing for a beat.
+        let beat = NodeStateStatus {
+            standing_by: String::new(),
+            ..status.clone()
+        };
+        self.parts.state.send_replace(Some(status));
         let _ = self
             .parts
             .member
-            .send(member::Command::State(Box::new(status)))
+            .send(member::Command::State(Box::new(beat)))
             .await;
     }
 
@@ -542,6 +569,7 @@ fn status(state: &NodeState, snapshot: &Snapshot, mode: Mode) -> NodeStateStatus
         },
         // The publisher adds them: beats are not the place for them.
         bgp: Vec::new(),
+        standing_by: String::new(),
         draining: state.draining,
         drain: None,
         incarnation: state.incarnation,

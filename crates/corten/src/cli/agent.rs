@@ -3,6 +3,7 @@
 use std::net::Ipv6Addr;
 use std::path::PathBuf;
 use std::pin::pin;
+use std::time::Duration;
 
 use plan::desired::Agent;
 use plan::forward::Mode;
@@ -28,6 +29,9 @@ use crate::source::dir::DirSource;
 use crate::source::kube::{KubeSource, Role};
 use crate::source::{Source, Stopped};
 use crate::status::Health;
+
+/// Between two looks at a host that lacks something.
+const LOOK: Duration = Duration::from_secs(5);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
@@ -119,8 +123,8 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
     let mode = Mode::from(options.forward.unwrap_or(default));
     if let Some(dir) = &options.dir {
         host::check_directory(dir)?;
+        host::check_agent(mode != Mode::Off)?;
     }
-    host::check_agent(mode != Mode::Off)?;
     runtime()?.block_on(async {
         let stop = Signals::listen()?.stop();
         let mut config = options.node.config(&options.common, mode)?;
@@ -172,13 +176,15 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
                 )
                 .on(board);
                 let watched = client.clone();
-                let serve = options.serving.serve(
-                    &options.common,
-                    client,
-                    Probes::Host,
-                    health.clone(),
-                    metrics.clone(),
-                );
+                let serve = || {
+                    options.serving.serve(
+                        &options.common,
+                        client.clone(),
+                        Probes::Host,
+                        health.clone(),
+                        metrics.clone(),
+                    )
+                };
                 if let Some(pod) = options.pod_name.clone().filter(|pod| !pod.is_empty()) {
                     let namespace = options.common.namespace.clone();
                     tokio::spawn(obstacles::tell(
@@ -188,12 +194,10 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
                         health.clone(),
                     ));
                 }
-                let serve = async {
-                    tokio::select! {
-                        ended = serve => ended,
-                        unfit = unfit(checked) => Err(unfit),
-                    }
-                };
+                tokio::select! {
+                    fit = fit(mode, &health, serve()) => fit?,
+                    () = &mut stop => return Ok(()),
+                }
                 let kept = Some(&options.keep_in).filter(|it| !it.as_os_str().is_empty());
                 let mut begun = match kept {
                     Some(folder) => Begun::start(Keeping::new(source, folder, &health)),
@@ -218,6 +222,13 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
                     removal,
                     kept: kept.cloned(),
                 };
+                let serve = async {
+                    tokio::select! {
+                        ended = serve() => ended,
+                        unfit = unfit(checked) => Err(unfit),
+                    }
+                };
+                let (health, metrics) = (health.clone(), metrics.clone());
                 run(serve, config, begun, sink, health, metrics, stop, ending).await
             }
         }
@@ -244,6 +255,40 @@ async fn unfit(checked: JoinHandle<Result<(), Failure>>) -> Failure {
         Ok(Ok(())) => std::future::pending().await,
         Ok(Err(failure)) => failure,
         Err(error) => error.into(),
+    }
+}
+
+/// Waits until this host offers what an agent needs. Meanwhile it says what is missing, in log, event
+/// and readiness, where a process that ended would only be started again.
+async fn fit(
+    mode: Mode,
+    health: &Health,
+    serve: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    let mut serve = pin!(async {
+        if let Err(error) = serve.await {
+            tracing::warn!(error = &*error as &dyn std::error::Error, "no probes");
+        }
+        std::future::pending::<()>().await;
+    });
+    let mut told = Vec::new();
+    loop {
+        let look = tokio::task::spawn_blocking(move || host::lacks(mode != Mode::Off));
+        let lacks = look.await?;
+        health.set_obstacle("host", (!lacks.is_empty()).then(|| lacks.join("; ")));
+        if lacks.is_empty() {
+            return Ok(());
+        }
+        if lacks != told {
+            for lack in &lacks {
+                tracing::error!("{lack}; looking again every {LOOK:?}");
+            }
+        }
+        told = lacks;
+        tokio::select! {
+            () = tokio::time::sleep(LOOK) => {}
+            () = &mut serve => {}
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use super::serving::{Probes, Serving};
 use super::webhook::{Flags as WebhookFlags, Mode};
 use super::{Cluster, Common, Failure, cluster, host, runtime, stopped};
 use crate::backoff::Backoff;
-use crate::controller::{self, Deadline, elector};
+use crate::controller::{self, Candidacy, Deadline, candidacy, elector};
 use crate::http::Metrics;
 use crate::member_secret;
 use crate::obstacles;
@@ -97,15 +97,31 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
                 health.clone(),
             ));
         }
+        let (candidacy_in, candidacy) = watch::channel(Candidacy::Unknown);
+        tokio::spawn(candidacy::follow(
+            client.clone(),
+            namespace.clone(),
+            health.clone(),
+            metrics.clone(),
+            candidacy_in,
+        ));
         let (deadline, leads_until) = watch::channel(Deadline::Withdrawn);
         let elector = tokio::spawn(elector::run(
             client.clone(),
             options.common.namespace.clone(),
             identity.clone(),
             owner,
+            candidacy.clone(),
             deadline,
         ));
-        let lead = lead(&options, client, &identity, leads_until, health, metrics);
+        let mut known = candidacy.clone();
+        let lead = async {
+            // Before, nothing says that this replica could take over.
+            let known = known.wait_for(|it| *it != Candidacy::Unknown).await.is_ok();
+            if known {
+                lead(&options, client, &identity, leads_until, health, metrics).await;
+            }
+        };
         let ended = tokio::select! {
             ended = serve => ended,
             () = lead => Err("the elector ended".into()),

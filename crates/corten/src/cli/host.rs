@@ -1,14 +1,21 @@
-//! What the host must offer, checked at start so that the error names it.
+//! What the host must offer, checked at start so that the error names it, or an agent in a cluster
+//! says it and waits.
 
 use std::path::Path;
 
-use super::Failure;
+use dataplane::nft::Nft;
+use linux::packet::{PacketError, PacketSocket, Traffic};
+
+use super::{Failure, chain};
+use crate::agent::forward;
 
 /// The oldest kernel whose nf_tables does what the forwarding rules ask.
 const KERNEL: (u32, u32) = (5, 13);
 /// Capability numbers of `linux/capability.h`.
 const CAP_NET_ADMIN: u32 = 12;
 const CAP_NET_RAW: u32 = 13;
+/// Index of the loopback interface, which every network namespace has.
+const LOOPBACK: u32 = 1;
 
 /// The name of this host, for `--node-name`.
 pub(super) fn name() -> Result<String, Failure> {
@@ -30,38 +37,60 @@ pub(super) fn check_directory(dir: &Path) -> Result<(), Failure> {
     }
 }
 
-/// Checks the kernel's version and this process's rights.
+/// Checks what an agent needs of this host.
 pub(super) fn check_agent(forwards: bool) -> Result<(), Failure> {
+    match lacks(forwards).into_iter().next() {
+        None => Ok(()),
+        Some(lack) => Err(lack.into()),
+    }
+}
+
+/// What an agent needs of this host and does not find, each with the remedy: the kernel's version,
+/// rights, packet sockets, nf_tables. It may wait for another program's nftables transaction.
+pub(super) fn lacks(forwards: bool) -> Vec<String> {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut lacks = Vec::new();
     if kernel(&release).is_some_and(|version| version < KERNEL) {
-        return Err(format!(
-            "kernel {} is too old: Corten needs {}.{} or newer",
+        lacks.push(format!(
+            "kernel {} is too old: Corten needs {}.{} or newer; remedy: boot a newer one",
             release.trim(),
             KERNEL.0,
             KERNEL.1
-        )
-        .into());
+        ));
     }
     let status = std::fs::read_to_string(Path::new("/proc/self/status")).unwrap_or_default();
     let held = effective_capabilities(&status).unwrap_or(u64::MAX);
-    let mut wanted = vec![("NET_RAW", CAP_NET_RAW, "answer ARP and NDP")];
-    if forwards {
-        wanted.push((
-            "NET_ADMIN",
-            CAP_NET_ADMIN,
-            "program the kernel's forwarding",
-        ));
+    let has = |number: u32| held & (1 << number) != 0;
+    if has(CAP_NET_RAW) {
+        let socket = PacketSocket::open(LOOPBACK, Traffic::Arp);
+        lacks.extend(socket.err().as_ref().map(packet_sockets));
+    } else {
+        lacks.push(right("NET_RAW", "answer ARP and NDP"));
     }
-    for (name, number, what) in wanted {
-        if held & (1 << number) == 0 {
-            return Err(format!(
-                "this process may not {what}: it lacks the capability {name}; run it as root, or \
-                 give it {name} (container: securityContext.capabilities.add)"
-            )
-            .into());
-        }
+    if forwards && !has(CAP_NET_ADMIN) {
+        lacks.push(right("NET_ADMIN", "program the kernel's forwarding"));
+    } else if forwards && lacks.is_empty() {
+        lacks.extend(Nft::open().err().as_ref().map(forward::words));
     }
-    Ok(())
+    lacks
+}
+
+fn right(name: &str, what: &str) -> String {
+    format!(
+        "this process may not {what}: it lacks the capability {name}; remedy: run it as root, or \
+         give it {name} (container: securityContext.capabilities.add)"
+    )
+}
+
+fn packet_sockets(error: &PacketError) -> String {
+    let remedy = if error.is_unsupported() {
+        "load the module af_packet on this node, or boot a kernel that has it (CONFIG_PACKET)"
+    } else if error.is_denied() {
+        "a security module or seccomp profile is in the way: allow sockets of the family AF_PACKET"
+    } else {
+        "the kernel's log on this node may say more"
+    };
+    format!("{}; remedy: {remedy}", chain(error))
 }
 
 fn kernel(release: &str) -> Option<(u32, u32)> {

@@ -12,6 +12,7 @@ use kube::api::{Api, PostParams};
 use kube::{Client, Error};
 use tokio::sync::watch;
 
+use super::Candidacy;
 use crate::owner::Owner;
 
 /// Name of the Lease.
@@ -62,7 +63,8 @@ struct Seen {
     at: Instant,
 }
 
-/// Stands for election until `deadline` has no receivers any more; then gives the lease back.
+/// Stands for election, while it may, until `deadline` has no receivers any more; then gives the
+/// lease back.
 ///
 /// A Lease that it makes is `owner`'s, and goes with it. Giving back is this task's work, so that no renewal of its own comes after it.
 pub async fn run(
@@ -70,14 +72,26 @@ pub async fn run(
     namespace: String,
     identity: String,
     owner: Owner,
+    mut candidacy: watch::Receiver<Candidacy>,
     deadline: watch::Sender<Deadline>,
 ) {
     let leases: Api<Lease> = Api::namespaced(client, &namespace);
     let mut seen: Option<Seen> = None;
     let mut look = Instant::now();
     loop {
+        let stands = *candidacy.borrow_and_update() == Candidacy::Stands;
+        if !stands && *deadline.borrow() != Deadline::Withdrawn {
+            // No write is sent from here on, and then another may lead.
+            deadline.send_replace(Deadline::Withdrawn);
+            tracing::warn!(%identity, "no longer leading");
+            give_back(&leases, &identity).await;
+        }
         tokio::select! {
-            () = tokio::time::sleep_until(look.into()) => {}
+            () = tokio::time::sleep_until(look.into()), if stands => {}
+            Ok(()) = candidacy.changed() => {
+                look = Instant::now();
+                continue;
+            }
             () = deadline.closed() => break,
         }
         let started = Instant::now();
@@ -118,12 +132,8 @@ pub async fn run(
             changed
         });
     }
-    if *deadline.borrow() != Deadline::Withdrawn
-        && tokio::time::timeout(ANSWER, release(&leases, &identity))
-            .await
-            .is_err()
-    {
-        tracing::warn!("lease not given back: the API server did not answer in {ANSWER:?}");
+    if *deadline.borrow() != Deadline::Withdrawn {
+        give_back(&leases, &identity).await;
     }
 }
 
@@ -214,6 +224,13 @@ fn claim(old: Option<&LeaseSpec>, identity: &str) -> LeaseSpec {
 }
 
 /// Gives the lease back at a planned stop, so that the next leader need not wait.
+async fn give_back(leases: &Api<Lease>, identity: &str) {
+    let released = tokio::time::timeout(ANSWER, release(leases, identity));
+    if released.await.is_err() {
+        tracing::warn!("lease not given back: the API server did not answer in {ANSWER:?}");
+    }
+}
+
 async fn release(leases: &Api<Lease>, identity: &str) {
     let outcome = async {
         let Some(mut lease) = leases.get_opt(LEASE_NAME).await? else {

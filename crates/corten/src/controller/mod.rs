@@ -9,6 +9,7 @@
 //! is to be told. A term ends when the source, or the leadership, does; the next one begins with an
 //! empty World and a consistent list.
 
+pub mod candidacy;
 pub mod elector;
 mod keeper;
 mod planner;
@@ -28,6 +29,7 @@ use crate::sink::Sink;
 use crate::source::{self, Source};
 use crate::status::Health;
 use crate::statuses::{self, native::NativeStatuses, pools::Pools};
+pub use candidacy::Candidacy;
 pub use elector::Deadline;
 
 /// One term of office: runs the tasks until the deadline is withdrawn (leadership lost).

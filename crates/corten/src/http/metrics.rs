@@ -121,6 +121,8 @@ pub struct Metrics {
     pub reports_dropped: IntCounter,
     /// Elements written to the kernel's tables.
     pub forward_elements: IntCounter,
+    /// 1 while MetalLB runs beside, and this process leaves work to it.
+    pub standing_by: IntGauge,
     /// What the API server asked the webhook, and what came of it; labels path, answer.
     pub webhook_requests: IntCounterVec,
     /// BGP sessions.
@@ -209,6 +211,10 @@ impl Metrics {
             forward_elements: counter(
                 "corten_forward_elements_written_total",
                 "Elements written to the kernel's tables",
+            )?,
+            standing_by: gauge(
+                "corten_standing_by",
+                "1 while MetalLB runs beside and work is left to it",
             )?,
             webhook_requests: counters(
                 "corten_webhook_requests_total",

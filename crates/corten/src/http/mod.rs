@@ -165,10 +165,16 @@ async fn readyz(State(shared): State<Shared>) -> Response {
 
 fn answer(health: &Health) -> Response {
     match health.unready() {
-        None => match health.kept() {
-            None => "ok\n".into_response(),
-            Some(why) => format!("ok, {why}\n").into_response(),
-        },
+        None => {
+            let notes: Vec<String> = [health.kept(), health.standing_by()]
+                .into_iter()
+                .flatten()
+                .collect();
+            match &*notes {
+                [] => "ok\n".into_response(),
+                notes => format!("ok, {}\n", notes.join("; ")).into_response(),
+            }
+        }
         Some(why) => {
             let text = format!("not ready: {why}\n");
             (StatusCode::SERVICE_UNAVAILABLE, text).into_response()

@@ -3,7 +3,7 @@
 use api::corten::v1alpha1::AcceptedConfigSpec;
 use plan::config::{Hidden, Kept, Object, ObjectKind, ObjectRef, SecretFacts};
 use plan::name::{Name, ServiceKey};
-use plan::world::{Event, Node, NodeState, Service, Slice};
+use plan::world::{Event, Node, NodeState, PodKey, Rival, Service, Slice};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -42,6 +42,10 @@ pub(super) enum Record {
     State {
         node: Name,
         form: Option<NodeState>,
+    },
+    Rival {
+        pod: PodKey,
+        form: Option<Rival>,
     },
 }
 
@@ -105,6 +109,10 @@ impl Record {
                 node: node.clone(),
                 form: form.clone(),
             },
+            Event::Rival { pod, form } => Self::Rival {
+                pod: pod.clone(),
+                form: form.clone(),
+            },
             _ => return None,
         })
     }
@@ -142,6 +150,7 @@ impl Record {
             // What could not be read of it then is not in it now.
             Self::LastGood { spec } => Event::LastGood(Kept::read(&spec).0),
             Self::State { node, form } => Event::State { node, form },
+            Self::Rival { pod, form } => Event::Rival { pod, form },
         })
     }
 
@@ -161,6 +170,7 @@ impl Record {
             },
             Self::LastGood { .. } => return None,
             Self::State { node, .. } => Event::State { node, form: None },
+            Self::Rival { pod, .. } => Event::Rival { pod, form: None },
         })
     }
 
@@ -176,6 +186,7 @@ impl Record {
             } => format!("secret {namespace}/{name}"),
             Self::LastGood { .. } => "last good".to_owned(),
             Self::State { node, .. } => format!("state {node}"),
+            Self::Rival { pod, .. } => format!("rival {pod}"),
         }
     }
 
@@ -189,6 +200,7 @@ impl Record {
             Self::Secret { form, .. } => form.is_some(),
             Self::LastGood { .. } => true,
             Self::State { form, .. } => form.is_some(),
+            Self::Rival { form, .. } => form.is_some(),
         }
     }
 

@@ -109,6 +109,14 @@ fn everything() -> Vec<Event> {
             node: "n".into(),
             form: Some(NodeState::default()),
         },
+        Event::Rival {
+            pod: ServiceKey::new("metallb-system", "speaker-x"),
+            form: Some(plan::world::Rival {
+                part: plan::world::Part::Speaker,
+                node: "n".into(),
+                workload: "daemonset/speaker".into(),
+            }),
+        },
     ]
 }
 

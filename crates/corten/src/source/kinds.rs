@@ -6,7 +6,7 @@ use api::corten::v1alpha1::AcceptedConfigSpec;
 use api::object::Object;
 use plan::config::{self, Kept, SecretFacts};
 use plan::name::ServiceKey;
-use plan::world::{Event, Slice, service_ranges};
+use plan::world::{Event, PodKey, Rival, Slice, service_ranges};
 
 /// The event of an object that is there, or has changed; none for a kind that no planner reads.
 pub(super) fn applied(object: Object) -> Option<Event> {
@@ -48,6 +48,10 @@ pub(super) fn applied(object: Object) -> Option<Event> {
             namespace: secret.metadata.namespace.into(),
             name: secret.metadata.name.into(),
         }),
+        Object::Pod(pod) => Some(Event::Rival {
+            pod: PodKey::new(&pod.metadata.namespace, &pod.metadata.name),
+            form: Rival::of(&pod),
+        }),
         Object::AcceptedConfig(accepted) => Some(last_good(&accepted.spec)),
         Object::NodeState(state) => Some(Event::State {
             node: state.metadata.name.into(),
@@ -87,6 +91,7 @@ pub(super) fn gone(object: &Object) -> Option<Event> {
             name,
             form: None,
         },
+        Event::Rival { pod, .. } => Event::Rival { pod, form: None },
         // What was good is known.
         Event::LastGood(_) => return None,
         other => other,

@@ -5,6 +5,11 @@ use linux::nft;
 pub(super) const EPERM: i32 = 1;
 pub(super) const ENOENT: i32 = 2;
 pub(super) const EINTR: i32 = 4;
+/// Of a batch as a whole: nobody has registered for nf_tables (`nfnetlink_rcv_batch`).
+const EOPNOTSUPP: i32 = 95;
+/// Of a socket: no netfilter netlink.
+const EPROTONOSUPPORT: i32 = 93;
+const EAFNOSUPPORT: i32 = 97;
 
 /// The nftables executor failed as a whole. What concerns one service port only is in
 /// [`super::Report::refused`].
@@ -15,6 +20,13 @@ pub enum Error {
     Kernel {
         /// Its release.
         found: String,
+    },
+    /// There is no nf_tables at all.
+    #[error("the kernel has no nf_tables (CONFIG_NF_TABLES)")]
+    Missing {
+        /// Its words.
+        #[source]
+        source: nft::Error,
     },
     /// Not enough rights.
     #[error(
@@ -92,5 +104,60 @@ pub(super) fn errno(error: &nft::Error) -> Option<i32> {
             source.raw_os_error()
         }
         _ => None,
+    }
+}
+
+/// Whether it says that the kernel has no nf_tables, rather than that it lacks a part of them; ours
+/// are the messages numbered 1 to `messages`.
+pub(super) fn is_missing(error: &nft::Error, messages: usize) -> bool {
+    match error {
+        nft::Error::Socket { .. } => {
+            matches!(errno(error), Some(EPROTONOSUPPORT | EAFNOSUPPORT))
+        }
+        nft::Error::Refused(refused) => refused.first().is_some_and(|first| {
+            let ours = (1..=messages).contains(&(first.seq as usize));
+            first.errno == EOPNOTSUPP && !ours
+        }),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    fn refused(seq: u32, errno: i32) -> nft::Error {
+        nft::Error::Refused(vec![nft::Refused {
+            seq,
+            errno,
+            text: None,
+            offset: None,
+        }])
+    }
+
+    #[test]
+    fn a_kernel_without_nf_tables_is_told_from_one_without_a_part() {
+        let socket = |errno| nft::Error::Socket {
+            action: "open it",
+            source: io::Error::from_raw_os_error(errno),
+        };
+        let table = [
+            (socket(EPROTONOSUPPORT), true),
+            (socket(EAFNOSUPPORT), true),
+            (socket(EPERM), false),
+            // The begin of a batch, or its end.
+            (refused(0, EOPNOTSUPP), true),
+            (refused(4, EOPNOTSUPP), true),
+            // A message of ours: an expression that is missing.
+            (refused(2, EOPNOTSUPP), false),
+            (refused(2, ENOENT), false),
+            (refused(0, EPERM), false),
+            (nft::Error::Overrun, false),
+        ];
+        for (error, missing) in table {
+            assert_eq!(is_missing(&error, 3), missing, "{error:?}");
+        }
     }
 }

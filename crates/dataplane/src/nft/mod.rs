@@ -92,6 +92,7 @@ impl Nft {
         structure::check_kernel()?;
         let socket = Socket::open().map_err(|source| match error::errno(&source) {
             Some(error::EPERM) => Error::Denied,
+            _ if error::is_missing(&source, 0) => Error::Missing { source },
             _ => Error::Netlink {
                 action: "open a socket to",
                 source,

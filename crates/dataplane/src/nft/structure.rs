@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use linux::nft::{self, Batch, Data, Element, Refused, TABLE_OWNER, TABLE_PERSIST};
 
-use super::error::{ENOENT, EPERM, errno, reading};
+use super::error::{ENOENT, EPERM, errno, is_missing, reading};
 use super::{Error, Nft, Report, TABLE};
 
 /// The table that a probe pretends to make.
@@ -59,6 +59,9 @@ impl Nft {
         };
         if errno(&error) == Some(EPERM) {
             return Err(Error::Denied);
+        }
+        if is_missing(&error, labels.len()) {
+            return Err(Error::Missing { source: error });
         }
         let nft::Error::Refused(refused) = &error else {
             return Err(Error::Netlink {

@@ -3,6 +3,7 @@
 
 mod accepted;
 mod agents;
+mod beside;
 mod controllers;
 mod crash;
 mod deposed;
@@ -10,3 +11,4 @@ mod kept;
 mod rows;
 mod services;
 mod stage;
+mod unfit;

@@ -141,6 +141,8 @@ const MAY: &[Row] = &[
         "corten-agent",
     ),
     ("agent", "watch", "/namespaces", "", NAMESPACE),
+    ("agent", "watch", "/pods", NAMESPACE, ""),
+    ("controller", "watch", "/pods", NAMESPACE, ""),
 ];
 
 const MAY_NOT: &[Row] = &[
@@ -158,6 +160,8 @@ const MAY_NOT: &[Row] = &[
         "corten-memberlist",
     ),
     ("controller", "create", "/pods", NAMESPACE, ""),
+    ("controller", "list", "/pods", "", ""),
+    ("agent", "delete", "/pods", NAMESPACE, ""),
     (
         "controller",
         "patch",

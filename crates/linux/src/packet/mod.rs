@@ -76,6 +76,14 @@ impl PacketError {
         self.source.kind() == io::ErrorKind::PermissionDenied
     }
 
+    /// The kernel has no packet sockets.
+    pub fn is_unsupported(&self) -> bool {
+        matches!(
+            self.source.raw_os_error(),
+            Some(libc::EAFNOSUPPORT | libc::EPROTONOSUPPORT | libc::ESOCKTNOSUPPORT)
+        )
+    }
+
     /// The interface is not there (any more).
     pub fn is_missing(&self) -> bool {
         matches!(

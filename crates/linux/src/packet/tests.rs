@@ -281,3 +281,18 @@ fn a_socket_outlives_its_interface_going_down() {
         assert_eq!(packet.target_ip, VIP4);
     });
 }
+
+#[test]
+fn a_kernel_without_packet_sockets_is_told_from_a_missing_right() {
+    for (errno, unsupported, denied) in [
+        (libc::EAFNOSUPPORT, true, false),
+        (libc::EPERM, false, true),
+        (libc::ENODEV, false, false),
+    ] {
+        let error = PacketError::new("open", 1, io::Error::from_raw_os_error(errno));
+        assert_eq!(
+            (error.is_unsupported(), error.is_denied()),
+            (unsupported, denied)
+        );
+    }
+}

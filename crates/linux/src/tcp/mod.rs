@@ -36,6 +36,14 @@ impl TcpError {
     pub fn is_denied(&self) -> bool {
         self.source.kind() == io::ErrorKind::PermissionDenied
     }
+
+    /// The kernel does not have what was asked of it, like passwords (`CONFIG_TCP_MD5SIG`).
+    pub fn is_unsupported(&self) -> bool {
+        matches!(
+            self.source.raw_os_error(),
+            Some(libc::ENOPROTOOPT | libc::EOPNOTSUPP)
+        )
+    }
 }
 
 impl TcpError {

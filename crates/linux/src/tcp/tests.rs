@@ -165,3 +165,22 @@ fn the_source_and_the_device_are_chosen() {
         assert_eq!(error.to_string(), "cannot connect from 192.0.2.1");
     });
 }
+
+#[test]
+fn what_the_kernel_lacks_is_told_from_a_missing_right() {
+    let failed = |errno| TcpError {
+        what: "set the password of a connection".to_owned(),
+        source: io::Error::from_raw_os_error(errno),
+    };
+    for (errno, unsupported, denied) in [
+        (libc::ENOPROTOOPT, true, false),
+        (libc::EPERM, false, true),
+        (libc::EINVAL, false, false),
+    ] {
+        let error = failed(errno);
+        assert_eq!(
+            (error.is_unsupported(), error.is_denied()),
+            (unsupported, denied)
+        );
+    }
+}

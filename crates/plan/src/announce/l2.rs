@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::election::{Anchor, Rank, Score};
 use crate::config::L2Advertisement;
 use crate::name::{Name, ServiceKey};
-use crate::world::{DEPTH, Fit, Node, NodeState, Policy, Service, Standing, World};
+use crate::world::{DEPTH, Fit, Node, NodeState, Part, Policy, Service, Standing, World};
 
 /// The interfaces an address is announced on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -254,8 +254,12 @@ pub(crate) fn enter(
     None
 }
 
-/// What `me` announces for `address`: something when it is the owner, else nothing.
+/// What `me` announces for `address`: something when it is the owner, else nothing. While a speaker
+/// of MetalLB lives nobody announces: two camps would elect two owners.
 pub fn plan(world: &World, me: &str, address: IpAddr) -> Option<Announcement> {
+    if world.rivals().any(Part::Speaker) {
+        return None;
+    }
     let standing = world.standing(address)?;
     if standing.owner().is_none_or(|owner| &**owner != me) {
         return None;

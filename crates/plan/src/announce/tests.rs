@@ -11,9 +11,9 @@ use serde_json::{Value, json};
 
 use super::l2::{Claim, Interfaces, Withheld, plan};
 use crate::forward::Mode;
-use crate::name::Name;
+use crate::name::{Name, ServiceKey};
 use crate::world::tests::{Told, balancer, ip, labels, local, settings, slice, state};
-use crate::world::{EXCLUDE_LABEL, Event, Node, Policy, Service, Settings};
+use crate::world::{EXCLUDE_LABEL, Event, Node, Part, Policy, Rival, Service, Settings};
 
 const NODES: &str = "node-a node-b node-c";
 
@@ -868,4 +868,33 @@ fn split_brain_and_fail_over() {
         told.member(dead, false);
     }
     assert_eq!(told.announcers("10.0.0.1"), [""; 0]);
+}
+
+#[test]
+fn while_a_speaker_of_metallb_lives_nobody_announces() {
+    let mut told = Told::common(NODES);
+    told.served(balancer("s", "10.0.0.1"));
+    let rival = |told: &mut Told, pod: &str, part: Option<Part>| {
+        told.tell(Event::Rival {
+            pod: ServiceKey::new("metallb-system", pod),
+            form: part.map(|part| Rival {
+                part,
+                node: "node-c".into(),
+                workload: "daemonset/speaker".into(),
+            }),
+        })
+    };
+    let dirty = rival(&mut told, "controller", Some(Part::Controller));
+    assert!(dirty.is_empty(), "{dirty:?}");
+    assert_eq!(told.announcers("10.0.0.1"), ["node-b"]);
+    let dirty = rival(&mut told, "one", Some(Part::Speaker));
+    assert_eq!(dirty.addresses.len(), 1, "{dirty:?}");
+    assert_eq!(dirty.forward.len(), 0, "what is forwarded stays: {dirty:?}");
+    assert_eq!(told.announcers("10.0.0.1"), [""; 0]);
+    assert!(rival(&mut told, "two", Some(Part::Speaker)).is_empty());
+    assert!(rival(&mut told, "one", None).is_empty());
+    assert_eq!(told.announcers("10.0.0.1"), [""; 0]);
+    let dirty = rival(&mut told, "two", None);
+    assert_eq!(dirty.addresses.len(), 1, "{dirty:?}");
+    assert_eq!(told.announcers("10.0.0.1"), ["node-b"]);
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use super::{Labels, Node, NodeState, Service, Slice, SliceKey};
+use super::{Labels, Node, NodeState, PodKey, Rival, Service, Slice, SliceKey};
 use crate::config::{Kept, Object, ObjectRef, SecretFacts};
 use crate::ipam::Decision;
 use crate::name::{Name, ServiceKey};
@@ -80,6 +80,13 @@ pub enum Event {
         node: Name,
         /// Alive, or dead or gone.
         alive: Option<bool>,
+    },
+    /// A Pod of MetalLB beside Corten.
+    Rival {
+        /// Which.
+        pod: PodKey,
+        /// What is known of it; `None` also for one that does not live, or is none of MetalLB's.
+        form: Option<Rival>,
     },
     /// A decision of the allocator: it enters World before its write is sent.
     Decided {

@@ -11,6 +11,7 @@ mod event;
 mod holders;
 mod node;
 mod ranking;
+mod rival;
 mod service;
 #[cfg(test)]
 pub(crate) mod tests;
@@ -30,6 +31,7 @@ pub use endpoints::{Endpoint, Endpoints, Hints, Slice, SliceKey, SlicePort, Usab
 pub use event::Event;
 pub use node::{EXCLUDE_LABEL, Interface, Node, NodeState};
 pub use ranking::{DEPTH, Fit, Standing};
+pub use rival::{Part, PodKey, Rival, Rivals};
 pub use service::{FamilyPolicy, Ingress, Labels, Policy, Port, Service, ServiceType};
 
 use crate::announce::l2::{self, Able};
@@ -71,6 +73,7 @@ pub struct World {
     nodes: BTreeMap<Name, Node>,
     states: BTreeMap<Name, NodeState>,
     alive: BTreeMap<Name, bool>,
+    rivals: Rivals,
     allocator: Allocator,
     holders: Holders,
     ranking: Ranking,
@@ -173,6 +176,11 @@ impl World {
         self.alive.get(node).copied().unwrap_or(true)
     }
 
+    /// MetalLB's living Pods.
+    pub const fn rivals(&self) -> &Rivals {
+        &self.rivals
+    }
+
     /// Whether the node bears the exclude label and the label counts.
     pub fn excluded(&self, node: &Node) -> bool {
         !self.settings.ignore_exclude_label && node.labels.contains_key(EXCLUDE_LABEL)
@@ -258,6 +266,7 @@ impl World {
                 dirty.nodes.extend(turned.then_some(node));
                 dirty
             }
+            Event::Rival { pod, form } => self.apply_rival(pod, form),
             Event::Decided { service, decision } => self.apply_decision(&service, &decision),
             Event::Synced => self.apply_synced(),
         }
@@ -580,6 +589,35 @@ impl World {
         dirty
             .addresses
             .extend(self.ranking.ranking(&node).filter(owns));
+        dirty
+    }
+
+    /// The first speaker and the end of the last one concern every address; one on a node concerns
+    /// its sessions.
+    fn apply_rival(&mut self, pod: PodKey, form: Option<Rival>) -> Dirty {
+        let old = self.rivals.get(&pod).map(|rival| rival.node.clone());
+        let new = form.as_ref().map(|rival| rival.node.clone());
+        let nodes: BTreeSet<Name> = old.into_iter().chain(new).collect();
+        let look = |rivals: &Rivals| {
+            let nodes = nodes.iter();
+            let on: Vec<bool> = nodes.map(|node| rivals.speaker_on(node)).collect();
+            (rivals.any(Part::Speaker), on)
+        };
+        let (any, on) = look(&self.rivals);
+        self.rivals.set(pod, form);
+        let (any_now, on_now) = look(&self.rivals);
+        let mut dirty = Dirty::default();
+        if !self.synced {
+            return dirty;
+        }
+        if any != any_now {
+            dirty.addresses.extend(self.addresses());
+        }
+        let changed = on.into_iter().zip(on_now).map(|(was, is)| was != is);
+        let touched = nodes.into_iter().zip(changed);
+        dirty
+            .nodes
+            .extend(touched.filter_map(|(node, changed)| changed.then_some(node)));
         dirty
     }
 

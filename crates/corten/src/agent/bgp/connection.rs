@@ -35,7 +35,7 @@ pub(super) async fn dial(
     let source = session.source.map(|ip| SocketAddr::new(ip, 0));
     let key = password.as_ref().map(Hidden::reveal);
     let socket = linux::tcp::dial(peer, source, key, options)
-        .map_err(|error| other(crate::cli::chain(&error)))?;
+        .map_err(|error| other(refused(&error, key.is_some())))?;
     let connecting = TcpSocket::from_std_stream(socket).connect(peer);
     connecting.await.map_err(|error| failed(&error))
 }
@@ -56,6 +56,22 @@ pub(super) fn accepted(stream: &TcpStream, session: &PeerSession) -> bool {
             tracing::warn!(%peer, error, "a neighbour's connection cannot be set up");
             false
         }
+    }
+}
+
+/// Why there is no socket, with the remedy where the kernel lacks something.
+fn refused(error: &linux::tcp::TcpError, signed: bool) -> String {
+    let why = crate::cli::chain(error);
+    match (error.is_unsupported(), signed) {
+        (true, true) => format!(
+            "{why}; remedy: boot a kernel with TCP MD5 signatures (CONFIG_TCP_MD5SIG), or hold the \
+             session without a password"
+        ),
+        (true, false) => format!("{why}; remedy: boot a kernel that has it"),
+        (false, _) if error.is_denied() => {
+            format!("{why}; remedy: securityContext.capabilities.add: [NET_RAW, NET_ADMIN]")
+        }
+        (false, _) => why,
     }
 }
 

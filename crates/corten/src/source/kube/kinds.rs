@@ -1,6 +1,6 @@
 //! The kinds that are watched, each as the object that a manifest would give.
 
-use api::core::{EndpointSlice, Namespace, Node, Secret, Service, ServiceCIDR};
+use api::core::{EndpointSlice, Namespace, Node, Pod, Secret, Service, ServiceCIDR};
 use api::corten::v1alpha1::{AcceptedConfig, AddressPool, Advertisement, NodeState, Peer};
 use api::meta::ObjectMeta;
 use api::metallb::{
@@ -50,6 +50,7 @@ watched!(
     AcceptedConfig,
     ServiceCIDR,
     Secret,
+    Pod,
     ConfigurationState,
     ServiceL2Status,
     ServiceBGPStatus,

@@ -19,12 +19,15 @@ use watch::{Told, Watch};
 
 use crate::status::Health;
 
+/// Selects Pods that are not Corten's.
+pub(crate) const NOT_OURS: &str = "!corten.dev/component";
+
 /// Whose facts are wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// Configuration, Services, Nodes, Namespaces, the cluster's ranges.
     Controller,
-    /// Configuration, Services, Nodes, endpoints, what the agents say.
+    /// Configuration, Services, Nodes, endpoints, what the agents say, MetalLB's Pods.
     Agent,
 }
 
@@ -84,7 +87,7 @@ impl Watches {
 
 impl Source for KubeSource {
     async fn run(self, out: mpsc::Sender<Event>) -> Stopped {
-        use api::core::{EndpointSlice, Namespace, Node, Secret, Service, ServiceCIDR};
+        use api::core::{EndpointSlice, Namespace, Node, Pod, Secret, Service, ServiceCIDR};
         use api::corten::v1alpha1::{AcceptedConfig, AddressPool, Advertisement, NodeState, Peer};
         use api::metallb::{v1beta1, v1beta2};
 
@@ -118,7 +121,7 @@ impl Source for KubeSource {
         // are not in force.
         watches.add::<Secret>(Scope {
             optional: true,
-            ..own
+            ..own.clone()
         });
         watches.add::<Service>(all());
         watches.add::<Node>(all());
@@ -134,6 +137,10 @@ impl Source for KubeSource {
             Role::Agent => {
                 watches.add::<EndpointSlice>(all());
                 watches.add::<NodeState>(all());
+                watches.add::<Pod>(Scope {
+                    labels: Some(NOT_OURS.to_owned()),
+                    ..own
+                });
             }
         }
         let mut awaited = std::mem::take(&mut watches.awaited);

@@ -9,6 +9,8 @@
 //! [`Bgp::replan`] is what the agent's [`crate::desired::Desired`] uses; [`explain`] and
 //! [`peers_of`] answer why a Service is (not) advertised and to whom.
 //!
+//! A node on which a speaker of MetalLB lives holds no sessions ([`crate::world::Rivals`]).
+//!
 //! A node that is excluded or asked to drain goes on advertising, with the community
 //! GRACEFUL_SHUTDOWN and LOCAL_PREF 0 (RFC 8326), and [`PeerDesired::drain`] says why. How long to wait
 //! before everything is withdrawn is the executor's: time is none of a plan's. One that begins with

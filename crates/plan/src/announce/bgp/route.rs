@@ -58,7 +58,9 @@ impl<'w> Speaker<'w> {
     /// The node called `me`; `None` when it is not known.
     pub(super) fn find(world: &'w World, me: &str) -> Option<Self> {
         let (me, node) = world.node_named(me)?;
-        let peers = world.config().bgp.peers.values();
+        // Routers close the sessions of two speakers on one address in turn (`spec/bgp.md` T4).
+        let alone = !world.rivals().speaker_on(me);
+        let peers = world.config().bgp.peers.values().filter(|_| alone);
         let state = world.node_state(me);
         let drain = if world.excluded(node) {
             Some(Drain::Excluded)

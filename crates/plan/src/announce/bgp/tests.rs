@@ -15,7 +15,7 @@ use crate::name::{Name, ServiceKey};
 use crate::world::tests::{
     NAMESPACE, Told, balancer, configured, ip, key, labels, local, settings, slice, state,
 };
-use crate::world::{Dirty, EXCLUDE_LABEL, Event, Node, NodeState, Service, Settings};
+use crate::world::{Dirty, EXCLUDE_LABEL, Event, Node, NodeState, Part, Rival, Service, Settings};
 
 /// An object of `corten.dev`.
 pub(crate) fn own(kind: &str, name: &str, spec: Value) -> config::Object {

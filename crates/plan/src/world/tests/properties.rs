@@ -39,6 +39,7 @@ struct Facts {
     secrets: BTreeMap<Name, SecretFacts>,
     states: BTreeMap<Name, NodeState>,
     alive: BTreeMap<Name, bool>,
+    rivals: BTreeMap<PodKey, Rival>,
     synced: bool,
 }
 
@@ -70,6 +71,7 @@ impl Facts {
             }
             Event::Member { node, alive } => keep(&mut self.alive, node, alive),
             Event::ServiceRange { name, form } => keep(&mut self.service_ranges, name, form),
+            Event::Rival { pod, form } => keep(&mut self.rivals, pod, form),
             Event::Secret { name, form, .. } => keep(&mut self.secrets, name, form),
             Event::Decided { .. } | Event::LastGood(_) => {}
             Event::Synced => self.synced = true,
@@ -117,6 +119,10 @@ impl Facts {
         for (node, alive) in self.alive.clone() {
             let alive = Some(alive);
             events.push(Event::Member { node, alive });
+        }
+        for (pod, form) in self.rivals.clone() {
+            let form = Some(form);
+            events.push(Event::Rival { pod, form });
         }
         events.extend(self.synced.then_some(Event::Synced));
         // xorshift: any order will do.
@@ -385,11 +391,10 @@ impl Cluster {
                 .map(|(agent, _)| &agent.node)
                 .collect();
             let best = self.naive(address);
-            assert_eq!(
-                owners,
-                best.first().into_iter().collect::<Vec<_>>(),
-                "{address}"
-            );
+            let mut rivals = self.facts.rivals.values();
+            let alone = rivals.all(|rival| rival.part != Part::Speaker);
+            let owner = best.first().filter(|_| alone);
+            assert_eq!(owners, owner.into_iter().collect::<Vec<_>>(), "{address}");
             let standing = self.world.standing(address);
             let ranked: Vec<&Name> = standing
                 .map(|standing| standing.best.iter().map(|(_, node)| node).collect())
@@ -739,6 +744,14 @@ fn an_event() -> impl Strategy<Value = Event> {
         4 => (a_node_name(), prop::option::weighted(0.9, a_node())).prop_map(|(name, form)| Event::Node { name, form }),
         5 => (a_node_name(), prop::option::weighted(0.95, a_state())).prop_map(|(node, form)| Event::State { node, form }),
         2 => (a_node_name(), prop::option::weighted(0.8, maybe(0.6))).prop_map(|(node, alive)| Event::Member { node, alive }),
+        1 => (one_of(&["p", "q"]), prop::option::weighted(0.3, (maybe(0.7), a_node_name()))).prop_map(|(pod, form)| Event::Rival {
+            pod: key(pod),
+            form: form.map(|(speaks, node)| Rival {
+                part: if speaks { Part::Speaker } else { Part::Controller },
+                node,
+                workload: "".into(),
+            }),
+        }),
     ]
 }
 

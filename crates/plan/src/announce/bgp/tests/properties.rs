@@ -108,7 +108,8 @@ pub(crate) fn check(world: &World, me: &str, found: &Bgp) {
     let excluded =
         node.labels.contains_key(EXCLUDE_LABEL) && !world.settings().ignore_exclude_label;
     let draining = world.node_state(me).is_some_and(|state| state.draining);
-    let on_node = |name: &&Name| config.bgp.peers[*name].on_node(&node.labels);
+    let alone = !world.rivals().speaker_on(me);
+    let on_node = |name: &&Name| alone && config.bgp.peers[*name].on_node(&node.labels);
     let names: Vec<&Name> = config.bgp.peers.keys().filter(on_node).collect();
     assert_eq!(found.peers.keys().collect::<Vec<_>>(), names);
     for (name, desired) in &found.peers {

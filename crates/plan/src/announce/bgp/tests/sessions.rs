@@ -291,3 +291,37 @@ fn the_password_of_a_secret() {
     assert_eq!(steps[1].change_to(&steps[2]), SessionChange::Live);
     assert!(told.tell(secret(Some("another"))).is_empty(), "nothing new");
 }
+
+/// The router has one place for a node's address: a speaker of MetalLB on it has that.
+#[test]
+fn a_speaker_of_metallb_on_the_node_has_the_sessions() {
+    let mut told = common();
+    told.served(balancer("s", "10.0.0.1"));
+    let mut kept = ["a", "b"].map(|node| bgp(&told, node));
+    let rival = |told: &mut Told, node: Option<&str>| {
+        told.tell(Event::Rival {
+            pod: ServiceKey::new(NAMESPACE, "speaker-x"),
+            form: node.map(|node| Rival {
+                part: Part::Speaker,
+                node: node.into(),
+                workload: "daemonset/speaker".into(),
+            }),
+        })
+    };
+    for (on, there) in [
+        (Some("a"), [0, 1]),
+        (Some("b"), [1, 0]),
+        (Some("elsewhere"), [1, 1]),
+        (Some("a"), [0, 1]),
+        (None, [1, 1]),
+    ] {
+        let dirty = rival(&mut told, on);
+        for (node, kept) in ["a", "b"].iter().zip(&mut kept) {
+            kept.replan(&told.world, node, &dirty);
+            assert_eq!(*kept, bgp(&told, node), "{on:?}");
+        }
+        let routes = ["a", "b"].map(|node| routes(&told, node).len());
+        assert_eq!(routes, there, "{on:?}");
+        assert_eq!(kept.clone().map(|kept| kept.peers.len()), there, "{on:?}");
+    }
+}

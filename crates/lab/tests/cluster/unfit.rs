@@ -1,0 +1,103 @@
+//! A node that lacks what an agent needs: the agent says so where people look, and goes on living.
+
+use std::net::SocketAddr;
+
+use lab::controlplane::{Account, binary_or_skip};
+use lab::{Host, LabError, Process, WaitError, bin, wait_for};
+
+use crate::stage::{MINUTES, SOON, Stage, turn};
+
+#[test]
+fn what_a_node_lacks_is_said_and_nothing_ends() {
+    let name = "unfit::what_a_node_lacks_is_said_and_nothing_ends";
+    let Some(binary) = binary_or_skip(name) else {
+        return;
+    };
+    let _turn = turn();
+    lab::run_for(name, MINUTES, async |lab| {
+        let stage = Stage::build(lab, &binary, 1).await?;
+        let host = &stage.scene.nodes[0].host;
+        for (capability, forward, what) in [
+            ("net_raw", "off", "may not answer ARP and NDP"),
+            (
+                "net_admin",
+                "all",
+                "may not program the kernel's forwarding",
+            ),
+        ] {
+            let pod = capability.replace('_', "-");
+            let mut process = without(&stage, host, capability, forward, &pod)?;
+            let lacks = format!("lacks the capability {}", capability.to_uppercase());
+            says(host, "/readyz", 503, &[what, &lacks, "remedy: "]).await?;
+            told(&stage, &pod, &[what, &lacks, "remedy: "]).await?;
+            let log = process.log();
+            assert!(log.contains(&lacks), "{log}");
+            // It lives: a kubelet would leave it alone.
+            says(host, "/healthz", 200, &["ok"]).await?;
+            process.terminate();
+            let ended = process.wait(SOON).await?;
+            assert!(ended.success(), "{ended}: {}", process.log());
+            stage.say(format!("{capability}: said"));
+        }
+        // With all that it needs, the same node is fit.
+        let _agent = stage.agent(&stage.scene.nodes[0])?;
+        stage.ready(host).await?;
+        Ok(())
+    });
+}
+
+/// An agent whose Pod was not given a capability.
+fn without(
+    stage: &Stage,
+    host: &Host,
+    capability: &str,
+    forward: &str,
+    pod: &str,
+) -> Result<Process, LabError> {
+    let mut command = host.command("setpriv")?;
+    command
+        .args(["--bounding-set", &format!("-{capability}"), "--"])
+        .arg(bin("corten")?)
+        .arg("agent")
+        .arg("--kubeconfig")
+        .arg(stage.plane.kubeconfig(Account::Agent))
+        .args(["--api-server", &format!("https://{}", stage.plane.server())])
+        .args(["--node-name", host.name(), "--pod-name", pod])
+        .args(["--forward", forward, "--log-level", "debug"])
+        .args(["--http-address", "127.0.0.1:17472"]);
+    host.spawn(&format!("agent-{capability}"), command)
+}
+
+/// Waits until the process on a host answers so.
+async fn says(host: &Host, path: &str, status: u16, parts: &[&str]) -> Result<(), WaitError> {
+    let to = SocketAddr::from(([127, 0, 0, 1], 17472));
+    wait_for(SOON, &format!("{status} at {path}"), async || {
+        let answer = host.http_get(to, path).await;
+        let answer = answer.map_err(|error| error.to_string())?;
+        let said = parts.iter().all(|part| answer.body.contains(part));
+        match answer.status == status && said {
+            true => Ok(()),
+            false => Err(format!("{}: {}", answer.status, answer.body)),
+        }
+    })
+    .await
+}
+
+/// Waits for the event on the agent's Pod.
+async fn told(stage: &Stage, pod: &str, parts: &[&str]) -> Result<(), WaitError> {
+    let path = format!(
+        "/api/v1/namespaces/metallb-system/events\
+         ?fieldSelector=involvedObject.kind%3DPod,involvedObject.name%3D{pod}"
+    );
+    wait_for(SOON, &format!("an event on Pod {pod}"), async || {
+        let list = stage.plane.api().get(&path).await;
+        let list = list.map_err(|error| error.to_string())?;
+        let mut events = list["items"].as_array().into_iter().flatten();
+        let found = events.any(|event| {
+            let message = event["message"].as_str().unwrap_or_default();
+            event["reason"] == "NotReady" && parts.iter().all(|part| message.contains(part))
+        });
+        if found { Ok(()) } else { Err(list.to_string()) }
+    })
+    .await
+}
