@@ -55,8 +55,8 @@ const COMMANDS: [Command; 10] = [
     },
     Command {
         name: "soak",
-        arguments: "[MINUTES | --kills N | differential [--seed N] [--steps N]]",
-        help: "the controller killed 200 times, or as often and long as said; or beside MetalLB's",
+        arguments: "[MINUTES | --kills N | differential [--seed N] [--steps N] | member [--hours N]]",
+        help: "the controller killed 200 times, or as said; or beside MetalLB's; or failure detection",
         run: soak::run,
     },
     Command {

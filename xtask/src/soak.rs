@@ -1,5 +1,6 @@
-//! `cargo xtask soak`: what takes too long for every run: the crash test with many kills, and
-//! MetalLB's controller beside Corten's on random sequences of objects.
+//! `cargo xtask soak`: what takes too long for every run: the crash test with many kills,
+//! MetalLB's controller beside Corten's on random sequences of objects, and days of failure
+//! detection in virtual time.
 
 use std::ops::Range;
 use std::process::Command;
@@ -15,6 +16,8 @@ const BATCH: u64 = 50;
 /// Sequences, and steps of each, where nothing is said.
 const SEEDS: u64 = 5;
 const STEPS: u64 = 100;
+/// Hours of failure detection where nothing is said.
+const HOURS: u64 = 24;
 
 /// What, and for how long.
 #[derive(Debug, PartialEq, Eq)]
@@ -22,12 +25,18 @@ enum Plan {
     Kills(u64),
     Time(Duration),
     Differential { seeds: Range<u64>, steps: u64 },
+    Member { hours: u64 },
 }
 
 fn plan(arguments: &[String]) -> Option<Plan> {
     match arguments {
         [] => Some(Plan::Kills(KILLS)),
         [name, rest @ ..] if name == "differential" => differential_plan(rest),
+        [name] if name == "member" => Some(Plan::Member { hours: HOURS }),
+        [name, flag, hours] if name == "member" && flag == "--hours" => {
+            let hours = hours.parse().ok()?;
+            Some(Plan::Member { hours })
+        }
         [flag, kills] if flag == "--kills" => kills.parse().ok().map(Plan::Kills),
         [minutes] => {
             let minutes: u64 = minutes.parse().ok()?;
@@ -55,11 +64,13 @@ fn differential_plan(arguments: &[String]) -> Option<Plan> {
 /// Runs the command.
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     let Some(plan) = plan(arguments) else {
-        let usage = "`soak` takes a number of minutes, `--kills N`, or \
-                     `differential [--seed N] [--steps N]`";
+        let usage = "`soak` takes a number of minutes, `--kills N`, \
+                     `differential [--seed N] [--steps N]` or `member [--hours N]`";
         return Err(Failure::Usage(usage.into()));
     };
-    run_it(&mut cargo(["build", "-p", "corten", "--bins"]))?;
+    if !matches!(plan, Plan::Member { .. }) {
+        run_it(&mut cargo(["build", "-p", "corten", "--bins"]))?;
+    }
     match plan {
         Plan::Kills(kills) => run_it(&mut crash(kills)),
         Plan::Differential { seeds, steps } => {
@@ -68,6 +79,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
             }
             Ok(())
         }
+        Plan::Member { hours } => run_it(&mut member(hours)),
         Plan::Time(time) => {
             let start = Instant::now();
             let mut rounds = 0;
@@ -92,6 +104,15 @@ fn crash(kills: u64) -> Command {
     command
         .args(["crash::", "--", "--nocapture"])
         .env("CRASH_KILLS", kills.to_string());
+    command
+}
+
+/// Failure detection in virtual time.
+fn member(hours: u64) -> Command {
+    let mut command = cargo(["run", "--release", "-p", "proto"]);
+    command
+        .args(["--example", "soak_member", "--"])
+        .args(["--hours", &hours.to_string()]);
     command
 }
 
@@ -124,7 +145,10 @@ mod tests {
             plan("differential --seed 7 --steps 20"),
             sequences(7..8, 20)
         );
+        assert_eq!(plan("member"), Some(Plan::Member { hours: 24 }));
+        assert_eq!(plan("member --hours 2"), Some(Plan::Member { hours: 2 }));
         for line in [
+            "member --hours",
             "--kills",
             "--kills x",
             "soon",

@@ -17,6 +17,9 @@ use crate::lab::{AT_ONCE, net};
 use crate::process::Process;
 use crate::segment::Segment;
 
+/// The agents' variable for how fast they find a death: `default`, `fast` or `slow`.
+pub(crate) const MEMBER_PROFILE: &str = "CORTEN_MEMBER_PROFILE";
+
 /// A host, router, node or pod. Cloning shares it; two handles are equal when they are the same
 /// host.
 #[derive(Debug, Clone)]
@@ -279,6 +282,8 @@ impl Host {
         };
         self.0.ns.place(&mut command, Some(&view))?;
         command.env("HOSTNAME", self.name());
+        // A busy test machine must not decide who is dead; who measures fail-over says otherwise.
+        command.env(MEMBER_PROFILE, "slow");
         Ok(command)
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use linux::netlink::Mac;
 
+use crate::host::MEMBER_PROFILE;
 use crate::{Backend, Host, Lab, LabError, Process, Segment, WaitError, bin, wait_for};
 
 /// Subnet of the LAN: nodes are 10.0.0.11 and up, the client is 10.0.0.9.
@@ -186,37 +187,35 @@ impl Scene {
         text
     }
 
-    /// Starts `corten run DIR` on the first node and `corten agent --dir DIR` on the others.
-    pub fn start_on_directory(&self, dir: &Path) -> Result<Vec<Process>, LabError> {
-        let mut processes = Vec::new();
-        for (n, node) in self.nodes.iter().enumerate() {
-            processes.push(if n == 0 {
-                run(node, dir)?
-            } else {
-                agent(node, dir)?
-            });
-        }
-        Ok(processes)
+    /// Starts `corten run DIR` on the first node and `corten agent --dir DIR` on the others, with
+    /// this `--member-profile`.
+    pub fn start_on_directory(&self, dir: &Path, profile: &str) -> Result<Vec<Process>, LabError> {
+        let nodes = self.nodes.iter().enumerate();
+        nodes
+            .map(|(n, node)| start(node, dir, n == 0, profile))
+            .collect()
     }
 }
 
-/// Starts `corten run DIR` on a node.
+/// Starts `corten run DIR` on a node, which is slow to find a death.
 pub fn run(node: &Node, dir: &Path) -> Result<Process, LabError> {
-    let mut command = node.host.command(bin("corten")?)?;
-    command
-        .arg("run")
-        .arg(dir)
-        .args(["--node-name", node.host.name()]);
-    node.host.spawn("run", command)
+    start(node, dir, true, "slow")
 }
 
-/// Starts `corten agent --dir DIR` on a node.
+/// Starts `corten agent --dir DIR` on a node, which is slow to find a death.
 pub fn agent(node: &Node, dir: &Path) -> Result<Process, LabError> {
+    start(node, dir, false, "slow")
+}
+
+/// Starts `corten run DIR` or `corten agent --dir DIR` on a node, with this `--member-profile`.
+pub fn start(node: &Node, dir: &Path, run: bool, profile: &str) -> Result<Process, LabError> {
     let mut command = node.host.command(bin("corten")?)?;
+    let name = if run { "run" } else { "agent" };
     command
-        .arg("agent")
-        .arg("--dir")
+        .arg(name)
+        .args((!run).then_some("--dir"))
         .arg(dir)
-        .args(["--node-name", node.host.name()]);
-    node.host.spawn("agent", command)
+        .args(["--node-name", node.host.name()])
+        .env(MEMBER_PROFILE, profile);
+    node.host.spawn(name, command)
 }

@@ -1,8 +1,9 @@
-//! Failure detection: one UDP socket around `proto::member`.
+//! Failure detection: one UDP socket around `proto::member`, on a thread of its own: no other work
+//! of the agent can delay a beat or an answer to a probe.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,9 +12,8 @@ use std::time::{Duration, Instant, SystemTime};
 use api::corten::v1alpha1::NodeStateStatus;
 use plan::name::Name;
 use plan::world;
-use proto::member::{Event, Key, Member, NodeName, State};
+use proto::member::{Cause, Event, Key, Member, NodeName, State};
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::UdpSocket;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{AgentError, Config};
@@ -100,6 +100,9 @@ pub enum MemberError {
         /// Why.
         why: String,
     },
+    /// The thread.
+    #[error("cannot start a thread for failure detection")]
+    Thread(#[source] io::Error),
     /// This node's name.
     #[error("the node name {0} cannot be used: at most 253 letters, digits, - and .")]
     Name(Name),
@@ -122,16 +125,16 @@ pub(super) fn start(
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
     let settings = proto::member::Config {
+        profile: config.member_profile,
         key,
         incarnation: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX),
         seed: u64::from(since_epoch.subsec_nanos()) ^ u64::from(std::process::id()),
-        ..proto::member::Config::default()
     };
     let start = Instant::now();
     let pulse = Arc::new(Pulse {
         start,
         ran: AtomicU64::new(0),
-        limit: settings.timeout,
+        limit: settings.profile.detection(),
     });
     let (silent, told) = watch::channel(false);
     let silence = Silence {
@@ -140,13 +143,16 @@ pub(super) fn start(
     };
     let member = Member::new(me, settings, start.elapsed());
     let (commands_in, commands) = mpsc::channel(QUEUE);
+    let dual = socket.local_addr().is_ok_and(|address| address.is_ipv6());
     let task = Task {
         member,
         socket,
+        dual,
         start,
         port,
         commands,
         events,
+        untold: VecDeque::new(),
         silent,
         pulse,
         left: false,
@@ -171,7 +177,7 @@ fn open(port: u16) -> io::Result<UdpSocket> {
             Ok(socket)
         })?;
     socket.set_nonblocking(true)?;
-    UdpSocket::from_std(socket.into())
+    Ok(socket.into())
 }
 
 fn read_key(file: PathBuf) -> Result<Key, MemberError> {
@@ -194,10 +200,14 @@ fn read_key(file: PathBuf) -> Result<Key, MemberError> {
 pub(super) struct Task {
     member: Member,
     socket: UdpSocket,
+    /// The socket is of IPv6, for both families.
+    dual: bool,
     start: Instant,
     port: u16,
     commands: mpsc::Receiver<Command>,
     events: mpsc::Sender<world::Event>,
+    /// Events that the planner has no room for yet: the newest of each node and kind.
+    untold: VecDeque<world::Event>,
     silent: watch::Sender<bool>,
     pulse: Arc<Pulse>,
     left: bool,
@@ -208,42 +218,96 @@ impl Task {
         self.start.elapsed()
     }
 
-    pub(super) async fn run(mut self) -> Result<(), AgentError> {
+    /// Starts the thread, and ends with it.
+    pub(super) async fn run(self) -> Result<(), AgentError> {
+        let (ended_in, ended) = oneshot::channel();
+        let work = move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_io()
+                .enable_time()
+                .build();
+            let _ = ended_in.send(runtime.and_then(|runtime| runtime.block_on(self.work())));
+        };
+        std::thread::Builder::new()
+            .name("member".to_owned())
+            .spawn(work)
+            .map_err(MemberError::Thread)?;
+        match ended.await {
+            Ok(worked) => Ok(worked.map_err(MemberError::Thread)?),
+            Err(_) => Err(AgentError::Task("failure detection".to_owned())),
+        }
+    }
+
+    async fn work(mut self) -> io::Result<()> {
+        let ready = tokio::net::UdpSocket::from_std(self.socket.try_clone()?)?;
+        let events = self.events.clone();
         let mut datagram = [0; MAX_DATAGRAM];
         loop {
             let due = self.member.poll_timeout();
             let due = due.map(|due| tokio::time::Instant::from_std(self.start + due));
             tokio::select! {
-                // What has arrived is taken before deadlines are judged.
-                biased;
-                received = self.socket.recv_from(&mut datagram) => {
+                received = ready.recv_from(&mut datagram) => {
                     // An error here is an earlier send's (port unreachable): the peer's silence
                     // says the same.
                     if let Ok((length, from)) = received {
-                        self.receive(from, &datagram[..length]);
+                        self.receive(from, datagram.get(..length).unwrap_or_default());
                     }
                 }
                 command = self.commands.recv() => match command {
                     None => return Ok(()),
-                    Some(command) => self.command(command).await,
+                    Some(command) => self.command(command),
                 },
-                () = tokio::time::sleep_until(due.unwrap_or_else(far)), if due.is_some() => {
-                    self.member.on_timeout(self.now());
-                }
+                room = events.reserve(), if !self.untold.is_empty() => match room {
+                    Ok(room) => {
+                        if let Some(event) = self.untold.pop_front() {
+                            room.send(event);
+                        }
+                    }
+                    Err(_) => return Ok(()),
+                },
+                () = tokio::time::sleep_until(due.unwrap_or_else(far)), if due.is_some() => {}
             }
-            self.flush().await;
+            // What has arrived is taken before deadlines are judged: this thread may be late.
+            while let Ok((length, from)) = self.socket.recv_from(&mut datagram) {
+                self.receive(from, datagram.get(..length).unwrap_or_default());
+            }
+            if self
+                .member
+                .poll_timeout()
+                .is_some_and(|due| due <= self.now())
+            {
+                self.member.on_timeout(self.now());
+            }
+            self.flush();
             // Events first: a pause is told before the pulse looks well again.
             while let Some(event) = self.member.poll_event() {
-                if let Some(event) = self.translate(event)
-                    && self.events.send(event).await.is_err()
-                {
-                    return Ok(());
+                if let Some(event) = self.translate(event) {
+                    self.tell(event);
                 }
             }
             if !self.left {
                 self.pulse.beat();
             }
         }
+    }
+
+    /// Hands an event to the planner; what it has no room for waits, and only the newest counts.
+    fn tell(&mut self, event: world::Event) {
+        use world::Event::{Member, State};
+        let event = if self.untold.is_empty() {
+            match self.events.try_send(event) {
+                Ok(()) => return,
+                Err(error) => error.into_inner(),
+            }
+        } else {
+            event
+        };
+        self.untold.retain(|old| match (old, &event) {
+            (Member { node: old, .. }, Member { node, .. })
+            | (State { node: old, .. }, State { node, .. }) => old != node,
+            _ => true,
+        });
+        self.untold.push_back(event);
     }
 
     fn receive(&mut self, from: SocketAddr, datagram: &[u8]) {
@@ -253,7 +317,7 @@ impl Task {
         }
     }
 
-    async fn command(&mut self, command: Command) {
+    fn command(&mut self, command: Command) {
         match command {
             Command::Peers(peers) => {
                 let peers = peers
@@ -280,26 +344,22 @@ impl Task {
                 self.left = true;
                 self.pulse.end();
                 self.member.leave(self.now());
-                self.flush().await;
+                self.flush();
                 let _ = done.send(others);
             }
         }
     }
 
     /// Sends what is to be sent. A datagram that cannot be sent now is lost, as on any network.
-    async fn flush(&mut self) {
-        let dual = self
-            .socket
-            .local_addr()
-            .is_ok_and(|address| address.is_ipv6());
+    fn flush(&mut self) {
         while let Some(transmit) = self.member.poll_transmit() {
             let to = match transmit.to {
-                SocketAddr::V4(to) if dual => {
+                SocketAddr::V4(to) if self.dual => {
                     SocketAddr::from((to.ip().to_ipv6_mapped(), to.port()))
                 }
                 to => to,
             };
-            if let Err(error) = self.socket.try_send_to(&transmit.bytes, to) {
+            if let Err(error) = self.socket.send_to(&transmit.bytes, to) {
                 tracing::trace!(%to, %error, "beat not sent");
             }
         }
@@ -336,14 +396,20 @@ impl Task {
                     form: Some(state.into()),
                 })
             }
-            Event::Paused { late } => {
-                tracing::warn!(
-                    ?late,
-                    "this process was not run; silent until a peer is heard"
-                );
-                // Where nobody else is, nobody has taken anything.
-                self.silent
-                    .send_replace(self.member.isolated(self.start.elapsed()));
+            Event::Isolated { cause } => {
+                match cause {
+                    Cause::Paused { late } => tracing::warn!(
+                        ?late,
+                        "this process was not run; silent until a peer is heard"
+                    ),
+                    Cause::Deaf => {
+                        tracing::warn!("no peer is heard; silent until a peer is heard");
+                    }
+                    Cause::Buried => tracing::warn!(
+                        "the peers held this node for dead; silent until a peer is heard"
+                    ),
+                }
+                self.silent.send_replace(true);
                 None
             }
             Event::Resumed => {

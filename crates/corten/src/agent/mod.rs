@@ -31,6 +31,7 @@ use std::time::Duration;
 
 use plan::desired::Agent;
 use plan::world::Settings;
+use proto::member::Profile;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
@@ -56,6 +57,8 @@ pub struct Config {
     pub settings: Settings,
     /// UDP port of failure detection.
     pub member_port: u16,
+    /// How fast it is.
+    pub member_profile: Profile,
     /// File with the secret that authenticates beats.
     pub member_key: Option<PathBuf>,
 }

@@ -48,7 +48,7 @@ async fn play(lab: Lab) -> Outcome {
         3,
         "corten run DIR on node-1, corten agent --dir DIR on the others",
     );
-    let _processes = scene.start_on_directory(&dir)?;
+    let _processes = scene.start_on_directory(&dir, "default")?;
     let state = dir.join(".corten/state.json");
     let started = Instant::now();
     wait_for(SOON, "the Service to get 10.0.0.101", async || {

@@ -56,7 +56,7 @@ async fn play(lab: Lab) -> Outcome {
         "corten run DIR on node-1, corten agent --dir DIR on the others: they dial the router",
     );
     let started = Instant::now();
-    let mut processes = scene.start_on_directory(&dir)?;
+    let mut processes = scene.start_on_directory(&dir, "default")?;
     let all: Vec<IpAddr> = scene.nodes.iter().map(|node| node.ip).collect();
     routes(&router, &all).await?;
     note(format!(

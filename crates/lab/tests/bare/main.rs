@@ -1,6 +1,7 @@
 //! Bare hosts end to end: `corten run DIR` and `corten agent --dir DIR`, with real packets.
 
 mod edits;
+mod failover;
 mod families;
 mod forms;
 mod leaving;

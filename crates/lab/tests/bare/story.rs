@@ -29,6 +29,7 @@ fn a_service_gets_its_address_and_outlives_the_node_that_answers() {
             stage.remove("pool.yaml")?;
             let cluster = stage.scene.cluster_manifests("default/myapp-svc");
             stage.write("nodes.yaml", &cluster)?;
+            stage.profile = "default";
             stage.start()?;
             stage.holds("myapp-svc", &["10.0.0.101"]).await?;
 

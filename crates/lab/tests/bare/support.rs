@@ -70,6 +70,8 @@ pub(crate) fn slice<'n>(name: &str, v6: bool, nodes: impl IntoIterator<Item = &'
 pub(crate) struct Stage {
     pub(crate) scene: Scene,
     pub(crate) dir: PathBuf,
+    /// How fast a death is found: slowly, so that a busy machine does not decide who is dead.
+    pub(crate) profile: &'static str,
     processes: BTreeMap<String, Process>,
 }
 
@@ -83,6 +85,7 @@ impl Stage {
         let stage = Self {
             dir: scene.directory("manifests")?,
             scene,
+            profile: "slow",
             processes: BTreeMap::new(),
         };
         stage.write("pool.yaml", POOL)?;
@@ -135,8 +138,7 @@ impl Stage {
             .nodes
             .first()
             .is_some_and(|f| f.host.name() == name);
-        let start = if first { scene::run } else { scene::agent };
-        let process = start(node, &self.dir)?;
+        let process = scene::start(node, &self.dir, first, self.profile)?;
         self.processes.insert(name.to_owned(), process);
         Ok(())
     }

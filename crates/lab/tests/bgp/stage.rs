@@ -115,7 +115,7 @@ impl Stage {
     }
 
     pub(crate) fn start(&self) -> Outcome<Vec<Process>> {
-        Ok(self.scene.start_on_directory(&self.dir)?)
+        Ok(self.scene.start_on_directory(&self.dir, "slow")?)
     }
 }
 

@@ -182,6 +182,7 @@ impl<'w> Able<'w> {
     pub(crate) fn find(world: &'w World, name: &'w Name) -> Option<Self> {
         let (node, state) = (world.node(name)?, world.node_state(name)?);
         (!node.network_unavailable
+            && !node.out_of_service
             && !state.draining
             && world.presumed_alive(name)
             && !world.excluded(node))

@@ -169,6 +169,14 @@ fn nodes_stand_only_while_they_are_able() {
         labels: labels(&format!("{EXCLUDE_LABEL}=")),
         ..Node::default()
     };
+    let off = Node {
+        out_of_service: true,
+        ..Node::default()
+    };
+    let unreachable = Node {
+        unreachable: true,
+        ..Node::default()
+    };
     type Change<'a> = Box<dyn Fn(&mut Told) + 'a>;
     let dead = |name: &'static str| -> Change<'_> {
         Box::new(move |told| {
@@ -206,17 +214,21 @@ fn nodes_stand_only_while_they_are_able() {
             form: None,
         });
     });
-    let forgotten: Change<'_> = Box::new(|told| {
-        told.member("node-b", false);
-        told.tell(Event::Member {
-            node: "node-b".into(),
-            alive: None,
-        });
-    });
-    let back: Change<'_> = Box::new(|told| {
-        told.member("node-b", false);
-        told.member("node-b", true);
-    });
+    let forgotten = || -> Change<'_> {
+        Box::new(|told| {
+            told.member("node-b", false);
+            told.tell(Event::Member {
+                node: "node-b".into(),
+                alive: None,
+            });
+        })
+    };
+    let back = || -> Change<'_> {
+        Box::new(|told| {
+            told.member("node-b", false);
+            told.member("node-b", true);
+        })
+    };
     let table: Vec<(&str, Vec<Change<'_>>, &str)> = vec![
         ("all well", vec![], "node-b node-a node-c"),
         (
@@ -225,6 +237,17 @@ fn nodes_stand_only_while_they_are_able() {
             "node-a node-c",
         ),
         ("excluded", vec![is("node-b", &excluded)], "node-a node-c"),
+        ("off", vec![is("node-b", &off)], "node-a node-c"),
+        (
+            "neither the API nor anybody else hears it",
+            vec![forgotten(), is("node-b", &unreachable)],
+            "node-a node-c",
+        ),
+        (
+            "its peers hear it, though the API does not",
+            vec![back(), is("node-b", &unreachable)],
+            "node-b node-a node-c",
+        ),
         (
             "two excluded",
             vec![is("node-b", &excluded), is("node-a", &excluded)],
@@ -240,8 +263,8 @@ fn nodes_stand_only_while_they_are_able() {
             "",
         ),
         ("dead", vec![dead("node-b")], "node-a node-c"),
-        ("dead and back", vec![back], "node-b node-a node-c"),
-        ("nobody looks", vec![forgotten], "node-b node-a node-c"),
+        ("dead and back", vec![back()], "node-b node-a node-c"),
+        ("nobody looks", vec![forgotten()], "node-b node-a node-c"),
         ("draining", vec![drained], "node-a node-c"),
         ("no Node", vec![gone], "node-a node-c"),
         ("no agent", vec![no_agent], "node-a node-c"),

@@ -11,6 +11,7 @@ use api::annotations::DRAIN;
 use api::core as k8s;
 use ipnet::IpNet;
 
+use super::node::OUT_OF_SERVICE;
 use super::{
     Endpoint, FamilyPolicy, Hints, Ingress, Interface, Node, NodeState, Policy, Port, Service,
     ServiceType, Slice, SlicePort,
@@ -228,8 +229,12 @@ const SHUTTING_DOWN: &str = "node is shutting down";
 
 impl From<k8s::Node> for Node {
     fn from(object: k8s::Node) -> Self {
+        let has = |type_: &str, status: &str| {
+            let mut conditions = object.status.conditions.iter();
+            conditions.any(|found| found.type_ == type_ && found.status == status)
+        };
         Self {
-            labels: object.metadata.labels,
+            labels: object.metadata.labels.clone(),
             addresses: object
                 .status
                 .addresses
@@ -244,11 +249,13 @@ impl From<k8s::Node> for Node {
                 .filter_map(|range| range.parse().ok())
                 .collect(),
             cordoned: object.spec.unschedulable,
-            network_unavailable: object
-                .status
-                .conditions
+            out_of_service: object
+                .spec
+                .taints
                 .iter()
-                .any(|found| found.type_ == "NetworkUnavailable" && found.status == "True"),
+                .any(|taint| taint.key == OUT_OF_SERVICE),
+            network_unavailable: has("NetworkUnavailable", "True"),
+            unreachable: has("Ready", "Unknown"),
             drain_asked: object
                 .metadata
                 .annotations

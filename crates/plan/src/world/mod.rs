@@ -29,7 +29,7 @@ pub use dirty::Dirty;
 use endpoints::Touched;
 pub use endpoints::{Endpoint, Endpoints, Hints, Slice, SliceKey, SlicePort, Usable};
 pub use event::Event;
-pub use node::{EXCLUDE_LABEL, Interface, Node, NodeState};
+pub use node::{EXCLUDE_LABEL, Interface, Node, NodeState, OUT_OF_SERVICE};
 pub use ranking::{DEPTH, Fit, Standing};
 pub use rival::{Part, PodKey, Rival, Rivals};
 pub use service::{FamilyPolicy, Ingress, Labels, Policy, Port, Service, ServiceType};
@@ -171,9 +171,12 @@ impl World {
     }
 
     /// Whether failure detection has not called `node` dead. A node that nothing was heard of yet
-    /// counts as alive, so that an agent that starts takes nothing from its neighbours.
+    /// counts as alive, so that an agent that starts takes nothing from its neighbours; unless the
+    /// API does not hear it either.
     pub fn presumed_alive(&self, node: &str) -> bool {
-        self.alive.get(node).copied().unwrap_or(true)
+        let unreachable = || self.nodes.get(node).is_some_and(|node| node.unreachable);
+        let heard = self.alive.get(node).copied();
+        heard.unwrap_or_else(|| !unreachable())
     }
 
     /// MetalLB's living Pods.

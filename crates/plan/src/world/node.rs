@@ -12,6 +12,8 @@ use crate::net::Family;
 
 /// Presence of this label on a Node takes it out of every election.
 pub const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+/// This taint on a Node says that it is off and will not come back by itself.
+pub const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
 /// The fields of a Node that some planner reads.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +32,10 @@ pub struct Node {
     pub drain_asked: bool,
     /// Its kubelet says that the machine is being shut down.
     pub shutting_down: bool,
+    /// Taint `node.kubernetes.io/out-of-service`: somebody has made sure that it is off.
+    pub out_of_service: bool,
+    /// Condition `Ready` is Unknown: nothing is heard of its kubelet.
+    pub unreachable: bool,
 }
 
 impl Node {

@@ -2,19 +2,27 @@
 
 use super::Error;
 
-/// What came in since the start.
+/// What happened since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Datagrams taken.
     pub accepted: u64,
     /// Datagrams whose authentication failed, is missing, or was not expected.
     pub bad_tag: u64,
-    /// Datagrams that are not newer than one already taken.
+    /// Datagrams that were taken before, or that are for an earlier incarnation.
     pub replayed: u64,
     /// Datagrams of nodes that are not peers, or from another address than theirs.
     pub stranger: u64,
     /// Datagrams that do not read.
     pub malformed: u64,
+    /// Times that three beats of a ward were missed.
+    pub probed: u64,
+    /// Times that the probes were not answered either.
+    pub voted: u64,
+    /// Obituaries that this node was in the majority for.
+    pub obituaries: u64,
+    /// Obituaries of this node itself.
+    pub buried: u64,
 }
 
 impl Counters {
@@ -30,7 +38,7 @@ impl Counters {
             | Error::Version { .. }
             | Error::Kind { .. }
             | Error::Flags { .. }
-            | Error::Name { .. }
+            | Error::Guardians { .. }
             | Error::NameLength { .. }
             | Error::PayloadLength { .. }
             | Error::Trailing { .. } => &mut self.malformed,

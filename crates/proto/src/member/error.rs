@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use thiserror::Error;
 
-use super::{MAX_NAME, MAX_PAYLOAD, NodeName};
+use super::{Id, MAX_GUARDIANS, MAX_NAME, MAX_PAYLOAD, NodeName};
 
 /// Why a datagram was refused, or a value cannot be sent. Offsets count from the datagram's first
 /// byte.
@@ -22,31 +22,33 @@ pub enum Error {
     #[error("membership datagram starts with {found:02x?}: not ours")]
     Magic {
         /// What is there.
-        found: [u8; 4],
+        found: [u8; 2],
     },
     /// Another version of the protocol.
-    #[error("membership version {found} at offset 4 is not known here")]
+    #[error("membership version {found} at offset 2 is not known here")]
     Version {
         /// What is there.
         found: u8,
     },
-    /// Neither beat nor leave.
-    #[error("membership type {found} at offset 5 is not known here")]
+    /// A kind of the future.
+    #[error("membership kind {found} at offset 2 is not known here")]
     Kind {
         /// What is there.
         found: u8,
     },
     /// A flag of the future.
-    #[error("membership flags {found:#04x} at offset 6 are not known here")]
+    #[error("membership flags {found:#04x} at offset 3 are not known here")]
     Flags {
         /// What is there.
         found: u8,
     },
-    /// The node name is not text.
-    #[error("node name at offset {offset} is not UTF-8")]
-    Name {
-        /// Where it starts.
+    /// The list of guardians has another length than it can have.
+    #[error("{length} bytes of guardians at offset {offset}: 4 each, and at most {MAX_GUARDIANS}")]
+    Guardians {
+        /// Where they start.
         offset: usize,
+        /// Their length.
+        length: usize,
     },
     /// The node name is empty or too long.
     #[error("node name of {length} bytes: 1 to {MAX_NAME} are possible")]
@@ -78,10 +80,10 @@ pub enum Error {
     #[error("membership datagram is authenticated, but this node has no key")]
     UnexpectedTag,
     /// The sender is not among the peers.
-    #[error("node {name} is not a peer of this node")]
+    #[error("node {id} is not a peer of this node")]
     UnknownPeer {
         /// The sender.
-        name: NodeName,
+        id: Id,
     },
     /// The sender has this node's name.
     #[error("another node at {from} calls itself {name}, as this node does")]
@@ -101,20 +103,17 @@ pub enum Error {
         /// The datagram's source.
         from: IpAddr,
     },
-    /// Not newer than what was already taken: a replay, or overtaken on the way.
-    #[error(
-        "datagram {incarnation}/{sequence} of node {name} is not newer than {last_incarnation}/{last_sequence}"
-    )]
+    /// It was taken before, or is older than what can be told from that, or is of an earlier
+    /// incarnation.
+    #[error("datagram {incarnation}/{sequence} of node {name} is a replay: {last} is the newest")]
     Replayed {
         /// The sender.
         name: NodeName,
         /// The datagram's incarnation.
         incarnation: u64,
         /// The datagram's sequence number.
-        sequence: u64,
-        /// The newest incarnation taken.
-        last_incarnation: u64,
-        /// Its newest sequence number.
-        last_sequence: u64,
+        sequence: u32,
+        /// The newest incarnation known.
+        last: u64,
     },
 }

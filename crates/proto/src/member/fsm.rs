@@ -1,4 +1,5 @@
-//! The member: beats out, deadlines, events.
+//! The member: what comes in, what goes out. Guarding, isolation and the rounds to all nodes have
+//! files of their own.
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -7,23 +8,28 @@ use std::{
 };
 
 use super::{
-    Counters, Echo, Error, Key, Kind, MAX_PAYLOAD, NodeName, Packet, Payload, State, peer::Peer,
+    Body, Cause, Counters, Death, Error, Id, Key, MAX_PAYLOAD, NodeName, Packet, Payload, Profile,
+    State,
+    guard::{Notice, Ward, Watch},
+    isolation::Isolation,
+    peer::Peer,
+    rounds::Rounds,
 };
 
 /// How often a leave is sent, since nobody repeats it later.
 const LEAVE_COPIES: usize = 3;
+/// An incarnation ends before its sequence numbers do; more than is sent between two beats.
+const LAST_SEQUENCE: u32 = u32::MAX - (1 << 24);
 
 /// Settings of a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
-    /// Longest time between beats; each is up to a tenth shorter, so that nodes do not march in
-    /// step.
-    pub beat: Duration,
-    /// Silence after which a peer is dead.
-    pub timeout: Duration,
+    /// Intervals.
+    pub profile: Profile,
     /// The cluster's secret; `None` sends and takes datagrams without authentication.
     pub key: Option<Key>,
-    /// Must be greater at each start of the node than at the one before: wall-clock time will do.
+    /// Should be greater at each start of the node than at the one before: wall-clock time will do.
+    /// Where it is not, the peers say so, and the node corrects it.
     pub incarnation: u64,
     /// Of the jitter.
     pub seed: u64,
@@ -32,8 +38,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            beat: Duration::from_millis(100),
-            timeout: Duration::from_secs(1),
+            profile: Profile::DEFAULT,
             key: None,
             incarnation: 1,
             seed: 0,
@@ -58,7 +63,7 @@ pub enum Event {
         /// The peer.
         node: NodeName,
     },
-    /// The peer has been silent for too long.
+    /// The peer was buried, or has been silent for too long.
     Dead {
         /// The peer.
         node: NodeName,
@@ -73,25 +78,17 @@ pub enum Event {
         /// The peer.
         node: NodeName,
         /// Grows within an incarnation of the peer.
-        version: u64,
+        version: u32,
         /// The payload.
         bytes: Vec<u8>,
     },
-    /// This process was not run for longer than the timeout: it is isolated now.
-    Paused {
-        /// How late it was.
-        late: Duration,
+    /// Others may have this node's addresses: it is isolated now.
+    Isolated {
+        /// Why.
+        cause: Cause,
     },
-    /// The isolation is over.
+    /// The isolation is over; what others took in the meantime is to be claimed again.
     Resumed,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Isolation {
-    /// First datagram after the pause: its echo ends the isolation.
-    sequence: u64,
-    /// From here on it also ends when no peer is left to wait for.
-    until: Duration,
 }
 
 /// One node's view of who is alive. Every call takes the time; none goes back in it.
@@ -100,35 +97,55 @@ struct Isolation {
 /// and after each call drains [`Self::poll_transmit`] and [`Self::poll_event`].
 #[derive(Clone, Debug)]
 pub struct Member {
-    me: NodeName,
-    config: Config,
+    pub(super) me: Id,
+    name: NodeName,
+    pub(super) config: Config,
     random: u64,
-    sequence: u64,
-    payload: Payload,
-    peers: BTreeMap<NodeName, Peer>,
-    next_beat: Duration,
-    /// Not later than the earliest deadline; exact after each `on_timeout`.
-    next_deadline: Option<Duration>,
-    isolation: Option<Isolation>,
-    left: bool,
+    /// Incarnations of this process: from the first to the present one.
+    first: u64,
+    pub(super) incarnation: u64,
+    pub(super) sequence: u32,
+    pub(super) payload: Payload,
+    pub(super) peers: BTreeMap<Id, Peer>,
+    /// Who is beaten to.
+    pub(super) guardians: Vec<Id>,
+    /// Who beats to this node as its guardian.
+    pub(super) wards: BTreeMap<Id, Ward>,
+    pub(super) notices: Vec<Notice>,
+    /// The guardians, as this node hears them.
+    pub(super) hearing: Watch,
+    pub(super) isolation: Option<Isolation>,
+    /// No guardian has been heard since the isolation began.
+    pub(super) deaf: bool,
+    pub(super) rounds: Rounds,
+    pub(super) next_beat: Duration,
+    pub(super) left: bool,
     outbox: VecDeque<Transmit>,
-    events: VecDeque<Event>,
-    counters: Counters,
+    pub(super) events: VecDeque<Event>,
+    pub(super) counters: Counters,
 }
 
 impl Member {
     /// A member without peers; its first beat is due at once.
-    pub fn new(me: NodeName, config: Config, now: Duration) -> Self {
+    pub fn new(name: NodeName, config: Config, now: Duration) -> Self {
         Self {
-            me,
+            me: Id::of(&name),
+            name,
             random: config.seed,
+            first: config.incarnation,
+            incarnation: config.incarnation,
             config,
             sequence: 0,
             payload: Payload::default(),
             peers: BTreeMap::new(),
-            next_beat: now,
-            next_deadline: None,
+            guardians: Vec::new(),
+            wards: BTreeMap::new(),
+            notices: Vec::new(),
+            hearing: Watch::until(now),
             isolation: None,
+            deaf: false,
+            rounds: Rounds::default(),
+            next_beat: now,
             left: false,
             outbox: VecDeque::new(),
             events: VecDeque::new(),
@@ -140,19 +157,32 @@ impl Member {
     /// there before keep their state; those no longer named are forgotten without event.
     pub fn set_peers(&mut self, now: Duration, peers: BTreeMap<NodeName, SocketAddr>) {
         self.wake(now);
-        self.peers.retain(|node, _| peers.contains_key(node));
-        let deadline = now + self.config.timeout;
-        for (node, address) in peers {
-            if node == self.me {
-                continue;
+        let wanted: BTreeMap<Id, (NodeName, SocketAddr)> = peers
+            .into_iter()
+            .map(|(name, address)| (Id::of(&name), (name, address)))
+            .filter(|(id, _)| *id != self.me)
+            .collect();
+        self.peers.retain(|id, _| wanted.contains_key(id));
+        self.wards.retain(|id, _| wanted.contains_key(id));
+        let mut new = Vec::new();
+        for (id, (name, address)) in wanted {
+            if let Some(known) = self.peers.get_mut(&id) {
+                known.address = address;
+            } else {
+                self.peers.insert(id, Peer::new(name, address, now));
+                new.push(id);
             }
-            let known = self
-                .peers
-                .entry(node)
-                .or_insert_with(|| Peer::new(address, deadline));
-            known.address = address;
         }
-        self.watch(deadline);
+        if self.left {
+            return;
+        }
+        self.regroup(now);
+        if !new.is_empty() {
+            self.rounds.insist();
+        }
+        for id in new {
+            self.greet(id, true);
+        }
     }
 
     /// Gives the peers this payload, at once if it is a new one.
@@ -169,8 +199,8 @@ impl Member {
                 bytes,
             };
             if !self.left {
-                self.outbox.clear();
-                self.send(Kind::Beat);
+                self.rounds.insist();
+                self.greet_all();
             }
         }
         Ok(())
@@ -185,7 +215,9 @@ impl Member {
         }
         self.outbox.clear();
         for _ in 0..LEAVE_COPIES {
-            self.send(Kind::Leave);
+            for id in self.ids() {
+                self.send(id, Body::Leave);
+            }
         }
     }
 
@@ -220,22 +252,26 @@ impl Member {
         if self.left {
             return None;
         }
-        Some(
-            self.next_deadline
-                .map_or(self.next_beat, |deadline| deadline.min(self.next_beat)),
-        )
+        let wards = self.wards.values().map(Ward::due);
+        let notices = self.notices.iter().map(Notice::due);
+        let hearing = self.listens().then_some(self.hearing.due);
+        let isolation = self.isolation.as_ref().map(Isolation::due);
+        let others = wards.chain(notices).chain(hearing).chain(isolation);
+        Some(others.fold(self.next_beat, Duration::min))
     }
 
-    /// Beats and declares deaths as due.
+    /// Does what is due.
     pub fn on_timeout(&mut self, now: Duration) {
         if self.left {
             return;
         }
         self.wake(now);
         if now >= self.next_beat {
-            // Beats that could not be sent until now are worth nothing any more.
-            self.outbox.clear();
-            self.send(Kind::Beat);
+            if self.sequence > LAST_SEQUENCE {
+                self.reincarnate(self.incarnation.saturating_add(1));
+            }
+            self.beat();
+            self.round(now);
             let next = self.next_beat + self.interval();
             self.next_beat = if next > now {
                 next
@@ -243,30 +279,16 @@ impl Member {
                 now + self.interval()
             };
         }
-        for (node, peer) in &mut self.peers {
-            if peer.watched() && peer.deadline <= now {
-                peer.state = State::Dead;
-                self.events.push_back(Event::Dead { node: node.clone() });
-            }
-        }
-        let watched = self.peers.values().filter(|peer| peer.watched());
-        self.next_deadline = watched.map(|peer| peer.deadline).min();
-        if self.next_deadline.is_none() && self.isolation.is_some_and(|it| now >= it.until) {
-            self.resume();
-        }
+        // Before this node's own hearing: where two are left, one buries the other and goes on.
+        self.guard(now);
+        self.listen(now);
+        self.mourn(now);
+        self.look_out(now);
     }
 
-    /// Whether this node must answer for no address: it was not run for longer than the timeout
-    /// and has not yet been heard by a peer since. Ask before each answer: a pause is seen here
-    /// before any other call has noticed it.
-    pub fn isolated(&self, now: Duration) -> bool {
-        let pausing = !self.left && !self.peers.is_empty() && self.late(now) > self.config.timeout;
-        self.isolation.is_some() || pausing
-    }
-
-    /// All peers with their state, in order of name.
+    /// All peers with their state.
     pub fn peers(&self) -> impl Iterator<Item = (&NodeName, State)> {
-        self.peers.iter().map(|(node, peer)| (node, peer.state))
+        self.peers.values().map(|peer| (&peer.name, peer.state))
     }
 
     /// Counts since the start.
@@ -276,130 +298,246 @@ impl Member {
 
     fn take(&mut self, now: Duration, from: SocketAddr, datagram: &[u8]) -> Result<(), Error> {
         let packet = Packet::parse(datagram, self.config.key.as_ref())?;
-        if packet.node == self.me {
+        if packet.from == self.me {
             return Err(Error::OwnName {
-                name: packet.node,
+                name: self.name.clone(),
                 from: from.ip(),
             });
         }
-        let Some(peer) = self.peers.get_mut(&packet.node) else {
-            return Err(Error::UnknownPeer { name: packet.node });
+        let id = packet.from;
+        let Some(peer) = self.peers.get(&id) else {
+            return Err(Error::UnknownPeer { id });
         };
         let (expected, from) = (peer.address.ip().to_canonical(), from.ip().to_canonical());
         if self.config.key.is_none() && from != expected {
             return Err(Error::WrongAddress {
-                name: packet.node,
+                name: peer.name.clone(),
                 expected,
                 from,
             });
         }
-        let Some(state) = peer.take(&packet)? else {
+        if self.left {
+            return Ok(());
+        }
+        if packet.to > self.incarnation {
+            // This node's clock was set back since its last start.
+            let next = packet.to.saturating_add(1);
+            self.first = next;
+            self.reincarnate(next);
+        }
+        let proves = (self.first..=self.incarnation).contains(&packet.to);
+        let Some(peer) = self.peers.get_mut(&id) else {
             return Ok(());
         };
-        peer.deadline = now + self.config.timeout;
-        let deadline = peer.deadline;
-        if peer.state != state {
-            peer.state = state;
-            let node = packet.node.clone();
-            self.events.push_back(match state {
-                State::Left => Event::Left { node },
-                _ => Event::Alive { node },
-            });
+        if !proves || packet.incarnation < peer.incarnation {
+            let (incarnation, known) = (packet.incarnation, peer.incarnation);
+            let replayed = Error::Replayed {
+                name: peer.name.clone(),
+                incarnation,
+                sequence: packet.sequence,
+                last: known,
+            };
+            self.introduce(now, id, incarnation.max(known));
+            // Who does not know this node yet is no attacker.
+            return if incarnation < known {
+                Err(replayed)
+            } else {
+                Ok(())
+            };
         }
-        if let Some(Payload { version, bytes }) = packet.payload
-            && version > peer.heard.payload
-        {
-            peer.heard.payload = version;
-            self.events.push_back(Event::Payload {
-                node: packet.node,
-                version,
-                bytes,
-            });
+        peer.admit(&packet)?;
+        if packet.incarnation <= peer.over {
+            let (over, dead) = (peer.over, peer.state == State::Dead);
+            // Two that buried each other must be able to say so.
+            if let Body::Obituary(death) = packet.body
+                && death.node == self.me
+            {
+                self.bury(now, death);
+            }
+            if dead && self.may_answer(now, id) {
+                self.send(
+                    id,
+                    Body::Obituary(Death {
+                        node: id,
+                        incarnation: over,
+                    }),
+                );
+            }
+            return Ok(());
         }
-        self.watch(deadline);
-        let Echo {
-            incarnation,
-            sequence,
-            ..
-        } = packet.echo;
-        if incarnation == self.config.incarnation
-            && self.isolation.is_some_and(|it| sequence >= it.sequence)
-        {
-            self.resume();
+        if packet.body == Body::Leave {
+            peer.over = packet.incarnation;
+            self.end(now, id, State::Left);
+            return Ok(());
         }
+        if !packet.deaf {
+            peer.heard = now;
+            self.revive(now, id);
+        }
+        if self.guardians.contains(&id) {
+            self.hear_guardian(now);
+        }
+        if !packet.deaf {
+            self.hear_ward(now, id);
+        }
+        self.read(now, id, packet);
         Ok(())
     }
 
-    fn late(&self, now: Duration) -> Duration {
-        now.saturating_sub(self.next_beat)
+    /// What a living peer says.
+    fn read(&mut self, now: Duration, id: Id, packet: Packet) {
+        let sequence = packet.sequence;
+        match packet.body {
+            Body::Beat { answer, guardians } => {
+                if !packet.deaf {
+                    self.take_ward(now, id, &guardians);
+                }
+                if answer {
+                    self.send(id, Body::Ack { sequence });
+                }
+            }
+            Body::Ack { sequence } if packet.to == self.incarnation => {
+                self.acknowledged(now, sequence);
+            }
+            Body::Ack { .. } => {}
+            Body::Probe => {
+                let beat = self.beat_body(false);
+                self.send(id, beat);
+            }
+            Body::Vote(death) => self.vote(now, id, death),
+            Body::Obituary(death) => self.bury(now, death),
+            Body::Hello {
+                answer,
+                have,
+                payload,
+            } => {
+                let known = (packet.to == self.incarnation).then_some(have);
+                let news = payload.is_some();
+                if let Some(peer) = self.peers.get_mut(&id) {
+                    peer.acknowledged = known;
+                    if let Some(Payload { version, bytes }) = payload
+                        && version > peer.have
+                    {
+                        peer.have = version;
+                        self.events.push_back(Event::Payload {
+                            node: peer.name.clone(),
+                            version,
+                            bytes,
+                        });
+                    }
+                }
+                if answer || news {
+                    self.greet(id, false);
+                }
+            }
+            Body::Leave => {}
+        }
     }
 
-    /// Looks, before anything else is done at `now`, for time in which the caller did not run. A
-    /// beat is due at least every `beat`, so lateness for the beat is that time.
-    fn wake(&mut self, now: Duration) {
-        let late = self.late(now);
-        if self.left || late <= self.config.beat {
+    /// The peer is heard: it is alive, whatever was thought of it.
+    fn revive(&mut self, now: Duration, id: Id) {
+        if let Some(peer) = self.peers.get_mut(&id)
+            && peer.state != State::Alive
+        {
+            peer.state = State::Alive;
+            self.events.push_back(Event::Alive {
+                node: peer.name.clone(),
+            });
+            self.regroup(now);
+        }
+    }
+
+    /// The peer is gone.
+    pub(super) fn end(&mut self, now: Duration, id: Id, state: State) {
+        self.wards.remove(&id);
+        let Some(peer) = self.peers.get_mut(&id) else {
             return;
+        };
+        let was = std::mem::replace(&mut peer.state, state);
+        let node = peer.name.clone();
+        match (was, state) {
+            // Who is buried does not leave any more, and the other way round.
+            (State::Dead | State::Left, _) => peer.state = was,
+            (_, State::Left) => self.events.push_back(Event::Left { node }),
+            _ => self.events.push_back(Event::Dead { node }),
         }
-        let paused = late > self.config.timeout;
+        self.regroup(now);
+    }
+
+    /// Takes a new incarnation: what was said of the old one holds no more.
+    pub(super) fn reincarnate(&mut self, next: u64) {
+        self.incarnation = next;
+        self.sequence = 0;
         for peer in self.peers.values_mut() {
-            peer.deadline = if paused {
-                now + self.config.timeout
-            } else {
-                peer.deadline + late
-            };
+            peer.acknowledged = None;
         }
-        self.next_beat = now;
-        if paused {
-            self.events.push_back(Event::Paused { late });
-            self.isolation = (!self.peers.is_empty()).then_some(Isolation {
-                sequence: self.sequence + 1,
-                until: now + self.config.timeout,
+        if let Some(isolation) = &mut self.isolation {
+            isolation.sequence = 1;
+        }
+        self.rounds.insist();
+        self.greet_all();
+    }
+
+    pub(super) fn ids(&self) -> Vec<Id> {
+        self.peers.keys().copied().collect()
+    }
+
+    /// Tells a peer that does not know this node, or thinks of an earlier incarnation.
+    fn introduce(&mut self, now: Duration, id: Id, to: u64) {
+        if self.may_answer(now, id) {
+            let hello = self.hello(id, true);
+            self.send_to(id, to, hello);
+        }
+    }
+
+    /// What proves nothing is answered once a beat, so that a recording cannot be used to flood.
+    fn may_answer(&mut self, now: Duration, id: Id) -> bool {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return false;
+        };
+        let beat = self.config.profile.beat;
+        if peer.answered.is_some_and(|at| now < at + beat) {
+            return false;
+        }
+        peer.answered = Some(now);
+        true
+    }
+
+    pub(super) fn send(&mut self, id: Id, body: Body) {
+        if let Some(peer) = self.peers.get(&id) {
+            self.send_to(id, peer.incarnation, body);
+        }
+    }
+
+    fn send_to(&mut self, id: Id, to: u64, body: Body) {
+        let Some(peer) = self.peers.get(&id) else {
+            return;
+        };
+        self.sequence += 1;
+        let packet = Packet {
+            from: self.me,
+            incarnation: self.incarnation,
+            to,
+            sequence: self.sequence,
+            deaf: self.deaf,
+            body,
+        };
+        // What a caller does not fetch must not pile up.
+        if self.outbox.len() > 8 * self.peers.len() + 64 {
+            self.outbox.pop_front();
+        }
+        // The only error is a payload too long, which `set_payload` has refused.
+        if let Ok(bytes) = packet.build(self.config.key.as_ref()) {
+            self.outbox.push_back(Transmit {
+                to: peer.address,
+                bytes,
             });
         }
     }
 
-    fn resume(&mut self) {
-        self.isolation = None;
-        self.events.push_back(Event::Resumed);
-    }
-
-    fn watch(&mut self, deadline: Duration) {
-        self.next_deadline = Some(
-            self.next_deadline
-                .map_or(deadline, |next| next.min(deadline)),
-        );
-    }
-
-    /// One datagram for each peer, all with the same sequence number.
-    fn send(&mut self, kind: Kind) {
-        self.sequence += 1;
-        for peer in self.peers.values() {
-            let acknowledged = if peer.echo.incarnation == self.config.incarnation {
-                peer.echo.payload
-            } else {
-                0
-            };
-            let packet = Packet {
-                kind,
-                node: self.me.clone(),
-                incarnation: self.config.incarnation,
-                sequence: self.sequence,
-                echo: peer.heard,
-                payload: (acknowledged < self.payload.version).then(|| self.payload.clone()),
-            };
-            // The only error is a payload too long, which `set_payload` has refused.
-            if let Ok(bytes) = packet.build(self.config.key.as_ref()) {
-                self.outbox.push_back(Transmit {
-                    to: peer.address,
-                    bytes,
-                });
-            }
-        }
-    }
-
-    fn interval(&mut self) -> Duration {
+    pub(super) fn interval(&mut self) -> Duration {
+        let beat = self.config.profile.beat;
         let share = crate::random::next(&mut self.random) >> 48;
-        self.config.beat - self.config.beat / 10 * (share as u32) / 0x1_0000
+        beat - beat / 10 * (share as u32) / 0x1_0000
     }
 }

@@ -1,19 +1,27 @@
 //! The datagram. All numbers are big-endian.
 //!
 //! ```text
-//!  0  magic "Cmbr"                   8  incarnation of the sender
-//!  4  version 1                     16  sequence number
-//!  5  type: 1 beat, 2 leave         24  payload version
-//!  6  flags: 1 tag, 2 payload       32  echo: incarnation ┐ newest that the sender
-//!  7  length of name                40  echo: sequence    ├ has of the receiver,
-//!                                   48  echo: payload     ┘ zeros if none
-//! 56  length of payload (2)         58  name, payload, HMAC-SHA-256 of all before (32)
+//!  0  magic "Cm"
+//!  2  version (high half), kind (low half)
+//!  3  flags: 1 tag, 2 payload, 4 answer wanted, 8 the sender hears no guardian
+//!  4  sender: the first 8 bytes of SHA-256 of its name
+//! 12  incarnation of the sender
+//! 20  the receiver's incarnation as the sender knows it; 0: not at all
+//! 28  sequence number (4)
+//! 32  by kind:  1 beat      guardians: the first 4 bytes of their ids, up to three
+//!               2 ack       sequence number of the beat (4)
+//!               3 probe     -
+//!               4 vote      id and incarnation of the dead
+//!               5 obituary  id and incarnation of the dead
+//!               6 hello     versions of the receiver's payload and the sender's (4 each), payload
+//!               7 leave     -
+//!     HMAC-SHA-256 of all before, cut to 16 bytes (RFC 4868 §2.1)
 //! ```
 
 use std::fmt;
 
 use hmac::{Hmac, KeyInit, Mac};
-use sha2::Sha256;
+use sha2::{Digest, Sha256};
 
 use super::Error;
 use crate::bytes;
@@ -22,20 +30,23 @@ use crate::bytes;
 pub const MAX_NAME: usize = 253;
 /// Longest payload.
 pub const MAX_PAYLOAD: usize = 1024;
+/// Most guardians of a node.
+pub const MAX_GUARDIANS: usize = 3;
 /// Longest datagram: below every usual MTU.
-pub const MAX_LEN: usize = NAME + MAX_NAME + MAX_PAYLOAD + TAG_LEN;
+pub const MAX_LEN: usize = BODY + 8 + MAX_PAYLOAD + TAG_LEN;
 
-const MAGIC: [u8; 4] = *b"Cmbr";
-const VERSION: u8 = 1;
+const MAGIC: [u8; 2] = *b"Cm";
+const VERSION: u8 = 2;
 const FLAG_TAG: u8 = 1;
 const FLAG_PAYLOAD: u8 = 2;
-const INCARNATION: usize = 8;
-const SEQUENCE: usize = 16;
-const PAYLOAD_VERSION: usize = 24;
-const ECHO: usize = 32;
-const PAYLOAD_LEN: usize = 56;
-const NAME: usize = 58;
-const TAG_LEN: usize = 32;
+const FLAG_ANSWER: u8 = 4;
+const FLAG_DEAF: u8 = 8;
+const SENDER: usize = 4;
+const INCARNATION: usize = 12;
+const TO: usize = 20;
+const SEQUENCE: usize = 28;
+const BODY: usize = 32;
+const TAG_LEN: usize = 16;
 
 /// A node's name: 1 to 253 bytes, unique in the cluster.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -69,6 +80,31 @@ impl fmt::Debug for NodeName {
     }
 }
 
+/// A node's place in the ring, and what stands for its name in datagrams. Two of 10,000 nodes share
+/// one with a probability of 3e-12.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Id(pub u64);
+
+impl Id {
+    /// The first 8 bytes of SHA-256 of the name.
+    pub fn of(name: &NodeName) -> Self {
+        let hash: [u8; 32] = Sha256::digest(name.as_str()).into();
+        let [a, b, c, d, e, f, g, h, ..] = hash;
+        Self(u64::from_be_bytes([a, b, c, d, e, f, g, h]))
+    }
+
+    /// The first half, which stands for a guardian.
+    pub(super) const fn short(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
 /// The cluster's secret. Debug does not show it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Key(pub [u8; 32]);
@@ -88,164 +124,262 @@ impl Key {
     }
 }
 
-/// What the sender says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
-    /// I am alive.
-    Beat = 1,
-    /// I stop on purpose.
-    Leave = 2,
-}
-
-/// The newest that the sender has of the receiver; zeros if nothing.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Echo {
-    /// The receiver's incarnation.
-    pub incarnation: u64,
-    /// The receiver's sequence number.
-    pub sequence: u64,
-    /// Version of the receiver's payload.
-    pub payload: u64,
-}
-
 /// The sender's opaque state.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Payload {
     /// Grows with every change; 0: never set.
-    pub version: u64,
+    pub version: u32,
     /// The bytes.
     pub bytes: Vec<u8>,
+}
+
+/// The end of an incarnation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Death {
+    /// Whose.
+    pub node: Id,
+    /// Which: it and all before it.
+    pub incarnation: u64,
+}
+
+/// What the sender says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// I am alive; the receiver is among my guardians if it is named.
+    Beat {
+        /// Whether an [`Body::Ack`] is wanted.
+        answer: bool,
+        /// All my guardians, by the first half of their ids.
+        guardians: Vec<u32>,
+    },
+    /// I have heard your beat.
+    Ack {
+        /// Its sequence number.
+        sequence: u32,
+    },
+    /// Beat now.
+    Probe,
+    /// To a fellow guardian: I do not hear it.
+    Vote(Death),
+    /// A majority of its guardians does not hear it.
+    Obituary(Death),
+    /// I am here.
+    Hello {
+        /// Whether a hello is wanted back.
+        answer: bool,
+        /// Version of the receiver's payload that I have.
+        have: u32,
+        /// My payload, where the receiver does not have it.
+        payload: Option<Payload>,
+    },
+    /// I stop on purpose.
+    Leave,
 }
 
 /// A datagram's content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {
-    /// Beat or leave.
-    pub kind: Kind,
     /// The sender.
-    pub node: NodeName,
-    /// Start of the sender: grows with every start.
+    pub from: Id,
+    /// The sender's incarnation.
     pub incarnation: u64,
+    /// The receiver's incarnation, as the sender knows it.
+    pub to: u64,
     /// Number of the datagram: grows within an incarnation.
-    pub sequence: u64,
-    /// What the sender has of the receiver.
-    pub echo: Echo,
-    /// The sender's payload, while the receiver has not echoed its version.
-    pub payload: Option<Payload>,
+    pub sequence: u32,
+    /// The sender hears no guardian: it must not count as alive.
+    pub deaf: bool,
+    /// What it says.
+    pub body: Body,
 }
 
 impl Packet {
     /// The datagram's bytes.
     pub fn build(&self, key: Option<&Key>) -> Result<Vec<u8>, Error> {
-        let (version, payload) = match &self.payload {
-            Some(payload) => (payload.version, payload.bytes.as_slice()),
-            None => (0, [].as_slice()),
+        let mut flags = u8::from(key.is_some()) * FLAG_TAG + u8::from(self.deaf) * FLAG_DEAF;
+        let mut body = Vec::new();
+        let kind = match &self.body {
+            Body::Beat { answer, guardians } => {
+                flags |= u8::from(*answer) * FLAG_ANSWER;
+                body.extend(guardians.iter().flat_map(|short| short.to_be_bytes()));
+                1
+            }
+            Body::Ack { sequence } => {
+                body.extend(sequence.to_be_bytes());
+                2
+            }
+            Body::Probe => 3,
+            Body::Vote(death) | Body::Obituary(death) => {
+                body.extend(death.node.0.to_be_bytes());
+                body.extend(death.incarnation.to_be_bytes());
+                if matches!(self.body, Body::Vote(_)) {
+                    4
+                } else {
+                    5
+                }
+            }
+            Body::Hello {
+                answer,
+                have,
+                payload,
+            } => {
+                flags |= u8::from(*answer) * FLAG_ANSWER;
+                flags |= u8::from(payload.is_some()) * FLAG_PAYLOAD;
+                let (version, bytes) = match payload {
+                    Some(payload) => (payload.version, payload.bytes.as_slice()),
+                    None => (0, [].as_slice()),
+                };
+                if bytes.len() > MAX_PAYLOAD {
+                    return Err(Error::PayloadLength {
+                        length: bytes.len(),
+                    });
+                }
+                body.extend(have.to_be_bytes());
+                body.extend(version.to_be_bytes());
+                body.extend(bytes);
+                6
+            }
+            Body::Leave => 7,
         };
-        if payload.len() > MAX_PAYLOAD {
-            return Err(Error::PayloadLength {
-                length: payload.len(),
-            });
-        }
-        let name = self.node.0.as_bytes();
-        let flags = if key.is_some() { FLAG_TAG } else { 0 }
-            | if self.payload.is_some() {
-                FLAG_PAYLOAD
-            } else {
-                0
-            };
-        let mut out = Vec::with_capacity(NAME + name.len() + payload.len() + TAG_LEN);
+        let mut out = Vec::with_capacity(BODY + body.len() + TAG_LEN);
         out.extend(MAGIC);
-        out.extend([VERSION, self.kind as u8, flags, name.len() as u8]);
-        let Echo {
-            incarnation,
-            sequence,
-            payload: echoed,
-        } = self.echo;
-        for number in [
-            self.incarnation,
-            self.sequence,
-            version,
-            incarnation,
-            sequence,
-            echoed,
-        ] {
+        out.extend([VERSION << 4 | kind, flags]);
+        for number in [self.from.0, self.incarnation, self.to] {
             out.extend(number.to_be_bytes());
         }
-        out.extend((payload.len() as u16).to_be_bytes());
-        out.extend(name);
-        out.extend(payload);
+        out.extend(self.sequence.to_be_bytes());
+        out.extend(body);
         if let Some(key) = key {
             let tag = key.hmac().chain_update(&out).finalize().into_bytes();
-            out.extend(tag);
+            out.extend(tag.iter().take(TAG_LEN));
         }
         Ok(out)
     }
 
-    /// Reads a datagram and checks its tag before it believes anything but lengths.
+    /// Reads a datagram; beyond its first bytes nothing is believed before the tag was checked.
     pub fn parse(datagram: &[u8], key: Option<&Key>) -> Result<Self, Error> {
         let found = array(datagram, 0)?;
         if found != MAGIC {
             return Err(Error::Magic { found });
         }
-        let [version, kind, flags, name_length] = array(datagram, MAGIC.len())?;
-        if version != VERSION {
-            return Err(Error::Version { found: version });
-        }
-        if flags & !(FLAG_TAG | FLAG_PAYLOAD) != 0 {
-            return Err(Error::Flags { found: flags });
-        }
-        let payload_length = usize::from(u16::from_be_bytes(array(datagram, PAYLOAD_LEN)?));
-        let payload_at = NAME + usize::from(name_length);
-        let tag_at = payload_at + payload_length;
-        let end = tag_at + if flags & FLAG_TAG != 0 { TAG_LEN } else { 0 };
-        if datagram.len() > end {
-            return Err(Error::Trailing {
-                offset: end,
-                length: datagram.len(),
+        let [version_and_kind, flags] = array(datagram, MAGIC.len())?;
+        if version_and_kind >> 4 != VERSION {
+            return Err(Error::Version {
+                found: version_and_kind >> 4,
             });
         }
-        let name = slice(datagram, NAME, payload_at)?;
-        let payload = slice(datagram, payload_at, tag_at)?;
-        let tag = slice(datagram, tag_at, end)?;
+        if flags & !(FLAG_TAG | FLAG_PAYLOAD | FLAG_ANSWER | FLAG_DEAF) != 0 {
+            return Err(Error::Flags { found: flags });
+        }
+        let tagged = flags & FLAG_TAG != 0;
+        let tag_len = if tagged { TAG_LEN } else { 0 };
+        let end = datagram.len().saturating_sub(tag_len).max(BODY);
+        let body = slice(datagram, BODY, end)?;
+        let tag = slice(datagram, end, end + tag_len)?;
         match key {
-            None if flags & FLAG_TAG != 0 => return Err(Error::UnexpectedTag),
-            Some(_) if flags & FLAG_TAG == 0 => return Err(Error::Untagged),
+            None if tagged => return Err(Error::UnexpectedTag),
+            Some(_) if !tagged => return Err(Error::Untagged),
             Some(key) => key
                 .hmac()
-                .chain_update(slice(datagram, 0, tag_at)?)
-                .verify_slice(tag)
+                .chain_update(slice(datagram, 0, end)?)
+                .verify_truncated_left(tag)
                 .map_err(|_| Error::BadTag)?,
             None => {}
         }
-        let kind = match kind {
-            1 => Kind::Beat,
-            2 => Kind::Leave,
-            found => return Err(Error::Kind { found }),
-        };
-        if payload.len() > MAX_PAYLOAD || (flags & FLAG_PAYLOAD == 0 && !payload.is_empty()) {
-            return Err(Error::PayloadLength {
-                length: payload.len(),
-            });
-        }
-        let name = str::from_utf8(name).map_err(|_| Error::Name { offset: NAME })?;
-        let number = |offset| array(datagram, offset).map(u64::from_be_bytes);
-        let payload_version = number(PAYLOAD_VERSION)?;
         Ok(Self {
-            kind,
-            node: NodeName::new(name)?,
-            incarnation: number(INCARNATION)?,
-            sequence: number(SEQUENCE)?,
-            echo: Echo {
-                incarnation: number(ECHO)?,
-                sequence: number(ECHO + 8)?,
-                payload: number(ECHO + 16)?,
-            },
-            payload: (flags & FLAG_PAYLOAD != 0).then(|| Payload {
-                version: payload_version,
-                bytes: payload.to_vec(),
-            }),
+            from: Id(number(datagram, SENDER)?),
+            incarnation: number(datagram, INCARNATION)?,
+            to: number(datagram, TO)?,
+            sequence: u32::from_be_bytes(array(datagram, SEQUENCE)?),
+            deaf: flags & FLAG_DEAF != 0,
+            body: parse_body(version_and_kind & 0xf, flags, body)?,
         })
     }
+}
+
+/// `body` starts at offset [`BODY`] of the datagram.
+fn parse_body(kind: u8, flags: u8, body: &[u8]) -> Result<Body, Error> {
+    let answer = flags & FLAG_ANSWER != 0;
+    let short = |at| -> Result<u32, Error> { array(body, at).map(u32::from_be_bytes) };
+    // Errors count offsets from the datagram's start.
+    let within = |error| match error {
+        Error::Truncated { offset, length } => Error::Truncated {
+            offset: BODY + offset,
+            length: BODY + length,
+        },
+        other => other,
+    };
+    let ends_at = |length: usize| match body.len() > length {
+        true => Err(Error::Trailing {
+            offset: BODY + length,
+            length: BODY + body.len(),
+        }),
+        false => Ok(()),
+    };
+    if flags & FLAG_PAYLOAD != 0 && kind != 6 {
+        return Err(Error::Flags { found: flags });
+    }
+    let death = || -> Result<Death, Error> {
+        ends_at(16)?;
+        Ok(Death {
+            node: Id(number(body, 0).map_err(within)?),
+            incarnation: number(body, 8).map_err(within)?,
+        })
+    };
+    Ok(match kind {
+        1 => {
+            let (guardians, rest) = body.as_chunks::<4>();
+            if !rest.is_empty() || guardians.len() > MAX_GUARDIANS {
+                return Err(Error::Guardians {
+                    offset: BODY,
+                    length: body.len(),
+                });
+            }
+            Body::Beat {
+                answer,
+                guardians: guardians.iter().map(|id| u32::from_be_bytes(*id)).collect(),
+            }
+        }
+        2 => {
+            ends_at(4)?;
+            Body::Ack {
+                sequence: short(0).map_err(within)?,
+            }
+        }
+        3 => {
+            ends_at(0)?;
+            Body::Probe
+        }
+        4 => Body::Vote(death()?),
+        5 => Body::Obituary(death()?),
+        6 => {
+            let (have, version) = (short(0).map_err(within)?, short(4).map_err(within)?);
+            let bytes = body.get(8..).unwrap_or_default();
+            let there = flags & FLAG_PAYLOAD != 0;
+            if bytes.len() > MAX_PAYLOAD || (!there && !bytes.is_empty()) {
+                return Err(Error::PayloadLength {
+                    length: bytes.len(),
+                });
+            }
+            Body::Hello {
+                answer,
+                have,
+                payload: there.then(|| Payload {
+                    version,
+                    bytes: bytes.to_vec(),
+                }),
+            }
+        }
+        7 => {
+            ends_at(0)?;
+            Body::Leave
+        }
+        found => return Err(Error::Kind { found }),
+    })
+}
+
+fn number(bytes: &[u8], offset: usize) -> Result<u64, Error> {
+    array(bytes, offset).map(u64::from_be_bytes)
 }
 
 fn array<const N: usize>(datagram: &[u8], offset: usize) -> Result<[u8; N], Error> {

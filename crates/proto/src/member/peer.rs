@@ -2,16 +2,16 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::{Echo, Error, Kind, Packet};
+use super::{Error, NodeName, Packet};
 
 /// Whether a peer is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// Not heard yet, and not waited for long enough.
     Unknown,
-    /// Heard within the timeout.
+    /// There.
     Alive,
-    /// Silent for longer.
+    /// Buried, or silent for too long.
     Dead,
     /// Stopped on purpose.
     Left,
@@ -19,60 +19,79 @@ pub enum State {
 
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
+    pub(super) name: NodeName,
     pub(super) address: SocketAddr,
     pub(super) state: State,
-    /// When an unknown or alive peer is dead.
-    pub(super) deadline: Duration,
-    /// The newest that was taken from the peer, told back to it.
-    pub(super) heard: Echo,
-    /// What the peer told of us.
-    pub(super) echo: Echo,
+    /// The newest known; 0: none.
+    pub(super) incarnation: u64,
+    window: Window,
+    /// This incarnation and all before it have ended: by obituary or on purpose.
+    pub(super) over: u64,
+    /// When it was heard last; before that, when it was added.
+    pub(super) heard: Duration,
+    /// Version of its payload that was taken.
+    pub(super) have: u32,
+    /// What it knows of this node's incarnation: nothing, or a version of the payload.
+    pub(super) acknowledged: Option<u32>,
+    /// When something was last sent in answer to what proves nothing.
+    pub(super) answered: Option<Duration>,
 }
 
 impl Peer {
-    pub(super) fn new(address: SocketAddr, deadline: Duration) -> Self {
+    pub(super) fn new(name: NodeName, address: SocketAddr, now: Duration) -> Self {
         Self {
+            name,
             address,
             state: State::Unknown,
-            deadline,
-            heard: Echo::default(),
-            echo: Echo::default(),
+            incarnation: 0,
+            window: Window::default(),
+            over: 0,
+            heard: now,
+            have: 0,
+            acknowledged: None,
+            answered: None,
         }
     }
 
-    /// Whether its deadline counts.
-    pub(super) fn watched(&self) -> bool {
-        matches!(self.state, State::Unknown | State::Alive)
-    }
-
-    /// Notes a datagram and gives the state that it asks for. `None`: nothing new, because a peer
-    /// that left stays gone until its next incarnation.
-    pub(super) fn take(&mut self, packet: &Packet) -> Result<Option<State>, Error> {
-        let Echo {
-            incarnation,
-            sequence,
-            ..
-        } = self.heard;
-        if (packet.incarnation, packet.sequence) <= (incarnation, sequence) {
+    /// Notes the number of a datagram that is no recording; each counts once.
+    pub(super) fn admit(&mut self, packet: &Packet) -> Result<(), Error> {
+        if packet.incarnation > self.incarnation {
+            self.incarnation = packet.incarnation;
+            self.window = Window::default();
+            self.have = 0;
+        }
+        if packet.incarnation < self.incarnation || !self.window.admit(packet.sequence) {
             return Err(Error::Replayed {
-                name: packet.node.clone(),
+                name: self.name.clone(),
                 incarnation: packet.incarnation,
                 sequence: packet.sequence,
-                last_incarnation: incarnation,
-                last_sequence: sequence,
+                last: self.incarnation,
             });
         }
-        let restarted = packet.incarnation != incarnation;
-        self.heard.incarnation = packet.incarnation;
-        self.heard.sequence = packet.sequence;
-        if restarted {
-            self.heard.payload = 0;
+        Ok(())
+    }
+}
+
+/// Which sequence numbers were taken: the greatest and the 63 before it, so that datagrams may
+/// overtake each other (as RFC 4303 §3.4.3 does it).
+#[derive(Clone, Copy, Debug, Default)]
+struct Window {
+    greatest: u32,
+    /// Bit n: `greatest` - n was taken.
+    taken: u64,
+}
+
+impl Window {
+    fn admit(&mut self, sequence: u32) -> bool {
+        if sequence > self.greatest {
+            let ahead = sequence - self.greatest;
+            self.taken = self.taken.checked_shl(ahead).unwrap_or(0) | 1;
+            self.greatest = sequence;
+            return true;
         }
-        self.echo = packet.echo;
-        Ok(match packet.kind {
-            Kind::Beat if self.state == State::Left && !restarted => None,
-            Kind::Beat => Some(State::Alive),
-            Kind::Leave => Some(State::Left),
-        })
+        let bit = 1u64.checked_shl(self.greatest - sequence).unwrap_or(0);
+        let fresh = bit != 0 && self.taken & bit == 0;
+        self.taken |= bit;
+        fresh
     }
 }

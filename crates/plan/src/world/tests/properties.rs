@@ -447,11 +447,13 @@ impl Cluster {
                 };
                 let excluded = node.labels.contains_key(EXCLUDE_LABEL)
                     && !self.world.settings.ignore_exclude_label;
-                let dead = facts.alive.get(name) == Some(&false);
+                let heard = facts.alive.get(name).copied();
+                let dead = !heard.unwrap_or(!node.unreachable);
                 let local = service.external_policy == Policy::Local;
                 let here = usable.iter().any(|e| e.node.as_ref() == Some(name));
                 if state.draining
                     || node.network_unavailable
+                    || node.out_of_service
                     || excluded
                     || dead
                     || (local && !here)
@@ -518,8 +520,10 @@ fn a_node() -> impl Strategy<Value = Node> {
         prop::bool::weighted(0.1),
         prop::bool::weighted(0.1),
         prop::bool::weighted(0.2),
+        (prop::bool::weighted(0.1), prop::bool::weighted(0.1)),
     )
-        .prop_map(|(rack, excluded, network_unavailable, cordoned)| {
+        .prop_map(|(rack, excluded, network_unavailable, cordoned, gone)| {
+            let (out_of_service, unreachable) = gone;
             let mut labels = Labels::new();
             let zone = "topology.kubernetes.io/zone";
             for label in ["rack", zone] {
@@ -533,6 +537,8 @@ fn a_node() -> impl Strategy<Value = Node> {
                 network_unavailable,
                 cordoned,
                 addresses: rack.map(|_| ip("172.16.0.1")).into_iter().collect(),
+                out_of_service,
+                unreachable,
                 ..Node::default()
             }
         })

@@ -2,365 +2,440 @@
 
 use super::*;
 
-/// A member `node-0` with peers 1 and 2, without its first events and datagrams.
-fn member() -> Member {
-    let mut member = Member::new(name(0), Config::default(), ms(0));
-    member.set_peers(ms(0), [0, 1, 2].map(|n| (name(n), address(n))).into());
-    member.on_timeout(ms(0));
-    assert_eq!(
-        sent(&mut member).len(),
-        2,
-        "to the two others, not to itself"
-    );
-    member
+/// A member `node-0` with peers 1 and 2, both alive, without its first events and datagrams.
+struct Stand {
+    member: Member,
+    sequence: u32,
 }
 
-fn sent(member: &mut Member) -> Vec<(SocketAddr, Packet)> {
-    std::iter::from_fn(|| member.poll_transmit())
-        .map(|transmit| (transmit.to, Packet::parse(&transmit.bytes, None).unwrap()))
-        .collect()
-}
-
-fn events(member: &mut Member) -> Vec<Event> {
-    std::iter::from_fn(|| member.poll_event()).collect()
-}
-
-fn beat(node: usize, incarnation: u64, sequence: u64) -> Packet {
-    let echo = Echo::default();
-    Packet {
-        kind: Kind::Beat,
-        node: name(node),
-        incarnation,
-        sequence,
-        echo,
-        payload: None,
+impl Stand {
+    fn new() -> Self {
+        let mut member = Member::new(name(0), Config::default(), ms(0));
+        let peers = [0, 1, 2].map(|n| (name(n), address(n)));
+        member.set_peers(ms(0), peers.into());
+        let mut stand = Self {
+            member,
+            sequence: 0,
+        };
+        assert_eq!(stand.sent().len(), 2, "a hello each, none to itself");
+        for peer in [1, 2] {
+            stand.hear(ms(0), peer, beat(&[0])).unwrap();
+        }
+        stand.member.on_timeout(ms(0));
+        let events = stand.events();
+        assert_eq!(events.len(), 2, "{events:?}");
+        stand.sent();
+        stand
     }
-}
 
-fn hear(member: &mut Member, now: Duration, from: usize, packet: &Packet) -> Result<(), Error> {
-    member.on_datagram(now, address(from), &packet.build(None).unwrap())
-}
-
-/// Runs the timers, as a caller that is never late.
-fn run(member: &mut Member, until: Duration) {
-    while let Some(due) = member.poll_timeout().filter(|&due| due <= until) {
-        member.on_timeout(due);
+    fn hear(&mut self, now: Duration, from: usize, body: Body) -> Result<(), Error> {
+        self.sequence += 1;
+        let packet = Packet {
+            from: id(from),
+            incarnation: 5,
+            to: self.member.incarnation,
+            sequence: self.sequence,
+            deaf: false,
+            body,
+        };
+        self.take(now, from, &packet)
     }
-}
 
-#[test]
-fn unknown_then_dead_alive_dead() {
-    let mut member = member();
-    run(&mut member, ms(999));
-    assert_eq!(events(&mut member), []);
-    hear(&mut member, ms(999), 1, &beat(1, 1, 1)).unwrap();
-    run(&mut member, ms(1000));
-    assert_eq!(
-        events(&mut member),
-        [
-            Event::Alive { node: name(1) },
-            Event::Dead { node: name(2) }
-        ]
-    );
-    run(&mut member, ms(1998));
-    assert_eq!(events(&mut member), []);
-    run(&mut member, ms(1999));
-    assert_eq!(events(&mut member), [Event::Dead { node: name(1) }]);
-    hear(&mut member, ms(5000), 1, &beat(1, 1, 2)).unwrap_or_else(|error| panic!("{error}"));
-    assert!(events(&mut member).contains(&Event::Alive { node: name(1) }));
-}
+    fn take(&mut self, now: Duration, from: usize, packet: &Packet) -> Result<(), Error> {
+        let bytes = packet.build(None).unwrap();
+        self.member.on_datagram(now, address(from), &bytes)
+    }
 
-#[test]
-fn beats_come_in_time_and_never_pile_up() {
-    let mut member = member();
-    let mut last = ms(0);
-    for _ in 0..100 {
-        let due = member.poll_timeout().unwrap();
-        member.on_timeout(due);
-        if !sent(&mut member).is_empty() {
-            let gap = due - last;
-            assert!((ms(90)..=ms(100)).contains(&gap), "{gap:?}");
-            last = due;
+    fn sent(&mut self) -> Vec<(SocketAddr, Packet)> {
+        std::iter::from_fn(|| self.member.poll_transmit())
+            .map(|transmit| (transmit.to, Packet::parse(&transmit.bytes, None).unwrap()))
+            .collect()
+    }
+
+    fn bodies(&mut self, to: usize) -> Vec<Body> {
+        let sent = self.sent().into_iter();
+        let sent = sent.filter(|(address, _)| *address == super::address(to));
+        sent.map(|(_, packet)| packet.body).collect()
+    }
+
+    fn events(&mut self) -> Vec<Event> {
+        std::iter::from_fn(|| self.member.poll_event()).collect()
+    }
+
+    /// Runs the timers, as a caller that is never late.
+    fn run(&mut self, until: Duration) {
+        while let Some(due) = self.member.poll_timeout().filter(|&due| due <= until) {
+            self.member.on_timeout(due);
         }
     }
-    run(&mut member, last + ms(10_000));
-    assert_eq!(sent(&mut member).len(), 2, "only the last round is kept");
+}
+
+fn beat(guardians: &[usize]) -> Body {
+    Body::Beat {
+        answer: false,
+        guardians: guardians.iter().map(|n| id(*n).short()).collect(),
+    }
+}
+
+fn death(node: usize, incarnation: u64) -> Death {
+    Death {
+        node: id(node),
+        incarnation,
+    }
+}
+
+fn dead(node: usize) -> Event {
+    Event::Dead { node: name(node) }
 }
 
 #[test]
-fn each_datagram_counts_once() {
-    let mut member = member();
-    hear(&mut member, ms(1), 1, &beat(1, 5, 7)).unwrap();
-    for (incarnation, sequence) in [(5, 7), (5, 6), (4, 100)] {
-        let error = hear(&mut member, ms(2), 1, &beat(1, incarnation, sequence)).unwrap_err();
-        let (last_incarnation, last_sequence) = (5, 7);
-        let name = name(1);
-        assert_eq!(
-            error,
-            Error::Replayed {
-                name,
-                incarnation,
-                sequence,
-                last_incarnation,
-                last_sequence
-            }
-        );
+fn three_missed_beats_five_probes_then_a_vote() {
+    let mut stand = Stand::new();
+    stand.hear(ms(10), 1, beat(&[0, 2])).unwrap();
+    let probes = |stand: &mut Stand, until: u64| {
+        stand.run(ms(until));
+        let probe = |body: &&Body| **body == Body::Probe;
+        stand.bodies(1).iter().filter(probe).count()
+    };
+    // 2 is heard all the time.
+    for at in (20..=90).step_by(10) {
+        stand.run(ms(at));
+        stand.hear(ms(at), 2, beat(&[0])).unwrap();
     }
+    assert_eq!(probes(&mut stand, 99), 0);
+    stand.hear(ms(99), 2, beat(&[0])).unwrap();
+    assert_eq!(probes(&mut stand, 119), 5);
+    assert_eq!(stand.events(), []);
+    stand.run(ms(120));
+    let vote = Body::Vote(death(1, 5));
+    assert!(stand.bodies(2).contains(&vote), "to the fellow guardian");
+    assert_eq!(stand.events(), [], "one of two is no majority");
+    stand.hear(ms(121), 2, vote.clone()).unwrap();
+    assert_eq!(stand.events(), [dead(1)]);
+    let obituary = Body::Obituary(death(1, 5));
+    assert!(stand.bodies(1).contains(&obituary), "the dead is told too");
+    let counters = *stand.member.counters();
     assert_eq!(
-        (member.counters().accepted, member.counters().replayed),
-        (1, 3)
+        (counters.probed, counters.voted, counters.obituaries),
+        (1, 1, 1)
     );
-    hear(&mut member, ms(3), 1, &beat(1, 6, 1)).unwrap();
-    run(&mut member, ms(900));
-    // A replay keeps nobody alive.
-    let _ = hear(&mut member, ms(900), 1, &beat(1, 5, 8));
-    run(&mut member, ms(1003));
-    assert!(events(&mut member).contains(&Event::Dead { node: name(1) }));
+    // A late vote is answered with the result.
+    stand.sent();
+    stand.hear(ms(122), 2, vote).unwrap();
+    assert_eq!(stand.bodies(2), [obituary]);
+}
+
+#[test]
+fn a_vote_counts_only_while_the_ward_is_silent_and_for_a_while() {
+    let mut stand = Stand::new();
+    stand.hear(ms(10), 1, beat(&[0, 2])).unwrap();
+    stand.hear(ms(11), 2, Body::Vote(death(1, 5))).unwrap();
+    stand.hear(ms(12), 1, beat(&[0, 2])).unwrap();
+    for at in (20..=140).step_by(10) {
+        stand.run(ms(at));
+        stand.hear(ms(at), 2, beat(&[0])).unwrap();
+    }
+    assert_eq!(stand.events(), [], "the vote is void since the beat");
+    stand.hear(ms(141), 2, Body::Vote(death(1, 4))).unwrap();
+    assert_eq!(stand.events(), [], "of an earlier incarnation");
+    stand.hear(ms(142), 2, Body::Vote(death(1, 5))).unwrap();
+    assert_eq!(stand.events(), [dead(1)]);
+}
+
+#[test]
+fn a_guardian_that_is_dead_itself_is_not_waited_for() {
+    let mut stand = Stand::new();
+    stand.hear(ms(10), 1, beat(&[0, 2])).unwrap();
+    stand.run(ms(30));
+    stand.hear(ms(30), 1, Body::Obituary(death(2, 5))).unwrap();
+    assert_eq!(stand.events(), [dead(2)]);
+    stand.run(ms(141));
+    assert_eq!(stand.events(), [dead(1)], "one of one is a majority");
+    assert!(!stand.member.isolated(ms(141)), "it goes on alone");
+}
+
+#[test]
+fn who_is_released_is_no_guardian_any_more() {
+    let mut stand = Stand::new();
+    stand.hear(ms(10), 1, beat(&[2])).unwrap();
+    for at in (20..=400).step_by(10) {
+        stand.run(ms(at));
+        stand.hear(ms(at), 2, beat(&[0])).unwrap();
+    }
+    assert_eq!(stand.events(), []);
+    assert_eq!(stand.member.counters().probed, 0);
+}
+
+#[test]
+fn beats_name_the_guardians_and_ask_for_an_answer_now_and_then() {
+    let mut stand = Stand::new();
+    let mut last = ms(0);
+    let (mut asked, mut beats) = (0, 0);
+    for _ in 0..400 {
+        let due = stand.member.poll_timeout().unwrap();
+        stand.member.on_timeout(due);
+        for peer in [1, 2] {
+            stand.hear(due, peer, beat(&[])).unwrap();
+        }
+        for (_, packet) in stand.sent() {
+            if let Body::Beat { answer, guardians } = packet.body {
+                assert_eq!(guardians.len(), 2);
+                asked += u32::from(answer);
+                beats += 1;
+                if due != last {
+                    let gap = due - last;
+                    assert!((ms(27)..=ms(30)).contains(&gap), "{gap:?}");
+                    last = due;
+                }
+            }
+        }
+    }
+    assert_eq!(beats, 800);
+    assert!((100..150).contains(&asked), "two of six: {asked}");
+}
+
+#[test]
+fn each_datagram_counts_once_and_may_overtake() {
+    let mut stand = Stand::new();
+    let packet = |incarnation, sequence| Packet {
+        from: id(1),
+        incarnation,
+        to: 1,
+        sequence,
+        deaf: false,
+        body: Body::Probe,
+    };
+    for (incarnation, sequence, fresh) in [
+        (5, 100, true),
+        (5, 100, false),
+        (5, 98, true),
+        (5, 98, false),
+        (5, 37, true),
+        (5, 36, false),
+        (4, 200, false),
+        (6, 1, true),
+        (5, 101, false),
+    ] {
+        let taken = stand.take(ms(1), 1, &packet(incarnation, sequence));
+        assert_eq!(taken.is_ok(), fresh, "{incarnation}/{sequence}: {taken:?}");
+        if let Err(error) = taken {
+            assert!(matches!(error, Error::Replayed { .. }), "{error}");
+        }
+    }
+    assert_eq!(stand.member.counters().replayed, 5);
+}
+
+/// A recording of what a node said to this one before its restart proves nothing.
+#[test]
+fn what_is_for_an_earlier_start_proves_nothing_and_is_answered_once_a_beat() {
+    let mut member = Member::new(name(0), Config::default(), ms(0));
+    member.incarnation = 1;
+    member.set_peers(ms(0), [(name(1), address(1))].into());
+    let mut stand = Stand {
+        member,
+        sequence: 0,
+    };
+    stand.sent();
+    let recorded = |sequence| Packet {
+        from: id(1),
+        incarnation: 5,
+        to: 0,
+        sequence,
+        deaf: false,
+        body: beat(&[0]),
+    };
+    for at in 1..=20 {
+        stand.take(ms(at), 1, &recorded(at as u32)).unwrap();
+    }
+    assert_eq!(stand.events(), [], "not alive by that");
+    let sent = stand.sent();
+    let [(to, answer)] = &sent[..] else {
+        panic!("{sent:?}")
+    };
+    assert_eq!((*to, answer.to), (address(1), 5));
+    assert!(matches!(answer.body, Body::Hello { answer: true, .. }));
+    // The living node's answer to that does.
+    let answer = Packet {
+        to: 1,
+        ..recorded(30)
+    };
+    stand.take(ms(21), 1, &answer).unwrap();
+    assert_eq!(stand.events(), [Event::Alive { node: name(1) }]);
 }
 
 #[test]
 fn strangers_are_refused() {
-    let mut member = member();
-    let stranger = hear(&mut member, ms(1), 3, &beat(3, 1, 1)).unwrap_err();
-    assert_eq!(stranger, Error::UnknownPeer { name: name(3) });
-    let double = hear(&mut member, ms(1), 3, &beat(0, 1, 1)).unwrap_err();
-    assert_eq!(
-        double,
-        Error::OwnName {
-            name: name(0),
-            from: address(3).ip()
-        }
-    );
-    let moved = hear(&mut member, ms(1), 3, &beat(1, 1, 1)).unwrap_err();
+    let mut stand = Stand::new();
+    let error = stand.hear(ms(1), 3, Body::Probe).unwrap_err();
+    assert_eq!(error, Error::UnknownPeer { id: id(3) });
+    let double = stand.hear(ms(1), 0, Body::Probe).unwrap_err();
+    let (own, from) = (name(0), address(0).ip());
+    assert_eq!(double, Error::OwnName { name: own, from });
+    let moved = Packet {
+        from: id(1),
+        ..packet(Body::Probe)
+    };
+    let error = stand.take(ms(1), 3, &moved).unwrap_err();
     let (expected, from) = (address(1).ip(), address(3).ip());
+    let name = name(1);
     assert_eq!(
-        moved,
+        error,
         Error::WrongAddress {
-            name: name(1),
+            name,
             expected,
             from
         }
     );
-    assert_eq!(member.counters().stranger, 3);
+    assert_eq!(stand.member.counters().stranger, 3);
     // An IPv4 peer heard on an IPv6 socket is the same peer.
     let mapped = "[::ffff:10.0.0.2]:7946".parse().unwrap();
-    member
-        .on_datagram(ms(1), mapped, &beat(1, 1, 1).build(None).unwrap())
-        .unwrap();
+    let packet = Packet {
+        to: 1,
+        sequence: 99,
+        ..moved
+    };
+    let bytes = packet.build(None).unwrap();
+    stand.member.on_datagram(ms(1), mapped, &bytes).unwrap();
 }
 
 #[test]
 fn a_leave_is_final_for_its_incarnation() {
-    let mut member = member();
-    hear(&mut member, ms(1), 1, &beat(1, 1, 1)).unwrap();
-    let leave = Packet {
-        kind: Kind::Leave,
-        ..beat(1, 1, 2)
+    let mut stand = Stand::new();
+    stand.hear(ms(2), 1, Body::Leave).unwrap();
+    stand.hear(ms(3), 1, Body::Leave).unwrap();
+    stand.hear(ms(4), 1, beat(&[0])).unwrap();
+    assert_eq!(stand.events(), [Event::Left { node: name(1) }]);
+    for at in (10..=3000).step_by(10) {
+        stand.run(ms(at));
+        stand.hear(ms(at), 2, beat(&[0])).unwrap();
+    }
+    assert_eq!(stand.events(), [], "who left does not die");
+    let back = Packet {
+        from: id(1),
+        incarnation: 6,
+        to: 1,
+        sequence: 1,
+        deaf: false,
+        body: beat(&[0]),
     };
-    hear(&mut member, ms(2), 1, &leave).unwrap();
-    hear(
-        &mut member,
-        ms(3),
-        1,
-        &Packet {
-            sequence: 3,
-            ..leave
-        },
-    )
-    .unwrap();
-    hear(&mut member, ms(4), 1, &beat(1, 1, 4)).unwrap();
-    let want = [
-        Event::Alive { node: name(1) },
-        Event::Left { node: name(1) },
-    ];
-    assert_eq!(events(&mut member), want);
-    run(&mut member, ms(3000));
-    assert_eq!(
-        events(&mut member),
-        [Event::Dead { node: name(2) }],
-        "who left does not die"
-    );
-    let now = member.poll_timeout().unwrap();
-    hear(&mut member, now, 1, &beat(1, 2, 1)).unwrap();
-    assert_eq!(events(&mut member), [Event::Alive { node: name(1) }]);
+    stand.take(ms(3001), 1, &back).unwrap();
+    assert_eq!(stand.events(), [Event::Alive { node: name(1) }]);
 }
 
 #[test]
 fn leaving_says_so_and_falls_silent() {
-    let mut member = member();
-    member.leave(ms(10));
-    let packets = sent(&mut member);
+    let mut stand = Stand::new();
+    stand.member.leave(ms(10));
+    let packets = stand.sent();
     assert_eq!(packets.len(), 6);
-    assert!(packets.iter().all(|(_, packet)| packet.kind == Kind::Leave));
-    assert_eq!(member.poll_timeout(), None);
-    member.on_timeout(ms(9000));
-    member.leave(ms(9001));
-    member.set_payload(ms(9002), vec![1]).unwrap();
-    assert_eq!((sent(&mut member), events(&mut member)), (vec![], vec![]));
-    assert!(
-        !member.isolated(ms(9003)),
-        "it answers until others have taken over"
-    );
+    assert!(packets.iter().all(|(_, packet)| packet.body == Body::Leave));
+    assert_eq!(stand.member.poll_timeout(), None);
+    stand.member.on_timeout(ms(9000));
+    stand.member.leave(ms(9001));
+    stand.member.set_payload(ms(9002), vec![1]).unwrap();
+    stand.hear(ms(9003), 1, Body::Probe).unwrap();
+    assert_eq!((stand.sent(), stand.events()), (vec![], vec![]));
+    let isolated = stand.member.isolated(ms(9003));
+    assert!(!isolated, "it answers until others have taken over");
 }
 
 #[test]
-fn payload_goes_at_once_and_until_echoed() {
-    let mut member = member();
-    member.set_payload(ms(5), b"one".to_vec()).unwrap();
-    let packets = sent(&mut member);
-    assert_eq!(packets.len(), 2);
+fn a_payload_goes_at_once_and_until_it_is_there() {
+    let mut stand = Stand::new();
+    stand.member.set_payload(ms(5), b"one".to_vec()).unwrap();
     let want = Some(Payload {
         version: 1,
         bytes: b"one".to_vec(),
     });
-    assert!(packets.iter().all(|(_, packet)| packet.payload == want));
-    member.set_payload(ms(6), b"one".to_vec()).unwrap();
-    assert_eq!(sent(&mut member), [], "not new");
-    let echo = Echo {
-        incarnation: 1,
-        sequence: 2,
-        payload: 1,
+    let payload = |body: &Body| match body {
+        Body::Hello { payload, .. } => payload.clone(),
+        _ => None,
     };
-    hear(
-        &mut member,
-        ms(7),
-        1,
-        &Packet {
-            echo,
-            ..beat(1, 1, 1)
-        },
-    )
-    .unwrap();
-    run(&mut member, ms(100));
-    let payloads: Vec<_> = sent(&mut member)
-        .into_iter()
-        .map(|(to, p)| (to, p.payload))
-        .collect();
-    assert_eq!(payloads, [(address(1), None), (address(2), want.clone())]);
-    // The peer restarts and has nothing any more.
-    hear(&mut member, ms(101), 1, &beat(1, 2, 1)).unwrap();
-    run(&mut member, ms(200));
-    assert_eq!(sent(&mut member)[0].1.payload, want);
-    let long = member.set_payload(ms(201), vec![0; 1025]);
+    let sent: Vec<_> = stand.sent();
+    assert_eq!(sent.len(), 2);
+    assert!(sent.iter().all(|(_, packet)| payload(&packet.body) == want));
+    stand.member.set_payload(ms(6), b"one".to_vec()).unwrap();
+    assert_eq!(stand.sent(), [], "not new");
+    let known = Body::Hello {
+        answer: false,
+        have: 1,
+        payload: None,
+    };
+    stand.hear(ms(7), 1, known).unwrap();
+    for at in (10..=200).step_by(10) {
+        stand.run(ms(at));
+        for peer in [1, 2] {
+            stand.hear(ms(at), peer, beat(&[0])).unwrap();
+        }
+    }
+    let mut got = [0, 0];
+    for (to, packet) in stand.sent() {
+        if payload(&packet.body).is_some() {
+            got[usize::from(to == address(2))] += 1;
+        }
+    }
+    assert!(got[0] == 0 && got[1] >= 2, "{got:?}");
+    let long = stand.member.set_payload(ms(201), vec![0; 1025]);
     assert_eq!(long, Err(Error::PayloadLength { length: 1025 }));
 }
 
 #[test]
-fn a_peers_payload_is_told_once_a_version() {
-    let mut member = member();
-    let with = |incarnation, sequence, version| Packet {
-        payload: Some(Payload {
-            version,
-            bytes: vec![version as u8],
-        }),
-        ..beat(1, incarnation, sequence)
-    };
-    for packet in [with(1, 1, 1), with(1, 2, 1), with(1, 3, 4), with(2, 1, 1)] {
-        hear(&mut member, ms(1), 1, &packet).unwrap();
-    }
-    let told: Vec<_> = events(&mut member)
-        .into_iter()
-        .filter_map(|event| match event {
-            Event::Payload { version, bytes, .. } => Some((version, bytes)),
-            _ => None,
-        })
-        .collect();
-    assert_eq!(told, [(1, vec![1]), (4, vec![4]), (1, vec![1])]);
-    run(&mut member, ms(100));
-    let echo = Echo {
-        incarnation: 2,
-        sequence: 1,
-        payload: 1,
-    };
-    assert_eq!(sent(&mut member)[0].1.echo, echo);
-}
-
-/// A member that has heard peer 1, then was not run from 500 ms on.
-fn sleeper() -> Member {
-    let mut member = member();
-    run(&mut member, ms(500));
-    hear(&mut member, ms(500), 1, &beat(1, 1, 1)).unwrap();
-    events(&mut member);
-    member
+fn its_own_obituary_is_answered_with_the_next_life() {
+    let mut stand = Stand::new();
+    stand.hear(ms(5), 1, Body::Obituary(death(0, 0))).unwrap();
+    assert_eq!(stand.events(), [], "of an earlier one");
+    stand.hear(ms(6), 1, Body::Obituary(death(0, 1))).unwrap();
+    let cause = Cause::Buried;
+    assert_eq!(stand.events(), [Event::Isolated { cause }]);
+    assert!(stand.member.isolated(ms(6)));
+    let sent = stand.sent();
+    assert!(sent.iter().all(|(_, packet)| packet.incarnation == 2));
+    assert!(sent.len() >= 2, "everybody is told");
+    stand.member.on_timeout(ms(6));
+    let beats: Vec<_> = stand.sent();
+    let asks = |packet: &Packet| matches!(packet.body, Body::Beat { answer: true, .. });
+    let number = beats.iter().find(|(_, packet)| asks(packet)).unwrap();
+    let sequence = number.1.sequence;
+    let early = Body::Ack { sequence: 0 };
+    stand.hear(ms(7), 1, early).unwrap();
+    stand.hear(ms(8), 1, Body::Ack { sequence }).unwrap();
+    assert!(stand.member.isolated(ms(8)), "two beats at least");
+    stand.run(ms(66));
+    assert!(!stand.member.isolated(ms(66)));
+    assert!(stand.events().contains(&Event::Resumed));
 }
 
 #[test]
 fn a_pause_kills_nobody_and_isolates() {
-    let mut member = sleeper();
-    assert!(!member.isolated(ms(600)));
-    assert!(member.isolated(ms(9000)), "seen before any other call");
-    member.on_timeout(ms(9000));
-    let [Event::Paused { late }] = events(&mut member)[..] else {
-        panic!()
-    };
-    assert!(late > ms(8300), "{late:?}");
-    // What waited in the socket during the pause says nothing of what others think of us.
-    let stale = Echo {
-        incarnation: 1,
-        sequence: 5,
-        payload: 0,
-    };
-    hear(
-        &mut member,
-        ms(9001),
-        1,
-        &Packet {
-            echo: stale,
-            ..beat(1, 1, 2)
-        },
-    )
-    .unwrap();
-    assert!(member.isolated(ms(9001)));
-    let sequence = sent(&mut member).last().unwrap().1.sequence;
-    let echo = Echo {
-        incarnation: 1,
-        sequence,
-        payload: 0,
-    };
-    hear(
-        &mut member,
-        ms(9002),
-        1,
-        &Packet {
-            echo,
-            ..beat(1, 1, 3)
-        },
-    )
-    .unwrap();
-    assert!(!member.isolated(ms(9002)));
-    assert_eq!(events(&mut member), [Event::Resumed]);
-    run(&mut member, ms(9999));
-    assert_eq!(events(&mut member), []);
-    run(&mut member, ms(10_000));
-    assert_eq!(
-        events(&mut member),
-        [Event::Dead { node: name(2) }],
-        "one more timeout"
-    );
-}
-
-#[test]
-fn a_pause_seen_first_by_a_datagram() {
-    let mut member = sleeper();
-    hear(&mut member, ms(9000), 1, &beat(1, 1, 2)).unwrap();
-    assert!(matches!(events(&mut member)[..], [Event::Paused { .. }]));
-    assert!(member.isolated(ms(9000)));
+    let mut stand = Stand::new();
+    stand.run(ms(40));
+    stand.sent();
+    assert!(!stand.member.isolated(ms(100)));
     assert!(
-        member.poll_timeout() <= Some(ms(9000)),
-        "a beat is due at once"
+        stand.member.isolated(ms(9000)),
+        "seen before any other call"
     );
+    // A datagram is the first thing that it finds.
+    stand.hear(ms(9000), 1, beat(&[0])).unwrap();
+    let events = stand.events();
+    let [Event::Isolated { cause }] = &events[..] else {
+        panic!("{events:?}")
+    };
+    assert!(matches!(cause, Cause::Paused { late } if *late > ms(8900)));
+    // What waited in the socket says nothing of what others think of this node now.
+    stand.hear(ms(9001), 1, Body::Ack { sequence: 3 }).unwrap();
+    stand.run(ms(9080));
+    assert!(stand.member.isolated(ms(9080)));
+    assert_eq!(stand.events(), []);
+    let mut numbers = stand.sent().into_iter();
+    let asks = |packet: &Packet| matches!(packet.body, Body::Beat { answer: true, .. });
+    let sequence = numbers.find(|(_, packet)| asks(packet)).unwrap().1.sequence;
+    stand.hear(ms(9081), 1, Body::Ack { sequence }).unwrap();
+    assert_eq!(stand.events(), [Event::Resumed]);
 }
 
 #[test]
-fn isolation_ends_when_nobody_is_left() {
-    let mut member = sleeper();
-    member.on_timeout(ms(9000));
-    run(&mut member, ms(9999));
-    assert!(member.isolated(ms(9999)));
-    events(&mut member);
-    run(&mut member, ms(10_000));
-    let dead = |n| Event::Dead { node: name(n) };
-    assert_eq!(events(&mut member), [dead(1), dead(2), Event::Resumed]);
+fn who_has_no_peers_is_never_isolated() {
     let mut alone = Member::new(name(0), Config::default(), ms(0));
     alone.on_timeout(ms(0));
     assert!(!alone.isolated(ms(9000)), "nobody could have taken over");
@@ -369,31 +444,27 @@ fn isolation_ends_when_nobody_is_left() {
 }
 
 #[test]
-fn a_short_hiccup_is_added_to_the_deadlines() {
-    let mut member = sleeper();
-    let due = member.poll_timeout().unwrap();
-    // Peer 1's deadline was 1500; 950 ms too late the clock of silence has stood still.
-    member.on_timeout(due + ms(950));
-    assert_eq!(events(&mut member), []);
-    run(&mut member, ms(2449));
-    assert!(!events(&mut member).contains(&Event::Dead { node: name(1) }));
-    run(&mut member, ms(2450));
-    assert_eq!(events(&mut member), [Event::Dead { node: name(1) }]);
+fn a_hiccup_is_added_to_the_deadlines() {
+    let mut stand = Stand::new();
+    stand.hear(ms(10), 1, beat(&[0, 2])).unwrap();
+    stand.hear(ms(10), 2, beat(&[0, 1])).unwrap();
+    let due = stand.member.poll_timeout().unwrap();
+    // Peer 1's probes were due at 100; it was not this node's time to judge.
+    stand.member.on_timeout(due + ms(80));
+    assert_eq!(stand.member.counters().probed, 0);
+    stand.run(ms(179));
+    assert_eq!(stand.member.counters().probed, 0);
+    stand.run(ms(181));
+    assert_eq!(stand.member.counters().probed, 2);
 }
 
 #[test]
-fn peers_that_stay_keep_their_state() {
-    let mut member = member();
-    hear(&mut member, ms(1), 1, &beat(1, 1, 1)).unwrap();
+fn a_new_address_is_beaten_to() {
+    let mut stand = Stand::new();
     let moved = address(9);
-    member.set_peers(ms(50), [(name(1), moved), (name(3), address(3))].into());
-    let states: Vec<_> = member
-        .peers()
-        .map(|(node, state)| (node.clone(), state))
-        .collect();
-    assert_eq!(states, [(name(1), State::Alive), (name(3), State::Unknown)]);
-    member.on_timeout(ms(100));
-    assert_eq!(sent(&mut member)[0].0, moved);
-    run(&mut member, ms(1050));
-    assert!(events(&mut member).contains(&Event::Dead { node: name(3) }));
+    let peers = [(name(1), moved), (name(2), address(2))];
+    stand.member.set_peers(ms(10), peers.into());
+    stand.run(ms(30));
+    assert!(stand.events().is_empty(), "it keeps its state");
+    assert!(stand.sent().iter().any(|(to, _)| *to == moved));
 }
