@@ -8,9 +8,9 @@ use std::time::Duration;
 use plan::desired::Agent;
 use plan::forward::Mode;
 use plan::world::Event;
+use proto::member::Profile;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
-use proto::member::Profile;
 
 use super::metallb::Speaker as Compatible;
 use super::serving::{Probes, Serving, go_bool};
