@@ -4,7 +4,8 @@
 //! 5,000 Services wait and `corten controller` is started on them; the same with a bare client of
 //! the same library ([`client`]) that writes one status and one event for each; 10,000 Services are
 //! made while the controller runs; the same with the bare client, which a watch tells of them.
-//! `--rounds N` repeats the first two, in turns; `--pending N` does only these. Prints its progress, a table, and as its last line
+//! `--rounds N` repeats the first two, in turns; `--pending N` does only these, `--created N` only the
+//! others. Prints its progress, a table, and as its last line
 //! one JSON object with the same numbers. Needs the control plane (Go) and the right to make
 //! namespaces.
 
@@ -48,18 +49,22 @@ fn main() -> ExitCode {
     }
     let positive = |rounds: &String| rounds.parse().ok().filter(|rounds| *rounds > 0);
     let asked = match arguments.as_slice() {
-        [] => Some((1, true)),
-        [flag, rounds] if flag == "--rounds" => positive(rounds).map(|rounds| (rounds, true)),
-        [flag, rounds] if flag == "--pending" => positive(rounds).map(|rounds| (rounds, false)),
+        [] => Some((1, Parts::All)),
+        [flag, rounds] => positive(rounds).zip(match flag.as_str() {
+            "--rounds" => Some(Parts::All),
+            "--pending" => Some(Parts::Pending),
+            "--created" => Some(Parts::Created),
+            _ => None,
+        }),
         _ => None,
     };
-    let Some((rounds, creates)) = asked else {
-        eprintln!("usage: bench_controller [--rounds N | --pending N]");
+    let Some((rounds, parts)) = asked else {
+        eprintln!("usage: bench_controller [--rounds N | --pending N | --created N]");
         return 2.into();
     };
     match ensure_built() {
         Ok(binary) => lab::main("bench_controller", async move |lab| {
-            bench(lab, &binary, rounds, creates).await
+            bench(lab, &binary, rounds, parts).await
         }),
         Err(error) => {
             eprintln!("bench controller: {error}");
@@ -84,6 +89,14 @@ fn part(work: &str, kubeconfig: &str, namespace: &str, count: &str) -> ExitCode 
     }
 }
 
+/// Which parts are run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Parts {
+    All,
+    Pending,
+    Created,
+}
+
 /// Who writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Who {
@@ -98,16 +111,20 @@ struct Half {
     cpu: f64,
 }
 
-async fn bench(lab: Lab, binary: &Path, rounds: u32, creates: bool) -> Outcome {
+async fn bench(lab: Lab, binary: &Path, rounds: u32, parts: Parts) -> Outcome {
     let begin = Instant::now();
     let mut theatre = Theatre::build(&lab, binary).await?;
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
+    if parts == Parts::Created {
+        for round in 1..=rounds {
+            for who in turns(round) {
+                created_by(&mut theatre, who).await?;
+            }
+        }
+        return Ok(());
+    }
     for round in 0..rounds {
-        let turns = match round % 2 {
-            0 => [Who::Corten, Who::Bare],
-            _ => [Who::Bare, Who::Corten],
-        };
-        for who in turns {
+        for who in turns(round) {
             let stage = theatre.stage().await?;
             let creation = stage.work(Work::Create, PENDING).await?;
             lab.say(format!("{PENDING} made in {creation:.1} s; {who:?} begins"));
@@ -119,7 +136,7 @@ async fn bench(lab: Lab, binary: &Path, rounds: u32, creates: bool) -> Outcome {
             }
         }
     }
-    if !creates {
+    if parts == Parts::Pending {
         let (pending, baseline) = (mean(&ours, |h| h.seconds), mean(&bare, |h| h.seconds));
         lab.say(format!(
             "pending_5000_s {pending:.2}, CPU {:.2}; bare_5000_s {baseline:.2}, CPU {:.2}; ratio_to_bare {:.2}",
@@ -131,18 +148,31 @@ async fn bench(lab: Lab, binary: &Path, rounds: u32, creates: bool) -> Outcome {
     }
     let mut created = Vec::new();
     for who in [Who::Corten, Who::Bare] {
-        lab.say(format!("{CREATED} are made while {who:?} runs"));
-        let one = theatre.stage().await?.created(who).await?;
-        lab.say(format!(
-            "{who:?}: {CREATED} in {:.2} s, made in {:.2} s",
-            one.seconds, one.creation
-        ));
-        created.push(one);
+        created.push(created_by(&mut theatre, who).await?);
     }
     if let [created, bare_created] = created.as_slice() {
         report(&ours, &bare, created, bare_created, begin.elapsed());
     }
     Ok(())
+}
+
+/// Who begins changes from round to round.
+const fn turns(round: u32) -> [Who; 2] {
+    match round % 2 {
+        0 => [Who::Corten, Who::Bare],
+        _ => [Who::Bare, Who::Corten],
+    }
+}
+
+async fn created_by(theatre: &mut Theatre<'_>, who: Who) -> Result<Created, Fault> {
+    let lab = theatre.lab;
+    lab.say(format!("{CREATED} are made while {who:?} runs"));
+    let one = theatre.stage().await?.created(who).await?;
+    lab.say(format!(
+        "{who:?}: {CREATED} in {:.2} s, made in {:.2} s, CPU {:.2} s",
+        one.seconds, one.creation, one.cpu
+    ));
+    Ok(one)
 }
 
 fn mean(halves: &[Half], of: impl Fn(&Half) -> f64) -> f64 {
