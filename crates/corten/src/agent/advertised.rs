@@ -42,7 +42,7 @@ impl Advertised {
         }
         if world.config().bgp.peers.is_empty() {
             // Nothing is said, but something may have been.
-            addresses.retain(|address| self.table.claims(*address).is_some());
+            addresses.retain(|address| self.table.contains(*address));
         }
         let mut news = Vec::new();
         for address in addresses {
@@ -50,10 +50,9 @@ impl Advertised {
             self.waiting.remove(&address);
             if let Some(job) = barrier {
                 let wanted = claims.len();
-                let known = self.table.claims(address);
                 // Only what was said and still holds.
                 claims.retain(|service, peers| {
-                    let known = known.and_then(|known| known.get(service));
+                    let known = self.table.peers_at(address, service);
                     peers.retain(|peer| known.is_some_and(|known| known.contains(peer)));
                     !peers.is_empty()
                 });

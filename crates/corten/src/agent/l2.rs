@@ -17,6 +17,7 @@ use super::interfaces::{self, Snapshot};
 use super::member::Silence;
 use super::port;
 use crate::http::Metrics;
+use crate::http::announced::Protocol;
 
 /// Commands that may wait.
 const QUEUE: usize = 64;
@@ -206,9 +207,9 @@ impl Manager {
                 };
                 let _ = port.commands.send(command).await;
             }
-            self.count(address, old.as_ref(), 0);
+            self.count(address, old.as_ref(), false);
             if somewhere {
-                self.count(address, Some(&announcement), 1);
+                self.count(address, Some(&announcement), true);
                 if old.is_none_or(|old| old.interfaces != announcement.interfaces) {
                     self.announcer.trigger(self.start.elapsed(), address);
                 }
@@ -250,7 +251,7 @@ impl Manager {
             self.announcer.remove(*address);
             self.tell(*address, port::Command::Withdraw).await;
             let old = self.announced.remove(address);
-            self.count(*address, old.as_ref(), 0);
+            self.count(*address, old.as_ref(), false);
         }
         for port in self.ports.values() {
             let (done, reached) = oneshot::channel();
@@ -342,23 +343,16 @@ impl Manager {
         }
     }
 
-    /// Sets `metallb_speaker_announced`, or takes it away.
-    fn count(&self, address: IpAddr, announcement: Option<&Announcement>, value: i64) {
-        let ip = address.to_string();
-        for service in announcement
-            .iter()
-            .flat_map(|announcement| &announcement.services)
-        {
-            let service = service.to_string();
-            let labels = [service.as_str(), "layer2", &self.context.node, &ip];
-            if value == 0 {
-                let _ = self.context.metrics.announced.remove_label_values(&labels);
+    /// Shows in `metallb_speaker_announced` what is announced of `address`, or no longer.
+    fn count(&self, address: IpAddr, announcement: Option<&Announcement>, up: bool) {
+        let announced = &self.context.metrics.announced;
+        let services = announcement.into_iter().flat_map(|it| &it.services);
+        for service in services {
+            if up {
+                let node = &self.context.node;
+                announced.begin(node, service.clone(), Protocol::Layer2, address);
             } else {
-                self.context
-                    .metrics
-                    .announced
-                    .with_label_values(&labels)
-                    .set(value);
+                announced.end(service, Protocol::Layer2, address);
             }
         }
     }

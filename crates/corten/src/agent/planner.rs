@@ -25,6 +25,7 @@ use super::l2::L2;
 use super::member;
 use super::statuses::Statuses;
 use crate::http::Metrics;
+use crate::http::announced::Protocol;
 use crate::report::Reporter;
 use crate::sink::{Component, Report};
 use crate::source::Updates;
@@ -403,15 +404,12 @@ impl Planner {
     async fn say(&mut self, news: Vec<(IpAddr, News)>) {
         let node = self.parts.agent.node.clone();
         for (address, news) in news {
-            let ip = address.to_string();
             let announced = &self.parts.metrics.announced;
             for service in &news.ended {
-                let labels = [&*service.to_string(), "bgp", &node, &ip];
-                let _ = announced.remove_label_values(&labels);
+                announced.end(service, Protocol::Bgp, address);
             }
             for service in &news.began {
-                let labels = [&*service.to_string(), "bgp", &node, &ip];
-                announced.with_label_values(&labels).set(1);
+                announced.begin(&node, service.clone(), Protocol::Bgp, address);
                 let message = format!("announcing from node \"{node}\" with protocol \"bgp\"");
                 self.report(service, false, "nodeAssigned", message);
             }

@@ -1,13 +1,11 @@
 //! The planner's word on what this node announces and what it makes of the configuration.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use api::metallb::{ServiceBGPStatusStatus, ServiceL2StatusStatus};
-use plan::announce::bgp::PeerKey;
 use plan::announce::l2::Announcement;
 use plan::name::{Name, ServiceKey};
-use plan::status::{self, Announced, Component, Configuration};
+use plan::status::{self, Announced, Component, Configuration, Peers};
 use plan::world::{Dirty, Event, World};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
@@ -25,8 +23,8 @@ pub(super) struct Statuses {
     node: Name,
     announced: Announced,
     /// Layer 2 and BGP; `None` where there is no board.
-    services: Option<mpsc::Sender<services::Told<ServiceL2StatusStatus>>>,
-    routes: Option<mpsc::Sender<services::Told<ServiceBGPStatusStatus>>>,
+    services: Option<mpsc::Sender<services::Told>>,
+    routes: Option<mpsc::Sender<services::Told>>,
     configuration: watch::Sender<Option<Configuration>>,
     /// The node has changed: other objects may concern it now.
     node_changed: bool,
@@ -51,10 +49,10 @@ impl Mending {
         board: Board,
         node: Name,
         tasks: &mut JoinSet<Result<(), AgentError>>,
-    ) -> mpsc::Sender<services::Told<S>> {
+    ) -> mpsc::Sender<services::Told> {
         let (told_in, told) = mpsc::channel(QUEUE);
         // In a task of its own: its end by the handle is no failure of the agent.
-        let task = tokio::spawn(services::run(board, node, told));
+        let task = tokio::spawn(services::run::<S>(board, node, told));
         self.0.push(task.abort_handle());
         tasks.spawn(async move {
             match task.await {
@@ -84,8 +82,9 @@ impl Statuses {
                 configuration::run(states, speaker, configuration, || true).await;
                 Ok(())
             });
-            services = Some(mending.start(board.clone(), node.clone(), tasks));
-            routes = Some(mending.start(board, node.clone(), tasks));
+            services =
+                Some(mending.start::<ServiceL2StatusStatus>(board.clone(), node.clone(), tasks));
+            routes = Some(mending.start::<ServiceBGPStatusStatus>(board, node.clone(), tasks));
         }
         let statuses = Self {
             component,
@@ -129,9 +128,7 @@ impl Statuses {
         };
         for service in self.announced.set(address, announcement) {
             let interfaces = self.announced.interfaces(&service);
-            let node = &self.node;
-            let said = interfaces.map(|interfaces| status::l2_status(&service, node, &interfaces));
-            let told = services::Told::Announced(service, said);
+            let told = services::Told::Announced(service, interfaces.map(Into::into));
             let _ = services.send(told).await;
         }
     }
@@ -149,18 +146,11 @@ impl Statuses {
     }
 
     /// The peers that the routes of `service` have been handed to; `None`: there are none.
-    pub(super) async fn advertised(
-        &mut self,
-        service: ServiceKey,
-        peers: Option<BTreeSet<PeerKey>>,
-    ) {
+    pub(super) async fn advertised(&mut self, service: ServiceKey, peers: Option<Peers>) {
         let Some(routes) = &self.routes else {
             return;
         };
-        let node = &self.node;
-        let said = peers.map(|peers| status::bgp_status(&service, node, &peers));
-        let told = services::Told::Announced(service, said);
-        let _ = routes.send(told).await;
+        let _ = routes.send(services::Told::Announced(service, peers)).await;
     }
 
     /// The same as [`Self::settle`] for routes.

@@ -10,6 +10,8 @@ use prometheus::{
     Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
+use super::announced::{self, Announced};
+
 /// What is told of each pool; label pool.
 #[derive(Clone, Debug)]
 struct Pools {
@@ -108,7 +110,7 @@ pub struct Metrics {
     config_stale: IntGauge,
     pools: Pools,
     /// 1 for each address that this node announces; labels service, protocol, node, ip.
-    pub announced: IntGaugeVec,
+    pub announced: Announced,
     /// ARP and NDP requests for our addresses; label ip.
     pub requests: IntCounterVec,
     /// Replies to them; label ip.
@@ -163,14 +165,6 @@ impl Metrics {
             registry.register(Box::new(metric.clone()))?;
             Ok(metric)
         };
-        let announced = IntGaugeVec::new(
-            Opts::new(
-                "metallb_speaker_announced",
-                "Services being announced from this node",
-            ),
-            &["service", "protocol", "node", "ip"],
-        )?;
-        registry.register(Box::new(announced.clone()))?;
         Ok(Self {
             updates: counter("metallb_k8s_client_updates_total", "Updates taken in")?,
             update_errors: counter(
@@ -186,7 +180,7 @@ impl Metrics {
                 "1 while some object's newest form is not in force",
             )?,
             pools: Pools::new(&registry)?,
-            announced,
+            announced: Announced::default(),
             requests: counters(
                 "metallb_layer2_requests_received",
                 "Requests for our addresses",
@@ -260,15 +254,23 @@ impl Metrics {
     /// All metrics in Prometheus' text format.
     pub fn encode(&self) -> Result<Vec<u8>, prometheus::Error> {
         let mut text = Vec::new();
-        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        let families = self.registry.gather();
+        // Families are in the order of their names.
+        let place = families.partition_point(|family| family.name() < announced::NAME);
+        let (before, after) = families.split_at(place);
+        TextEncoder::new().encode(before, &mut text)?;
+        self.announced.encode(&mut text)?;
+        TextEncoder::new().encode(after, &mut text)?;
         Ok(text)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use plan::name::ServiceKey;
     use proto::bgp::Messages;
 
+    use super::announced::Protocol;
     use super::*;
 
     const COUNTERS: Counters = Counters {
@@ -291,10 +293,10 @@ mod tests {
         metrics.updates.inc();
         metrics.set_config([]);
         metrics.set_pools([("first-pool", COUNTERS, 2)]);
+        let (web, ip) = (ServiceKey::new("default", "web"), [10, 0, 0, 101].into());
         metrics
             .announced
-            .with_label_values(&["default/web", "layer2", "n1", "10.0.0.101"])
-            .set(1);
+            .begin(&"n1".into(), web, Protocol::Layer2, ip);
         for of_ip in [&metrics.requests, &metrics.responses, &metrics.gratuitous] {
             of_ip.with_label_values(&["10.0.0.101"]).inc();
         }

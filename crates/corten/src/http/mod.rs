@@ -5,6 +5,7 @@
 //! in plain HTTP on loopback.
 
 pub mod access;
+pub mod announced;
 pub mod bfd;
 pub mod bgp;
 pub mod certificate;

@@ -1,12 +1,15 @@
 //! `ServiceL2Status` and `ServiceBGPStatus`: exactly one for each Service that this node announces
 //! in layer 2, or by BGP.
 //!
-//! Only what is really announced is put up. In layer 2 one node alone announces a Service: whoever takes a Service over deletes the objects of
-//! other nodes at that moment, and once more when its own was deleted later: another node may have
-//! taken over and died before this one heard of it. Afterwards each node minds its own objects
-//! alone, so two nodes that both think themselves elected do not go on deleting each other's.
+//! Only what is really announced is put up. In layer 2 one node alone announces a Service: whoever
+//! takes a Service over deletes the objects of other nodes at that moment, and once more when its
+//! own was deleted later: another node may have taken over and died before this one heard of it.
+//! Afterwards each node minds its own objects alone, so two nodes that both think themselves elected
+//! do not go on deleting each other's.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
+use std::marker::PhantomData;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use api::annotations::{LABEL_SERVICE_NAME, LABEL_SERVICE_NAMESPACE};
@@ -20,8 +23,10 @@ use crate::sink::WriteError;
 use crate::sink::board::Board;
 use crate::source::kube::Seen;
 
+mod own;
 mod word;
 
+use own::{Own, Says};
 pub(crate) use word::Word;
 
 /// Jobs under way at the same time.
@@ -32,96 +37,104 @@ const HOLD: Duration = Duration::from_secs(2);
 /// Bounds of the time between two tries.
 const RETRY: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(30));
 
+/// What is to be said of a Service besides its name and the node's: the names of interfaces or
+/// peers, in order.
+pub(crate) type List = Arc<[Name]>;
+
 /// What the planner says.
 #[derive(Debug)]
-pub(crate) enum Told<S> {
+pub(crate) enum Told {
     /// What is to be said of a Service from now on; `None`: it is not announced here.
-    Announced(ServiceKey, Option<S>),
+    Announced(ServiceKey, Option<List>),
     /// Whatever an earlier process announced and this one would too, has been told.
     Settled,
 }
 
 /// One Service's turn: what to bring about.
 #[derive(Debug)]
-struct Job<S> {
+struct Job {
     service: ServiceKey,
-    wanted: Option<S>,
+    wanted: Option<List>,
     /// Own objects, as last seen.
-    own: BTreeMap<String, S>,
+    own: Own,
     /// Delete other nodes' objects.
     take_over: bool,
 }
 
 /// What came of a job.
 #[derive(Debug)]
-struct Done<S> {
+struct Done {
     service: ServiceKey,
     /// Own objects as the job found them.
-    before: BTreeMap<String, S>,
+    before: Own,
     /// And as it left them.
-    own: BTreeMap<String, S>,
+    own: Own,
     took_over: bool,
     result: Result<(), WriteError>,
 }
 
 /// What is known of a Service.
 #[derive(Debug, Default)]
-struct Known<S> {
-    wanted: Option<S>,
-    own: BTreeMap<String, S>,
+struct Known {
+    wanted: Option<List>,
+    own: Own,
     /// Other nodes' objects were deleted since this node began to announce it.
     taken_over: bool,
     /// And once more, since somebody deleted this node's.
     taken_again: bool,
     busy: bool,
     /// Own objects that went while a job was under way.
-    gone: BTreeSet<String>,
+    gone: Vec<Arc<str>>,
     not_before: Option<Instant>,
-    backoff: Option<Backoff>,
+    backoff: Option<Box<Backoff>>,
 }
 
-impl<S: Word> Known<S> {
-    /// What is there is what should be.
-    fn is_right(&self) -> bool {
+impl Known {
+    /// What is there is what should be. `alone`: no other node may have an object.
+    fn is_right(&self, alone: bool) -> bool {
         match &self.wanted {
             None => self.own.is_empty(),
             Some(wanted) => {
-                (self.taken_over || !S::ALONE)
-                    && self.own.len() == 1
-                    && self.own.values().eq([wanted])
+                let says = self.own.iter().map(|(_, says)| *says);
+                (self.taken_over || !alone) && says.eq([print(wanted)])
             }
         }
     }
 }
 
+/// What an object is to say.
+fn print(wanted: &List) -> Says {
+    Says::list(wanted.iter().map(|name| &**name))
+}
+
 /// The Services with a word to say, and what is to do.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Services<S> {
-    known: HashMap<ServiceKey, Known<S>>,
+    node: Name,
+    known: HashMap<ServiceKey, Known>,
     due: BTreeSet<ServiceKey>,
     /// Due at their time.
     held: BTreeSet<(Instant, ServiceKey)>,
     /// Due once it is clear what is announced.
     later: BTreeSet<ServiceKey>,
     /// Which Service an own object is for.
-    objects: HashMap<String, ServiceKey>,
+    objects: HashMap<Arc<str>, ServiceKey>,
     listed: bool,
     settled: bool,
+    kind: PhantomData<fn() -> S>,
 }
 
 /// Runs until the planner ends.
-pub(crate) async fn run<S: Word>(board: Board, node: Name, mut told: mpsc::Receiver<Told<S>>) {
+pub(crate) async fn run<S: Word>(board: Board, node: Name, mut told: mpsc::Receiver<Told>) {
     let mut seen = board.watch_words::<S>(&node);
-    let mut services = Services::<S> {
-        ..Services::default()
-    };
-    let mut flying: JoinSet<Done<S>> = JoinSet::new();
+    let mut services = Services::<S>::new(node.clone());
+    let mut flying: JoinSet<Done> = JoinSet::new();
     loop {
         let mut wake = None;
         while flying.len() < IN_FLIGHT {
             match services.next(Instant::now()) {
                 Next::Job(job) => {
-                    flying.spawn(work(board.clone(), node.clone(), job));
+                    flying.spawn(work::<S>(board.clone(), node.clone(), job));
                 }
                 Next::At(at) => {
                     wake = Some(at);
@@ -155,15 +168,29 @@ pub(crate) async fn run<S: Word>(board: Board, node: Name, mut told: mpsc::Recei
 
 /// What to do next.
 #[derive(Debug)]
-enum Next<S> {
-    Job(Job<S>),
+enum Next {
+    Job(Job),
     /// Nothing before that.
     At(Instant),
     Nothing,
 }
 
 impl<S: Word> Services<S> {
-    fn told(&mut self, told: Told<S>) {
+    fn new(node: Name) -> Self {
+        Self {
+            node,
+            known: HashMap::new(),
+            due: BTreeSet::new(),
+            held: BTreeSet::new(),
+            later: BTreeSet::new(),
+            objects: HashMap::new(),
+            listed: false,
+            settled: false,
+            kind: PhantomData,
+        }
+    }
+
+    fn told(&mut self, told: Told) {
         match told {
             Told::Settled => {
                 self.settled = true;
@@ -189,25 +216,28 @@ impl<S: Word> Services<S> {
                 let Some((metadata, status)) = S::read(object) else {
                     return;
                 };
-                let service = service_of(&metadata);
-                let name = metadata.name;
+                let mut service = service_of(&metadata);
+                if let Some((known, _)) = self.known.get_key_value(&service) {
+                    service = known.clone();
+                }
+                let name: Arc<str> = metadata.name.into();
                 self.objects.insert(name.clone(), service.clone());
+                let says = Says::of(&status, &self.node, &service);
                 let known = self.known.entry(service.clone()).or_default();
-                known.own.insert(name, status);
+                known.own.insert(name, says);
                 self.due.insert(service);
             }
             Seen::Gone(object) => {
                 let Some((ObjectMeta { name, .. }, _)) = S::read(object) else {
                     return;
                 };
-                let name = &name;
-                let Some(service) = self.objects.remove(name) else {
+                let Some((name, service)) = self.objects.remove_entry(&*name) else {
                     return;
                 };
                 if let Some(known) = self.known.get_mut(&service) {
-                    known.own.remove(name);
+                    known.own.remove(&name);
                     if known.busy {
-                        known.gone.insert(name.clone());
+                        known.gone.push(name);
                     }
                     if known.wanted.is_some() {
                         known.not_before = Some(now + HOLD);
@@ -220,22 +250,22 @@ impl<S: Word> Services<S> {
         }
     }
 
-    fn done(&mut self, done: Done<S>, now: Instant) {
+    fn done(&mut self, done: Done, now: Instant) {
         let Some(known) = self.known.get_mut(&done.service) else {
             return;
         };
         known.busy = false;
         let gone = std::mem::take(&mut known.gone);
-        for name in done.before.keys() {
-            if !done.own.contains_key(name) {
+        for (name, _) in done.before.iter() {
+            if done.own.get(name).is_none() {
                 known.own.remove(name);
             }
         }
-        for (name, status) in done.own {
+        for (name, says) in done.own.iter() {
             // What the watch said meanwhile is newer, or will be put right by another job.
-            if !gone.contains(&name) && known.own.get(&name) == done.before.get(&name) {
+            if !gone.contains(name) && known.own.get(name) == done.before.get(name) {
                 self.objects.insert(name.clone(), done.service.clone());
-                known.own.insert(name, status);
+                known.own.insert(name.clone(), *says);
             }
         }
         known.taken_over |= done.took_over && known.wanted.is_some();
@@ -252,7 +282,7 @@ impl<S: Word> Services<S> {
                 }
                 let backoff = known
                     .backoff
-                    .get_or_insert_with(|| Backoff::new(RETRY.0, RETRY.1));
+                    .get_or_insert_with(|| Box::new(Backoff::new(RETRY.0, RETRY.1)));
                 known.not_before = Some(now + backoff.next());
             }
         }
@@ -261,7 +291,7 @@ impl<S: Word> Services<S> {
 
     /// The next job. Nothing is done before all own objects are known, and nothing that an earlier
     /// process put up is deleted before it is clear what this one announces.
-    fn next(&mut self, now: Instant) -> Next<S> {
+    fn next(&mut self, now: Instant) -> Next {
         if !self.listed {
             return Next::Nothing;
         }
@@ -277,7 +307,7 @@ impl<S: Word> Services<S> {
             };
             if known.busy {
                 // It is looked at again when the job is done.
-            } else if known.is_right() {
+            } else if known.is_right(S::ALONE) {
                 if known.wanted.is_none() {
                     self.known.remove(&service);
                 }
@@ -306,7 +336,7 @@ fn service_of(metadata: &ObjectMeta) -> ServiceKey {
     ServiceKey::new(label(LABEL_SERVICE_NAMESPACE), label(LABEL_SERVICE_NAME))
 }
 
-async fn work<S: Word>(board: Board, node: Name, job: Job<S>) -> Done<S> {
+async fn work<S: Word>(board: Board, node: Name, job: Job) -> Done {
     let mut done = Done {
         service: job.service.clone(),
         before: job.own.clone(),
@@ -314,7 +344,7 @@ async fn work<S: Word>(board: Board, node: Name, job: Job<S>) -> Done<S> {
         took_over: false,
         result: Ok(()),
     };
-    done.result = bring_about(&board, &node, &job, &mut done.own).await;
+    done.result = bring_about::<S>(&board, &node, &job, &mut done.own).await;
     done.took_over = job.take_over && job.wanted.is_some() && done.result.is_ok();
     done
 }
@@ -323,30 +353,26 @@ async fn work<S: Word>(board: Board, node: Name, job: Job<S>) -> Done<S> {
 async fn bring_about<S: Word>(
     board: &Board,
     node: &str,
-    job: &Job<S>,
-    own: &mut BTreeMap<String, S>,
+    job: &Job,
+    own: &mut Own,
 ) -> Result<(), WriteError> {
     let mut kept = None;
     if let Some(wanted) = &job.wanted {
-        // One with this node and Service in its status, or none yet: those fields cannot change.
-        let fits = |status: &S| {
-            let [node, ..] = status.subject();
-            node.is_empty() || status.subject() == wanted.subject()
-        };
-        let found = own.iter().find(|(_, status)| fits(status));
-        let name = match found.map(|(name, _)| name.clone()) {
+        let fits = |(_, says): &&(Arc<str>, Says)| *says != Says::OfOthers;
+        let found = own.iter().find(fits).map(|(name, _)| name.clone());
+        let name = match found {
             Some(name) => name,
             None => {
-                let name = board.create_word::<S>(node, &job.service).await?;
-                own.insert(name.clone(), S::default());
+                let name: Arc<str> = board.create_word::<S>(node, &job.service).await?.into();
+                own.insert(name.clone(), Says::Nothing);
                 name
             }
         };
-        if own.get(&name) != Some(wanted) {
-            match board.write_word(&name, wanted).await {
-                Ok(()) => {
-                    own.insert(name.clone(), wanted.clone());
-                }
+        let says = print(wanted);
+        if own.get(&name) != Some(says) {
+            let status = S::of(&job.service, node, wanted);
+            match board.write_word(&name, &status).await {
+                Ok(()) => own.insert(name.clone(), says),
                 Err(error) => {
                     // It was deleted meanwhile: the next try makes a new one.
                     if matches!(error, WriteError::Outdated) {
@@ -358,11 +384,8 @@ async fn bring_about<S: Word>(
         }
         kept = Some(name);
     }
-    let extra: Vec<String> = own
-        .keys()
-        .filter(|name| Some(*name) != kept.as_ref())
-        .cloned()
-        .collect();
+    let names = own.iter().map(|(name, _)| name.clone());
+    let extra: Vec<Arc<str>> = names.filter(|name| Some(name) != kept.as_ref()).collect();
     for name in extra {
         board.delete_word::<S>(&name).await?;
         own.remove(&name);

@@ -12,8 +12,8 @@ use std::time::{Duration, Instant};
 use lab::Host;
 use proto::bgp::fsm::{Config, RemoteAs};
 use proto::bgp::{
-    AdjOut, Asn, Attributes, Codec, Family, Framer, LocalAddresses, Message, Negotiated, Nlri,
-    Open, Path, keepalive,
+    AdjOut, Asn, Attributes, Codec, Family, Framer, HEADER_LEN, Kind, LocalAddresses, Message,
+    Negotiated, Nlri, Open, Path, keepalive,
 };
 
 use super::Fault;
@@ -153,19 +153,8 @@ fn sink(
     peer.keepalive()?;
     tell.send(Ok(Told::Released(released)))?;
     peer.stream.set_read_timeout(Some(POKE))?;
-    let (mut seen, mut counts) = (HashSet::with_capacity(wanted), Counts::default());
-    while seen.len() < wanted {
-        let (message, at) = peer.next()?;
-        if let Message::Update(update) = message {
-            counts.messages += 1;
-            seen.extend(update.announced.into_iter().flat_map(|group| group.nlri));
-            if seen.len() >= wanted {
-                counts.bytes = peer.bytes;
-                tell.send(Ok(Told::All(at, counts)))?;
-            }
-        }
-    }
-    drop(seen);
+    let (at, counts) = peer.take(wanted)?;
+    tell.send(Ok(Told::All(at, counts)))?;
     peer.stream.set_read_timeout(Some(SILENCE))?;
     loop {
         match peer.next() {
@@ -205,6 +194,20 @@ pub(crate) fn feed(host: &Host, count: u32) -> Result<Receiver<Result<(), String
         }
     });
     Ok(fed)
+}
+
+/// How many prefixes an UPDATE announces, all of them /32 and in its last field: five bytes each.
+fn hosts(update: &[u8]) -> usize {
+    let field = |at: usize| {
+        let bytes = update.get(at..at + 2)?.try_into().ok()?;
+        Some(usize::from(u16::from_be_bytes(bytes)))
+    };
+    let withdrawn = field(HEADER_LEN).unwrap_or_default();
+    let attributes = field(HEADER_LEN + 2 + withdrawn).unwrap_or_default();
+    let rest = update
+        .len()
+        .saturating_sub(HEADER_LEN + 4 + withdrawn + attributes);
+    rest / 5
 }
 
 /// A connection to the speaker.
@@ -276,21 +279,65 @@ impl Peer {
                 }
                 return Ok((message, self.read_at));
             }
-            match self.stream.read(&mut self.buffer) {
-                Ok(0) => return Err("the connection has ended".into()),
-                Ok(length) => {
-                    self.read_at = Instant::now();
-                    self.bytes += length;
-                    self.framer
-                        .push(self.buffer.get(..length).unwrap_or_default());
+            self.read()?;
+        }
+    }
+
+    /// Reads what is there; after some silence, sends a KEEPALIVE.
+    fn read(&mut self) -> Result<(), Fault> {
+        match self.stream.read(&mut self.buffer) {
+            Ok(0) => Err("the connection has ended".into()),
+            Ok(length) => {
+                self.read_at = Instant::now();
+                self.bytes += length;
+                self.framer
+                    .push(self.buffer.get(..length).unwrap_or_default());
+                Ok(())
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                if self.negotiated.is_some() {
+                    self.keepalive()?;
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if self.negotiated.is_some() {
-                        self.keepalive()?;
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Reads until so many prefixes have come; when the last byte of that was read, and how much it
+    /// was. It counts while it reads, which costs next to nothing, and decodes afterwards: this
+    /// machine's processors are the speaker's too.
+    fn take(&mut self, wanted: usize) -> Result<(Instant, Counts), Fault> {
+        let mut counts = Counts::default();
+        let (mut updates, mut prefixes) = (Vec::new(), 0);
+        loop {
+            while let Some(message) = self.framer.next()? {
+                match message.get(HEADER_LEN - 1) {
+                    Some(kind) if *kind == Kind::Update as u8 => {
+                        counts.messages += 1;
+                        prefixes += hosts(message);
+                        updates.push(message.to_vec());
+                    }
+                    Some(kind) if *kind == Kind::Keepalive as u8 => {}
+                    _ => return Err(format!("neither UPDATE nor KEEPALIVE: {message:?}").into()),
+                }
+            }
+            if prefixes >= wanted {
+                let at = self.read_at;
+                counts.bytes = self.bytes;
+                let mut seen = HashSet::with_capacity(wanted);
+                for update in &updates {
+                    if let Message::Update(update) = Message::decode(update, &self.codec)? {
+                        seen.extend(update.announced.into_iter().flat_map(|group| group.nlri));
                     }
                 }
-                Err(error) => return Err(error.into()),
+                if seen.len() >= wanted {
+                    return Ok((at, counts));
+                }
+                // Some came twice.
+                prefixes = seen.len();
             }
+            self.read()?;
         }
     }
 

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use api::metallb::ServiceBGPStatusStatus;
 
@@ -25,11 +26,18 @@ pub fn claims(world: &World, me: &str, address: IpAddr) -> Claims {
         .collect()
 }
 
-/// What is advertised on this node, and for whom.
+/// Peers in order; most Services share the list.
+pub type Peers = Arc<[PeerKey]>;
+
+/// What is advertised on this node, and for whom. There may be many addresses: equal lists of peers
+/// are there once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Advertised {
-    addresses: BTreeMap<IpAddr, Claims>,
-    services: BTreeMap<ServiceKey, BTreeSet<IpAddr>>,
+    /// The Services of each address, in order; nearly always one.
+    addresses: BTreeMap<IpAddr, Box<[(ServiceKey, Peers)]>>,
+    /// The addresses of each Service, in order.
+    services: BTreeMap<ServiceKey, Box<[IpAddr]>>,
+    lists: BTreeSet<Peers>,
 }
 
 /// What is new for the Services of an address.
@@ -46,42 +54,88 @@ pub struct News {
 impl Advertised {
     /// `address` is advertised so from now on.
     pub fn set(&mut self, address: IpAddr, claims: Claims) -> News {
-        let old = if claims.is_empty() {
-            self.addresses.remove(&address)
-        } else {
-            self.addresses.insert(address, claims.clone())
+        let old = self.addresses.remove(&address).unwrap_or_default();
+        let was = |service: &ServiceKey| {
+            let found = old.iter().find(|(known, _)| known == service);
+            found.map(|(_, peers)| peers)
         };
-        let old = old.unwrap_or_default();
         let mut news = News::default();
+        let mut new = Vec::with_capacity(claims.len());
         for (service, peers) in &claims {
-            if !old.contains_key(service) {
-                let addresses = self.services.entry(service.clone()).or_default();
-                addresses.insert(address);
+            let peers = self.list(peers);
+            let before = was(service);
+            if before.is_none() {
+                self.add(service, address);
                 news.began.push(service.clone());
             }
-            if old.get(service) != Some(peers) {
+            if before != Some(&peers) {
                 news.touched.insert(service.clone());
             }
+            new.push((service.clone(), peers));
         }
-        for service in old.into_keys() {
-            if claims.contains_key(&service) {
-                continue;
+        for (service, _) in &old {
+            if !claims.contains_key(service) {
+                self.remove(service, address);
+                news.touched.insert(service.clone());
+                news.ended.push(service.clone());
             }
-            if let Some(addresses) = self.services.get_mut(&service) {
-                addresses.remove(&address);
-                if addresses.is_empty() {
-                    self.services.remove(&service);
-                }
-            }
-            news.touched.insert(service.clone());
-            news.ended.push(service);
+        }
+        if !new.is_empty() {
+            self.addresses.insert(address, new.into());
+        }
+        if !old.is_empty() {
+            drop(old);
+            self.lists.retain(|list| Arc::strong_count(list) > 1);
         }
         news
     }
 
-    /// What is advertised of `address`.
-    pub fn claims(&self, address: IpAddr) -> Option<&Claims> {
-        self.addresses.get(&address)
+    /// The list as it is shared.
+    fn list(&mut self, peers: &BTreeSet<PeerKey>) -> Peers {
+        let peers: Peers = peers.iter().cloned().collect();
+        if let Some(known) = self.lists.get(&peers) {
+            return known.clone();
+        }
+        self.lists.insert(peers.clone());
+        peers
+    }
+
+    fn add(&mut self, service: &ServiceKey, address: IpAddr) {
+        match self.services.get_mut(service) {
+            Some(addresses) => {
+                if let Err(place) = addresses.binary_search(&address) {
+                    let mut more = std::mem::take(addresses).into_vec();
+                    more.insert(place, address);
+                    *addresses = more.into();
+                }
+            }
+            None => {
+                self.services.insert(service.clone(), Box::new([address]));
+            }
+        }
+    }
+
+    fn remove(&mut self, service: &ServiceKey, address: IpAddr) {
+        let Some(addresses) = self.services.get_mut(service) else {
+            return;
+        };
+        let left = addresses.iter().copied().filter(|it| *it != address);
+        *addresses = left.collect();
+        if addresses.is_empty() {
+            self.services.remove(service);
+        }
+    }
+
+    /// The peers that a Service's `address` is advertised to; `None`: it is not.
+    pub fn peers_at(&self, address: IpAddr, service: &ServiceKey) -> Option<&Peers> {
+        let services = self.addresses.get(&address)?.iter();
+        let mut found = services.filter(|(known, _)| known == service);
+        found.next().map(|(_, peers)| peers)
+    }
+
+    /// Whether `address` is advertised for some Service.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        self.addresses.contains_key(&address)
     }
 
     /// All that is advertised.
@@ -90,19 +144,20 @@ impl Advertised {
     }
 
     /// The peers of a Service: the union over its addresses. `None` when there is none.
-    pub fn peers(&self, service: &ServiceKey) -> Option<BTreeSet<PeerKey>> {
-        let of = |address| self.addresses.get(address)?.get(service);
-        let addresses = self.services.get(service)?.iter();
-        Some(addresses.filter_map(of).flatten().cloned().collect())
+    pub fn peers(&self, service: &ServiceKey) -> Option<Peers> {
+        let addresses = self.services.get(service)?;
+        let of = |address: &IpAddr| self.peers_at(*address, service);
+        if let [address] = &**addresses {
+            return of(address).cloned();
+        }
+        let all = addresses.iter().filter_map(of);
+        let union: BTreeSet<PeerKey> = all.flat_map(|peers| peers.iter().cloned()).collect();
+        Some(union.into_iter().collect())
     }
 }
 
 /// The status of a `ServiceBGPStatus`.
-pub fn bgp_status(
-    service: &ServiceKey,
-    node: &str,
-    peers: &BTreeSet<PeerKey>,
-) -> ServiceBGPStatusStatus {
+pub fn bgp_status(service: &ServiceKey, node: &str, peers: &[PeerKey]) -> ServiceBGPStatusStatus {
     ServiceBGPStatusStatus {
         node: node.to_owned(),
         service_name: service.name.to_string(),

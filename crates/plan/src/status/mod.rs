@@ -12,7 +12,7 @@ mod summary;
 #[cfg(test)]
 mod tests;
 
-pub use bgp::{Advertised, Claims, News, bgp_status, claims};
+pub use bgp::{Advertised, Claims, News, Peers, bgp_status, claims};
 pub use configuration::{Component, Configuration, configuration};
 pub use l2::{Announced, l2_status};
 pub use pool::{counters, pools};

@@ -415,6 +415,15 @@ fn a_service_is_advertised_to_the_peers_of_its_addresses() {
     };
     assert_eq!(peers(&table, "a").as_deref(), Some("p q r"));
     assert_eq!(peers(&table, "b").as_deref(), Some("p"));
+    // Equal lists are there once, and no longer than they are needed.
+    let at = |address, service: &str| table.peers_at(address, &key(service));
+    assert_eq!(at(v6, "b"), None);
+    assert_eq!(at(v4, "b").map(|peers| peers.len()), Some(1));
+    assert!(table.contains(v6) && !table.contains(ip("192.0.2.2")));
+    table.set(ip("192.0.2.2"), claims(&[("c", &["p"])]));
+    let shared = |service: &str| table.peers(&key(service)).map(|peers| peers.as_ptr());
+    assert_eq!(shared("c"), shared("b"));
+    table.set(ip("192.0.2.2"), Claims::new());
     // Told once.
     let again = table.set(v4, claims(&[("a", &["p", "q"]), ("b", &["p"])]));
     assert_eq!(again, News::default());
@@ -428,7 +437,7 @@ fn a_service_is_advertised_to_the_peers_of_its_addresses() {
     table.set(v6, Claims::new());
     assert_eq!(table, Advertised::default());
 
-    let said = bgp_status(&key("a"), "n1", &["q".into(), "p".into()].into());
+    let said = bgp_status(&key("a"), "n1", &["p".into(), "q".into()]);
     assert_eq!((&*said.node, &*said.service_name), ("n1", "a"));
     assert_eq!(said.service_namespace, "default");
     assert_eq!(said.peers, ["p", "q"]);

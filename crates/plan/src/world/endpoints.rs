@@ -73,7 +73,8 @@ pub type SliceKey = ServiceKey;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endpoints {
     slices: HashMap<SliceKey, Slice>,
-    by_service: HashMap<ServiceKey, BTreeSet<SliceKey>>,
+    /// In the order of their names; nearly always one.
+    by_service: HashMap<ServiceKey, Vec<SliceKey>>,
 }
 
 /// What the announcing rules ask about a Service's endpoints.
@@ -180,14 +181,20 @@ impl Endpoints {
         if let Some(old) = self.slices.remove(&key)
             && let Some(keys) = self.by_service.get_mut(&old.service)
         {
-            keys.remove(&key);
+            keys.retain(|known| *known != key);
             if keys.is_empty() {
                 self.by_service.remove(&old.service);
             }
         }
-        if let Some(slice) = form {
+        if let Some(mut slice) = form {
+            // There are many, and they stay.
+            slice.ports.shrink_to_fit();
+            slice.endpoints.shrink_to_fit();
             let keys = self.by_service.entry(slice.service.clone()).or_default();
-            keys.insert(key.clone());
+            if let Err(place) = keys.binary_search(&key) {
+                keys.reserve_exact(1);
+                keys.insert(place, key.clone());
+            }
             self.slices.insert(key, slice);
         }
     }

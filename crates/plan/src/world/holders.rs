@@ -15,12 +15,69 @@ use super::Service;
 use crate::ipam;
 use crate::name::ServiceKey;
 
-/// The holders of one address.
-#[derive(Clone, Debug, Default, PartialEq)]
-struct Held {
+/// The holders of one address: nearly always one.
+#[derive(Clone, Debug, PartialEq)]
+enum Held {
+    One(ServiceKey),
+    Many(Box<Many>),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Many {
     keys: BTreeSet<ServiceKey>,
     /// Who was known first of those that are there now; after it left, the first by name.
-    first: Option<ServiceKey>,
+    first: ServiceKey,
+}
+
+impl Held {
+    fn first(&self) -> &ServiceKey {
+        match self {
+            Self::One(key) => key,
+            Self::Many(many) => &many.first,
+        }
+    }
+
+    /// In order.
+    fn keys(&self) -> impl Iterator<Item = &ServiceKey> + '_ {
+        let (one, many) = match self {
+            Self::One(key) => (Some(key), None),
+            Self::Many(many) => (None, Some(&many.keys)),
+        };
+        one.into_iter().chain(many.into_iter().flatten())
+    }
+
+    fn add(&mut self, service: &ServiceKey) {
+        match self {
+            Self::One(key) if key == service => {}
+            Self::One(key) => {
+                *self = Self::Many(Box::new(Many {
+                    keys: [key.clone(), service.clone()].into(),
+                    first: key.clone(),
+                }));
+            }
+            Self::Many(many) => {
+                many.keys.insert(service.clone());
+            }
+        }
+    }
+
+    /// Without `service`; `None`: nobody is left.
+    fn without(self, service: &ServiceKey) -> Option<Self> {
+        match self {
+            Self::One(key) => (key != *service).then_some(Self::One(key)),
+            Self::Many(mut many) => {
+                many.keys.remove(service);
+                let next = many.keys.first()?.clone();
+                if many.keys.len() == 1 {
+                    return Some(Self::One(next));
+                }
+                if many.first == *service {
+                    many.first = next;
+                }
+                Some(Self::Many(many))
+            }
+        }
+    }
 }
 
 /// The holders of every address.
@@ -30,22 +87,16 @@ pub(super) struct Holders(BTreeMap<IpAddr, Held>);
 impl Holders {
     /// `service` holds `address`.
     pub(super) fn add(&mut self, address: IpAddr, service: &ServiceKey) {
-        let held = self.0.entry(address).or_default();
-        held.first.get_or_insert_with(|| service.clone());
-        held.keys.insert(service.clone());
+        let held = self.0.entry(address);
+        held.and_modify(|held| held.add(service))
+            .or_insert_with(|| Held::One(service.clone()));
     }
 
     /// `service` does not hold `address` any more.
     pub(super) fn remove(&mut self, address: IpAddr, service: &ServiceKey) {
-        let Some(held) = self.0.get_mut(&address) else {
-            return;
-        };
-        held.keys.remove(service);
-        if held.first.as_ref() == Some(service) {
-            held.first = held.keys.first().cloned();
-        }
-        if held.keys.is_empty() {
-            self.0.remove(&address);
+        let held = self.0.remove(&address);
+        if let Some(left) = held.and_then(|held| held.without(service)) {
+            self.0.insert(address, left);
         }
     }
 
@@ -63,12 +114,12 @@ impl Holders {
     /// Who was known first with `address`.
     #[cfg(test)]
     pub(super) fn first(&self, address: IpAddr) -> Option<&ServiceKey> {
-        self.0.get(&address)?.first.as_ref()
+        Some(self.0.get(&address)?.first())
     }
 
     /// Whether `address` has more than one holder.
     pub(super) fn several(&self, address: IpAddr) -> bool {
-        self.0.get(&address).is_some_and(|held| held.keys.len() > 1)
+        matches!(self.0.get(&address), Some(Held::Many(_)))
     }
 
     /// Those holders of `address` that may have it together, in the order of their names: the first
@@ -81,11 +132,11 @@ impl Holders {
         let Some(held) = self.0.get(&address) else {
             return Vec::new();
         };
-        let mut all: Vec<&Service> = held.keys.iter().filter_map(find).collect();
+        let mut all: Vec<&Service> = held.keys().filter_map(find).collect();
         if all.len() < 2 {
             return all;
         }
-        let is_first = |service: &&Service| held.first.as_ref() == Some(&service.key);
+        let is_first = |service: &&Service| *held.first() == service.key;
         let first = all.iter().position(is_first).unwrap_or(0);
         let first = all.remove(first);
         let mut taken: BTreeSet<_> = ipam::service_ports(first).into_iter().collect();

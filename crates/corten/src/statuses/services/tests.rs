@@ -6,10 +6,13 @@ use plan::status::{bgp_status, l2_status};
 
 use super::*;
 
-type L2 = ServiceL2StatusStatus;
+fn services() -> Services<ServiceL2StatusStatus> {
+    Services::new("me".into())
+}
 
-fn services() -> Services<L2> {
-    Services::default()
+/// A list of interfaces or peers.
+fn list(names: &[&str]) -> List {
+    names.iter().map(|name| Name::from(*name)).collect()
 }
 
 fn key(name: &str) -> ServiceKey {
@@ -38,25 +41,33 @@ fn gone(name: &str) -> Seen {
     Seen::Gone(Object::ServiceL2Status(object))
 }
 
-fn announced(service: &str) -> Told<L2> {
-    Told::Announced(key(service), Some(status(service)))
+fn announced(service: &str) -> Told {
+    Told::Announced(key(service), Some(list(&[])))
 }
 
-fn job<S: Word>(services: &mut Services<S>, now: Instant) -> Job<S> {
+fn job<S: Word>(services: &mut Services<S>, now: Instant) -> Job {
     match services.next(now) {
         Next::Job(job) => job,
         other => panic!("{other:?}"),
     }
 }
 
-/// The job went well and left these objects.
-fn done<S: Word>(services: &mut Services<S>, job: &Job<S>, own: &[(&str, S)], now: Instant) {
-    let own = own.iter().map(|(name, s)| ((*name).to_owned(), s.clone()));
+/// An own object alone.
+fn only(name: &str, says: Says) -> Own {
+    let mut own = Own::default();
+    own.insert(name.into(), says);
+    own
+}
+
+/// The job went well and left this object, which says what it should; or none.
+fn done<S: Word>(services: &mut Services<S>, job: &Job, object: Option<&str>, now: Instant) {
+    let wanted = job.wanted.as_ref();
+    let own = object.zip(wanted).map(|(name, it)| only(name, print(it)));
     services.done(
         Done {
             service: job.service.clone(),
             before: job.own.clone(),
-            own: own.collect(),
+            own: own.unwrap_or_default(),
             took_over: job.take_over && job.wanted.is_some(),
             result: Ok(()),
         },
@@ -73,7 +84,7 @@ fn the_elected_node_takes_over_once_and_once_again_when_its_object_is_deleted() 
     let first = job(&mut services, now);
     assert!(first.take_over && first.wanted.is_some() && first.own.is_empty());
     assert!(matches!(services.next(now), Next::Nothing), "one at a time");
-    done(&mut services, &first, &[("l2-1", status("a"))], now);
+    done(&mut services, &first, Some("l2-1"), now);
     assert!(matches!(services.next(now), Next::Nothing), "all is right");
     // The watch's echo changes nothing.
     services.seen(Seen::Applied(object("l2-1", "a")), now);
@@ -85,7 +96,7 @@ fn the_elected_node_takes_over_once_and_once_again_when_its_object_is_deleted() 
     let later = now + HOLD;
     let again = job(&mut services, later);
     assert!(again.take_over && again.own.is_empty(), "{again:?}");
-    done(&mut services, &again, &[("l2-2", status("a"))], later);
+    done(&mut services, &again, Some("l2-2"), later);
     assert!(
         matches!(services.next(later), Next::Nothing),
         "all is right"
@@ -97,12 +108,12 @@ fn the_elected_node_takes_over_once_and_once_again_when_its_object_is_deleted() 
     assert!(!last.take_over, "no fight");
 
     // Elected anew, it takes over as at first.
-    done(&mut services, &last, &[("l2-3", status("a"))], later);
+    done(&mut services, &last, Some("l2-3"), later);
     services.told(Told::Settled);
     services.told(Told::Settled);
     services.told(Told::Announced(key("a"), None));
     let lost = job(&mut services, later + HOLD);
-    done(&mut services, &lost, &[], later);
+    done(&mut services, &lost, None, later);
     services.told(announced("a"));
     assert!(job(&mut services, later + HOLD).take_over);
 }
@@ -115,12 +126,12 @@ fn a_node_that_lost_deletes_only_its_own() {
     services.told(announced("a"));
     services.told(Told::Settled);
     let adopt = job(&mut services, now);
-    done(&mut services, &adopt, &[("l2-1", status("a"))], now);
+    done(&mut services, &adopt, Some("l2-1"), now);
     services.told(Told::Announced(key("a"), None));
     let lost = job(&mut services, now);
     assert!(lost.wanted.is_none());
-    assert_eq!(lost.own.len(), 1);
-    done(&mut services, &lost, &[], now);
+    assert_eq!(lost.own.iter().count(), 1);
+    done(&mut services, &lost, None, now);
     assert!(matches!(services.next(now), Next::Nothing));
     assert!(services.known.is_empty(), "{:?}", services.known);
 }
@@ -134,8 +145,11 @@ fn what_an_earlier_process_left_waits_until_it_is_clear_what_is_announced() {
     assert!(matches!(services.next(now), Next::Nothing));
     services.told(announced("a"));
     let adopted = job(&mut services, now);
-    assert_eq!((&*adopted.service.name, adopted.own.len()), ("a", 1));
-    done(&mut services, &adopted, &[("l2-1", status("a"))], now);
+    assert_eq!(
+        (&*adopted.service.name, adopted.own.iter().count()),
+        ("a", 1)
+    );
+    done(&mut services, &adopted, Some("l2-1"), now);
     assert!(matches!(services.next(now), Next::Nothing));
     services.told(Told::Settled);
     let left = job(&mut services, now);
@@ -150,7 +164,7 @@ fn an_object_that_goes_while_its_job_runs_is_not_believed_in() {
     let first = job(&mut services, now);
     services.seen(Seen::Applied(object("l2-1", "a")), now);
     services.seen(gone("l2-1"), now);
-    done(&mut services, &first, &[("l2-1", status("a"))], now);
+    done(&mut services, &first, Some("l2-1"), now);
     assert!(matches!(services.next(now), Next::At(_)), "to be made anew");
 }
 
@@ -164,7 +178,7 @@ fn a_failed_job_is_tried_again_after_a_while() {
         Done {
             service: first.service.clone(),
             before: first.own.clone(),
-            own: BTreeMap::from([("l2-1".to_owned(), ServiceL2StatusStatus::default())]),
+            own: only("l2-1", Says::Nothing),
             took_over: false,
             result: Err(WriteError::Failed("no".into())),
         },
@@ -174,7 +188,11 @@ fn a_failed_job_is_tried_again_after_a_while() {
         panic!("at once");
     };
     let again = job(&mut services, at);
-    assert_eq!(again.own.len(), 1, "the object that was made is used");
+    assert_eq!(
+        again.own.iter().count(),
+        1,
+        "the object that was made is used"
+    );
     assert!(again.take_over);
 }
 
@@ -182,13 +200,9 @@ fn a_failed_job_is_tried_again_after_a_while() {
 #[test]
 fn by_bgp_nobody_takes_over() {
     let (mut services, now) = (
-        Services::<ServiceBGPStatusStatus>::default(),
+        Services::<ServiceBGPStatusStatus>::new("me".into()),
         Instant::now(),
     );
-    let status = |peers: &[&str]| {
-        let peers = peers.iter().map(|peer| (*peer).into()).collect();
-        bgp_status(&key("a"), "me", &peers)
-    };
     let mut old = ServiceBGPStatus::default();
     old.metadata.name = "bgp-1".to_owned();
     old.metadata.labels = [
@@ -196,16 +210,16 @@ fn by_bgp_nobody_takes_over() {
         (LABEL_SERVICE_NAMESPACE.to_owned(), "default".to_owned()),
     ]
     .into();
-    old.status = status(&["p"]);
+    old.status = bgp_status(&key("a"), "me", &list(&["p"]));
     services.seen(Seen::Applied(Object::ServiceBGPStatus(old)), now);
     services.seen(Seen::Listed, now);
-    let told = |peers| Told::Announced(key("a"), Some(status(peers)));
+    let told = |peers| Told::Announced(key("a"), Some(list(peers)));
     services.told(told(&["p"]));
     assert!(matches!(services.next(now), Next::Nothing), "it is right");
     services.told(told(&["p", "q"]));
     let more = job(&mut services, now);
-    assert!(!more.take_over && more.own.len() == 1, "{more:?}");
-    done(&mut services, &more, &[("bgp-1", status(&["p", "q"]))], now);
+    assert!(!more.take_over && more.own.iter().count() == 1, "{more:?}");
+    done(&mut services, &more, Some("bgp-1"), now);
     services.told(Told::Announced(key("a"), None));
     services.told(Told::Settled);
     assert_eq!(job(&mut services, now).wanted, None);
@@ -219,7 +233,21 @@ fn of_two_own_objects_one_goes() {
     services.seen(Seen::Listed, now);
     services.told(announced("a"));
     let first = job(&mut services, now);
-    assert_eq!(first.own.len(), 2);
-    done(&mut services, &first, &[("l2-1", status("a"))], now);
+    assert_eq!(first.own.iter().count(), 2);
+    done(&mut services, &first, Some("l2-1"), now);
     assert!(matches!(services.next(now), Next::Nothing));
+}
+
+#[test]
+fn an_object_is_judged_by_what_it_says() {
+    let mut status = status("a");
+    let of = |status: &ServiceL2StatusStatus| Says::of(status, "me", &key("a"));
+    assert_eq!(of(&ServiceL2StatusStatus::default()), Says::Nothing);
+    assert_eq!(of(&status), print(&list(&[])));
+    status.interfaces = l2_status(&key("a"), "me", &list(&["e", "th"])).interfaces;
+    assert_eq!(of(&status), print(&list(&["e", "th"])));
+    assert_ne!(of(&status), print(&list(&["et", "h"])));
+    assert_ne!(of(&status), print(&list(&["e"])));
+    status.node = "another".to_owned();
+    assert_eq!(of(&status), Says::OfOthers);
 }

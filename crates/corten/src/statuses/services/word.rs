@@ -7,6 +7,8 @@ use api::metallb::{
     ServiceBGPStatus, ServiceBGPStatusStatus, ServiceL2Status, ServiceL2StatusStatus,
 };
 use api::object::Object;
+use plan::name::{Name, ServiceKey};
+use plan::status::{bgp_status, l2_status};
 use serde::Serialize;
 
 use crate::source::kube::Watched;
@@ -29,15 +31,21 @@ pub(crate) trait Word:
 
     /// Node, name and namespace of the Service: they cannot change once they are there.
     fn subject(&self) -> [&str; 3];
+
+    /// The names in the list.
+    fn list(&self) -> impl Iterator<Item = &str>;
+
+    /// What `node` says of `service`.
+    fn of(service: &ServiceKey, node: &str, list: &[Name]) -> Self;
 }
 
 macro_rules! word {
-    ($kind:ident, $status:ident, $prefix:literal, $alone:literal, $list:literal) => {
+    ($kind:ident, $status:ident, $prefix:literal, $alone:literal, $list:ident, $named:expr, $of:expr) => {
         impl Word for $status {
             type Object = $kind;
             const PREFIX: &'static str = $prefix;
             const ALONE: bool = $alone;
-            const LIST: &'static str = $list;
+            const LIST: &'static str = stringify!($list);
 
             fn read(object: Object) -> Option<(ObjectMeta, Self)> {
                 match object {
@@ -49,6 +57,14 @@ macro_rules! word {
             fn subject(&self) -> [&str; 3] {
                 [&self.node, &self.service_name, &self.service_namespace]
             }
+
+            fn list(&self) -> impl Iterator<Item = &str> {
+                self.$list.iter().map($named)
+            }
+
+            fn of(service: &ServiceKey, node: &str, list: &[Name]) -> Self {
+                $of(service, node, list)
+            }
         }
     };
 }
@@ -58,12 +74,16 @@ word!(
     ServiceL2StatusStatus,
     "l2-",
     true,
-    "interfaces"
+    interfaces,
+    |interface| &*interface.name,
+    l2_status
 );
 word!(
     ServiceBGPStatus,
     ServiceBGPStatusStatus,
     "bgp-",
     false,
-    "peers"
+    peers,
+    String::as_str,
+    bgp_status
 );

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::Serialize;
 
-use super::route::Speaker;
+use super::route::{Known, Speaker};
 use super::session::Drain;
 use super::{Attributes, PeerSession};
 use crate::name::Name;
@@ -84,9 +84,14 @@ impl Bgp {
         } else {
             prefixes.extend(dirty.routes.iter().copied().filter_map(held).flatten());
         }
+        let routes = self
+            .peers
+            .values()
+            .filter_map(|peer| peer.routes.values().next());
+        let mut known = Known(routes.cloned().collect());
         for prefix in prefixes {
             let mut routes = speaks
-                .map(|speaker| speaker.routes(prefix))
+                .map(|speaker| speaker.routes(prefix, &mut known))
                 .unwrap_or_default();
             for (name, peer) in &mut self.peers {
                 let new = routes.remove(name);

@@ -1,6 +1,6 @@
 //! The routes of one prefix: what each peer of a node gets.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -40,6 +40,25 @@ pub struct Attributes {
     /// are none, and the next hop is the session's.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub hops: BTreeMap<IpAddr, Option<Bandwidth>>,
+}
+
+/// How many different values [`Known`] remembers: few prefixes differ.
+const DIFFERENT: usize = 16;
+
+/// What was last said of prefixes: those that say the same, to whomever, share it.
+#[derive(Debug, Default)]
+pub(super) struct Known(pub(super) VecDeque<Arc<Attributes>>);
+
+impl Known {
+    fn share(&mut self, attributes: Attributes) -> Arc<Attributes> {
+        if let Some(known) = self.0.iter().find(|known| ***known == attributes) {
+            return known.clone();
+        }
+        let new = Arc::new(attributes);
+        self.0.truncate(DIFFERENT - 1);
+        self.0.push_front(new.clone());
+        new
+    }
 }
 
 /// One node as a speaker.
@@ -96,7 +115,11 @@ impl<'w> Speaker<'w> {
     }
 
     /// What each peer gets of `prefix`.
-    pub(super) fn routes(&self, prefix: IpNet) -> BTreeMap<PeerKey, Arc<Attributes>> {
+    pub(super) fn routes(
+        &self,
+        prefix: IpNet,
+        known: &mut Known,
+    ) -> BTreeMap<PeerKey, Arc<Attributes>> {
         let family = Family::of(prefix.addr());
         let peers: Vec<&Peer> = self
             .peers
@@ -115,23 +138,14 @@ impl<'w> Speaker<'w> {
             Vec::new()
         };
         let mut routes = BTreeMap::new();
-        // Peers that get the same share it.
-        let mut known: Vec<Arc<Attributes>> = Vec::new();
         for peer in peers {
             let attributes = match peer.add_path {
                 true => self.of_all(&live, &others, peer, family),
                 false => self.attributes(&live, peer),
             };
-            let Some(attributes) = attributes else {
-                continue;
-            };
-            let shared = known.iter().find(|known| ***known == attributes).cloned();
-            let shared = shared.unwrap_or_else(|| {
-                let new = Arc::new(attributes);
-                known.push(new.clone());
-                new
-            });
-            routes.insert(peer.name.clone(), shared);
+            if let Some(attributes) = attributes {
+                routes.insert(peer.name.clone(), known.share(attributes));
+            }
         }
         routes
     }

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use api::corten::v1alpha1::SessionState;
 use linux::netlink::Interface;
 use proto::bgp::Messages;
 use proto::bgp::fsm::{ConnectionId, DialError, Output};
