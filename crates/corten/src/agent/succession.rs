@@ -8,6 +8,8 @@
 //!
 //! Both are of one user: another user's socket is no agent's.
 //!
+//! On a bare host ([`Alone`]) nobody queues: a second agent is refused, and told who the first is.
+//!
 //! Two agents cannot both serve the node's port for probes. Until the place is its own, an agent
 //! tells the kubelet by [`crate::probe`] how far it is; the probes that the one before answers
 //! meanwhile are for both: they succeed when either is ready.
@@ -36,6 +38,76 @@ const PATIENCE: Duration = Duration::from_secs(15);
 const RETRY: Duration = Duration::from_millis(5);
 /// How long an agent that ends may take to close its ports.
 const CLOSING: Duration = Duration::from_secs(5);
+
+/// Why a bare host's place cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum PlaceError {
+    /// Another agent has it.
+    #[error(
+        "another Corten agent serves this host ({}): only one may answer for its addresses and \
+         speak BGP for it; remedy: stop that one first{}",
+        shown(*.0),
+        stopping(*.0)
+    )]
+    Taken(Option<i32>),
+    /// There is no such socket to be had.
+    #[error("the socket @corten-agent, which keeps a second agent away, cannot be made")]
+    Failed(#[source] io::Error),
+}
+
+fn shown(pid: Option<i32>) -> String {
+    pid.map_or_else(
+        || "a process outside this container".to_owned(),
+        |pid| format!("process {pid}"),
+    )
+}
+
+fn stopping(pid: Option<i32>) -> String {
+    pid.map_or_else(String::new, |pid| {
+        format!(" (`kill {pid}`, or its service)")
+    })
+}
+
+/// The process at the other end; `None` where this process may not know it.
+fn pid_of(stream: &UnixStream) -> Option<i32> {
+    let pid = stream.peer_cred().ok()?.pid();
+    // Zero: it is in another PID namespace.
+    pid.filter(|pid| *pid > 0)
+}
+
+/// A bare host's place, held until it is dropped.
+#[derive(Debug)]
+pub struct Alone(#[expect(dead_code, reason = "held")] UnixListener);
+
+impl Alone {
+    /// Takes it, if nobody has it.
+    ///
+    /// # Errors
+    /// When another agent has it, or it cannot be made.
+    pub async fn take() -> Result<Self, PlaceError> {
+        Self::take_at(NAME).await
+    }
+
+    async fn take_at(name: &str) -> Result<Self, PlaceError> {
+        loop {
+            match UnixListener::bind(name) {
+                // Nobody is answered: an agent of a cluster that queues here waits for the end.
+                Ok(listener) => return Ok(Self(listener)),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+                Err(error) => return Err(PlaceError::Failed(error)),
+            }
+            match UnixStream::connect(name).await {
+                Ok(stream) => return Err(PlaceError::Taken(pid_of(&stream))),
+                // Too many queue there already.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Err(PlaceError::Taken(None));
+                }
+                // It has ended in between.
+                Err(_) => tokio::time::sleep(RETRY).await,
+            }
+        }
+    }
+}
 
 /// Who comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +178,11 @@ impl Turn {
                 Self::Held(place) => return Ok(place),
                 Self::Behind(before) => before,
             };
-            tracing::info!("another agent serves this node: following it when it stops");
+            let pid = pid_of(&before);
+            tracing::info!(
+                pid,
+                "another agent serves this node: following it when it stops"
+            );
             let mut end = [0];
             tokio::select! {
                 () = begun.synced() => {
@@ -319,6 +395,29 @@ mod tests {
             .expect("told");
         drop(turn);
         assert!(!first.has_successor().await);
+    }
+
+    #[tokio::test]
+    async fn a_bare_host_has_one_agent_and_a_second_is_told_of_it() {
+        let name = name("alone");
+        let first = Alone::take_at(&name).await.expect("free");
+        let told = Alone::take_at(&name).await.expect_err("taken").to_string();
+        let pid = std::process::id();
+        for part in [format!("(process {pid})"), format!("`kill {pid}`")] {
+            assert!(told.contains(&part), "{told}");
+        }
+        // An agent of a cluster waits for its end.
+        let health = Health::default();
+        let turn = Turn::queue_at(&name, &health).await.expect("queued");
+        assert!(matches!(turn, Turn::Behind(_)));
+        drop(first);
+        let mut begun = Begun::start(Fixed(vec![gone("a")], None));
+        let place = turn.take_at(&name, &mut begun, &health).await;
+        let _place = place.expect("taken");
+        let told = Alone::take_at(&name).await.expect_err("taken by it");
+        assert!(matches!(told, PlaceError::Taken(Some(_))), "{told}");
+        let unknown = PlaceError::Taken(None).to_string();
+        assert!(unknown.contains("outside this container"), "{unknown}");
     }
 
     #[tokio::test]

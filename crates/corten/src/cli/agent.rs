@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use super::metallb::Speaker as Compatible;
 use super::serving::{Probes, Serving, go_bool};
 use super::{Cluster, Common, Failure, Forward, Signals, cluster, host, runtime};
-use crate::agent::succession::{self, Begun, Turn};
+use crate::agent::succession::{self, Alone, Begun, Turn};
 use crate::agent::{self, AgentError, Config, Ending};
 use crate::http::Metrics;
 use crate::kept::Keeping;
@@ -163,6 +163,7 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
         let metrics = Metrics::new()?;
         match &options.dir {
             Some(dir) => {
+                let _place = Alone::take().await?;
                 // A damaged state file is refused here, before anything is announced.
                 let sink = DirSink::open(dir)?;
                 let source = DirSource::new(dir, &options.common.namespace);

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 use super::agent::Node;
 use super::{Common, Failure, Forward, Signals, host, runtime};
 use crate::agent;
+use crate::agent::succession::Alone;
 use crate::controller::{self, Deadline};
 use crate::http::Metrics;
 use crate::sink::dir::DirSink;
@@ -35,6 +36,7 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
     // Held until the end: two writers of one state file would give an address twice.
     let lock = DirLock::take(&options.dir)?;
     runtime()?.block_on(async {
+        let _place = Alone::take().await?;
         let stop = Signals::listen()?.stop();
         let config = options.node.config(&options.common, mode)?;
         let sink = DirSink::open(&options.dir)?;

@@ -62,6 +62,22 @@ fn what_is_taken_is_named_with_the_remedy() {
                     "corten agent --dir",
                 ],
             );
+            // One agent for a host, of whatever directory and ports.
+            let other = stage.scene.directory("other")?;
+            let other = other.to_str().expect("UTF-8");
+            let pid = stage.on("node-1").pid();
+            for args in [&["run", other][..], &["agent", "--dir", &dir]] {
+                let ports = ["--no-http", "--member-port", "7950"];
+                let line = refused(&stage, "node-1", &[args, &ports].concat()).await?;
+                says(
+                    &line,
+                    &[
+                        "another Corten agent serves this host",
+                        &format!("(process {pid})"),
+                        &format!("`kill {pid}`"),
+                    ],
+                );
+            }
             // The first one is not impressed.
             stage.serve("one")?;
             stage.holds("one", &["10.0.0.101"]).await?;
