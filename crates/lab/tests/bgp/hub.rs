@@ -3,6 +3,7 @@
 use lab::router::{Bird, Frr};
 use lab::wait_for;
 
+use crate::sessions::says;
 use crate::stage::{Outcome, SOON, Stage, object};
 
 /// On the first node, as a CNI's: it has port 179, and connects to the agent's.
@@ -16,6 +17,14 @@ protocol bgp corten {
   neighbor 127.0.0.1 port 1790 as 64500;
   multihop;
   ipv4 { import all; export none; add paths rx; };
+}
+protocol bgp plain {
+  connect delay time 1;
+  connect retry time 1;
+  local 127.0.0.2 as 64500;
+  neighbor 127.0.0.3 port 1790 as 64500;
+  multihop;
+  ipv4 { import all; export none; };
 }
 ";
 
@@ -61,7 +70,11 @@ fn a_hub_hears_of_every_node() {
         );
         let far =
             format!("myASN: 64500, peerASN: 64501, peerAddress: 10.0.0.1, connectTime: 1s, {one}");
-        let text = object("IPAddressPool", "pool", "addresses: [192.168.1.0/24]")
+        let plain = format!(
+            "myASN: 64500, peerASN: 64500, peerAddress: 127.0.0.2, listen: {{port: 1790}}, {one}"
+        );
+        let text = object("Peer", "plain", &plain)
+            + &object("IPAddressPool", "pool", "addresses: [192.168.1.0/24]")
             + &object("BGPAdvertisement", "all", "")
             + &object("Peer", "local", &local)
             + &object("Peer", "far", &far);
@@ -74,6 +87,8 @@ fn a_hub_hears_of_every_node() {
             &[0, 1],
         )?;
         let mut agents = stage.start()?;
+        // A third one takes a single path for a prefix, and gets none.
+        says(&agents[0], "plain", "without add-path for IPv4").await?;
 
         let hear = async |wanted: &[&str]| -> Outcome {
             let what = format!("{wanted:?} at both hubs");

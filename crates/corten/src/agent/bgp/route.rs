@@ -83,11 +83,20 @@ fn families(session: &PeerSession) -> Families {
 
 /// What an open session lacks, for people; empty: nothing.
 pub(super) fn missing(session: &PeerSession, agreed: &Negotiated) -> String {
+    let mut lacks = Vec::new();
     let missing = families(session).without(agreed.codec.families);
-    if missing.is_empty() {
-        return String::new();
+    if !missing.is_empty() {
+        let why = "the peer does not offer that address family";
+        lacks.push(format!("without {missing}: {why}"));
     }
-    format!("without {missing}: the peer does not offer that address family")
+    let single = agreed.codec.families.without(agreed.codec.add_path_send);
+    if session.add_path && !single.is_empty() {
+        lacks.push(format!(
+            "without add-path for {single}, so that no {single} route is sent: the peer does not take \
+             several paths; remedy: have it receive them (BIRD: add paths rx), or unset addPath"
+        ));
+    }
+    lacks.join("; ")
 }
 
 /// `None` for a length that no prefix has; World has none such.
@@ -382,6 +391,39 @@ mod tests {
         assert_eq!(ids(&["2001:db8:1::11", "2001:db8:2::11"]).len(), 2);
         session.add_path = false;
         assert_eq!(paths(&session, prefix, &of(&[])).count(), 1);
+    }
+
+    #[test]
+    fn what_a_session_lacks_is_named() {
+        let mut session = session();
+        session.families.ipv6 = true;
+        session.add_path = true;
+        let families = |all: &[Family]| all.iter().copied().collect::<Families>();
+        let lacks = |common: &[Family], several: &[Family]| {
+            let ours = settings(&session, "n", false).open();
+            let mut agreed = Negotiated::new(&ours, &ours, false);
+            agreed.codec.families = families(common);
+            agreed.codec.add_path_send = families(several);
+            missing(&session, &agreed)
+        };
+        let (v4, v6) = (Family::Ipv4, Family::Ipv6);
+        assert_eq!(lacks(&[v4, v6], &[v4, v6]), "");
+        for (common, several, wanted) in [
+            (&[v4][..], &[v4][..], &["without IPv6: the peer"][..]),
+            (
+                &[v4, v6],
+                &[v4],
+                &["without add-path for IPv6, so that no IPv6 route"],
+            ),
+            (
+                &[v4],
+                &[],
+                &["without IPv6: ", "; without add-path for IPv4, "],
+            ),
+        ] {
+            let said = lacks(common, several);
+            assert!(wanted.iter().all(|part| said.contains(part)), "{said}");
+        }
     }
 
     #[test]
