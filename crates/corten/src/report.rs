@@ -11,12 +11,11 @@ use std::time::{Duration, Instant, SystemTime};
 
 use futures::future::join_all;
 use plan::config::{Finding, ObjectRef, Verdict};
-use plan::name::ServiceKey;
 use prometheus::IntCounter;
 use tokio::sync::mpsc;
 
 use crate::backoff::Backoff;
-use crate::sink::{Component, Report, Sink, WriteError};
+use crate::sink::{Component, Report, Sink, Subject, WriteError};
 
 /// How long the controller does not repeat what it said last about a Service.
 const QUIET: Duration = Duration::from_secs(10);
@@ -60,12 +59,12 @@ impl Reporter {
     /// Hands a report in; never waits.
     pub fn report(&self, report: Report) {
         if report.warning {
-            tracing::warn!(service = %report.service, reason = report.reason, "{}", report.message);
+            tracing::warn!(about = %report.about, reason = report.reason, "{}", report.message);
         } else {
-            tracing::info!(service = %report.service, reason = report.reason, "{}", report.message);
+            tracing::info!(about = %report.about, reason = report.reason, "{}", report.message);
         }
         // One Service, one lane: that keeps the order.
-        let lane = self.hasher.hash_one(&report.service) as usize % LANES;
+        let lane = self.hasher.hash_one(&report.about) as usize % LANES;
         let taken = self
             .lanes
             .get(lane)
@@ -89,7 +88,7 @@ impl Reports {
 
 /// Sends the reports of one lane in their order.
 async fn drain<K: Sink>(mut lane: mpsc::Receiver<Timed>, sink: K) {
-    let mut last: HashMap<ServiceKey, (Report, Instant)> = HashMap::new();
+    let mut last: HashMap<Subject, (Report, Instant)> = HashMap::new();
     let mut sweep = SWEEP;
     while let Some((report, at)) = lane.recv().await {
         if last.len() >= sweep {
@@ -99,12 +98,12 @@ async fn drain<K: Sink>(mut lane: mpsc::Receiver<Timed>, sink: K) {
         if report.component == Component::Controller {
             let now = Instant::now();
             let repeats = last
-                .get(&report.service)
+                .get(&report.about)
                 .is_some_and(|(last, told)| *last == report && now.duration_since(*told) < QUIET);
             if repeats {
                 continue;
             }
-            last.insert(report.service.clone(), (report.clone(), now));
+            last.insert(report.about.clone(), (report.clone(), now));
         }
         send(&sink, &report, at).await;
     }
@@ -119,7 +118,7 @@ async fn send<K: Sink>(sink: &K, report: &Report, at: SystemTime) {
         };
         let again = matches!(error, WriteError::Failed(_));
         tracing::warn!(
-            service = %report.service,
+            about = %report.about,
             reason = report.reason,
             again,
             error = &error as &dyn std::error::Error,
@@ -163,6 +162,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use api::corten::v1alpha1::NodeStateStatus;
+    use plan::name::ServiceKey;
 
     use super::*;
     use crate::sink::ServiceWrite;
@@ -208,8 +208,10 @@ mod tests {
         for message in messages {
             reporter.report(Report {
                 component,
-                service: ServiceKey::new("default", "web"),
-                uid: "1".into(),
+                about: Subject::Service {
+                    key: ServiceKey::new("default", "web"),
+                    uid: "1".into(),
+                },
                 warning: false,
                 reason: "Told",
                 message: (*message).to_owned(),

@@ -150,6 +150,11 @@ pub async fn run<S: Source, K: Sink>(
         bfd_task.await;
         Ok(())
     });
+    tasks.spawn(bgp::events::run(
+        sink.clone(),
+        config.agent.node.clone(),
+        sessions.clone(),
+    ));
     tasks.spawn(publisher::run(
         sink.clone(),
         config.agent.node.clone(),

@@ -27,7 +27,7 @@ use super::statuses::Statuses;
 use crate::http::Metrics;
 use crate::http::announced::Protocol;
 use crate::report::Reporter;
-use crate::sink::{Component, Report};
+use crate::sink::{Component, Report, Subject};
 use crate::source::Updates;
 use crate::status::Health;
 
@@ -482,8 +482,10 @@ impl Planner {
         };
         self.parts.reporter.report(Report {
             component: Component::Speaker,
-            service: service.clone(),
-            uid: found.uid.clone(),
+            about: Subject::Service {
+                key: service.clone(),
+                uid: found.uid.clone(),
+            },
             warning,
             reason,
             message,

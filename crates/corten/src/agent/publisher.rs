@@ -47,7 +47,7 @@ pub(super) async fn run<K: Sink>(
             };
             newest.bgp = {
                 let sessions = sessions.borrow_and_update();
-                sessions.values().map(|(_, it)| it.clone()).collect()
+                sessions.values().map(|it| it.session.clone()).collect()
             };
             conclude(&mut newest);
             if last.as_ref() == Some(&newest) {

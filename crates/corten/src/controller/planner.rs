@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use super::queue::{Order, Write};
 use crate::http::Metrics;
 use crate::report::Reporter;
-use crate::sink::{Component, Report, ServiceWrite};
+use crate::sink::{Component, Report, ServiceWrite, Subject};
 use crate::source::Updates;
 use crate::status::Health;
 use crate::statuses::native::NativeStatuses;
@@ -165,8 +165,10 @@ impl Planner {
             }
             self.outputs.reporter.report(Report {
                 component: Component::Controller,
-                service: key.clone(),
-                uid: service.uid.clone(),
+                about: Subject::Service {
+                    key: key.clone(),
+                    uid: service.uid.clone(),
+                },
                 warning: note.reason.kind() == Kind::Warning,
                 reason: note.reason.as_str(),
                 message: note.message.clone(),

@@ -21,11 +21,13 @@ use serde_json::json;
 use tokio::sync::Mutex;
 
 use super::board::Board;
-use super::{Report, ServiceWrite, Sink, WriteError};
+use super::{Report, ServiceWrite, Sink, Subject, WriteError};
 use crate::source::kube::path;
 
 /// Field manager of everything we write.
 pub(super) const MANAGER: &str = "corten";
+/// The namespace of events about objects that have none.
+const NOWHERE: &str = "default";
 /// How many different events are remembered, to count repetitions instead of copying them.
 const REMEMBERED: usize = 4096;
 
@@ -118,21 +120,33 @@ impl KubeSink {
     }
 
     fn event(&self, report: &Report, now: Time, name: &str) -> Event {
-        let service = &report.service;
+        let subject = ObjectReference {
+            api_version: Some("v1".to_owned()),
+            ..ObjectReference::default()
+        };
+        let involved_object = match &report.about {
+            Subject::Service { key, uid } => ObjectReference {
+                kind: Some("Service".to_owned()),
+                name: Some(key.name.to_string()),
+                namespace: Some(key.namespace.to_string()),
+                uid: Some(uid.to_string()),
+                ..subject
+            },
+            // As the kubelet's: `kubectl describe node` asks for the name as UID too.
+            Subject::Node(node) => ObjectReference {
+                kind: Some("Node".to_owned()),
+                name: Some(node.to_string()),
+                uid: Some(node.to_string()),
+                ..subject
+            },
+        };
         Event {
             metadata: ObjectMeta {
                 name: Some(name.to_owned()),
-                namespace: Some(service.namespace.to_string()),
+                namespace: Some(place(&report.about).0.to_owned()),
                 ..ObjectMeta::default()
             },
-            involved_object: ObjectReference {
-                api_version: Some("v1".to_owned()),
-                kind: Some("Service".to_owned()),
-                name: Some(service.name.to_string()),
-                namespace: Some(service.namespace.to_string()),
-                uid: Some(report.uid.to_string()),
-                ..ObjectReference::default()
-            },
+            involved_object,
             type_: Some(if report.warning { "Warning" } else { "Normal" }.to_owned()),
             reason: Some(report.reason.to_owned()),
             message: Some(report.message.clone()),
@@ -165,6 +179,15 @@ impl KubeSink {
                 error => Err(error),
             },
         }
+    }
+}
+
+/// Where events about it are, and what their names begin with. Those about what has no namespace are
+/// in `default`.
+fn place(about: &Subject) -> (&str, &str) {
+    match about {
+        Subject::Service { key, .. } => (&key.namespace, &key.name),
+        Subject::Node(node) => (NOWHERE, node),
     }
 }
 
@@ -209,7 +232,8 @@ impl Sink for KubeSink {
     }
 
     async fn report(&self, report: &Report, at: SystemTime) -> Result<(), WriteError> {
-        let events: Api<Event> = Api::namespaced(self.client.clone(), &report.service.namespace);
+        let (namespace, about) = place(&report.about);
+        let events: Api<Event> = Api::namespaced(self.client.clone(), namespace);
         let at = Timestamp::try_from(at).unwrap_or_else(|_| Timestamp::now());
         let time = Time(at);
         let known = self.reported.lock().await.get(report).cloned();
@@ -224,7 +248,7 @@ impl Sink for KubeSink {
             let mut hasher = DefaultHasher::new();
             report.hash(&mut hasher);
             let hash = hasher.finish() >> 32;
-            format!("{}.{hash:x}{:x}", report.service.name, at.as_nanosecond())
+            format!("{about}.{hash:x}{:x}", at.as_nanosecond())
         };
         let event = self.event(report, time, &name);
         match answer(events.create(&PostParams::default(), &event)).await {

@@ -43,15 +43,36 @@ impl Component {
     }
 }
 
-/// An event on a Service.
+/// What an event is about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// A Service.
+    Service {
+        /// Its name.
+        key: ServiceKey,
+        /// Its UID.
+        uid: Name,
+    },
+    /// A Node.
+    Node(Name),
+}
+
+impl std::fmt::Display for Subject {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Service { key, .. } => write!(f, "Service {key}"),
+            Self::Node(name) => write!(f, "Node {name}"),
+        }
+    }
+}
+
+/// An event.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Report {
     /// Who reports.
     pub component: Component,
-    /// The Service.
-    pub service: ServiceKey,
-    /// Its UID.
-    pub uid: Name,
+    /// What it is about.
+    pub about: Subject,
     /// A Warning, or Normal.
     pub warning: bool,
     /// A word that tools select by.

@@ -1,7 +1,8 @@
 //! BGP as kubectl shows it: `ServiceBGPStatus`, the event, sessions with their causes in
-//! `NodeState`, and a password that lies in a Secret.
+//! `NodeState` and in events on the Node, and a password that lies in a Secret.
 
 use std::collections::BTreeMap;
+use std::net::{TcpListener, TcpStream};
 
 use lab::controlplane::Account;
 use lab::router::Frr;
@@ -50,6 +51,20 @@ kind: BGPAdvertisement
 metadata: {name: adv, namespace: metallb-system}
 ";
 
+/// A session that another speaker of the second node has already.
+const TAKEN: &str = "\
+apiVersion: metallb.io/v1beta2
+kind: BGPPeer
+metadata: {name: taken, namespace: metallb-system}
+spec:
+  myASN: 64500
+  peerASN: 64503
+  peerAddress: 10.0.0.2
+  peerPort: 1790
+  connectTime: 1s
+  nodeSelectors: [{matchLabels: {kubernetes.io/hostname: node-2}}]
+";
+
 fn secret(password: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Secret\ntype: kubernetes.io/basic-auth\n\
@@ -77,6 +92,48 @@ async fn session(
         }
     })
     .await
+}
+
+/// Waits until `kubectl describe node` shows an event with this reason and these words.
+async fn told(stage: &Stage, node: &str, reason: &str, words: &str) -> Result<(), lab::WaitError> {
+    wait_for(SOON, &format!("{reason} {words:?} on {node}"), async || {
+        let said = stage.kubectl(&["describe", "node", node], "").await;
+        let said = said.map_err(|error| error.to_string())?;
+        let mut events = said.lines().skip_while(|line| !line.starts_with("Events:"));
+        match events.any(|line| line.contains(reason) && line.contains(words)) {
+            true => Ok(()),
+            false => Err(said),
+        }
+    })
+    .await
+}
+
+/// Another speaker's session is not taken from it, and the Node says so.
+async fn conflict(stage: &Stage, frr: &Frr) -> Outcome {
+    frr.host().add_address("eth0", "10.0.0.2/24").await?;
+    let at = ("10.0.0.2", 1790);
+    let node = &stage.scene.node("node-2").host;
+    let _router = frr.host().run(|| TcpListener::bind(at))??;
+    let speaker = node.run(|| TcpStream::connect(at))??;
+    stage.apply(TAKEN).await?;
+    let by = format!(
+        "another BGP speaker of this node has a session with it ({})",
+        speaker.local_addr()?
+    );
+    told(stage, "node-2", "BGPSpeakerConflict", &by).await?;
+    let events = "/api/v1/namespaces/default/events?fieldSelector=involvedObject.kind%3DNode,\
+                  reason%3DBGPSpeakerConflict";
+    let list = stage.plane.api().get(events).await?;
+    let list = list["items"].as_array().map_or(&[][..], Vec::as_slice);
+    let [event] = list else {
+        return Err(format!("{list:?}").into());
+    };
+    assert_eq!(event["type"], "Warning", "{event}");
+    assert_eq!(event["source"]["host"], "node-2", "{event}");
+    let path = "/apis/metallb.io/v1beta2/namespaces/metallb-system/bgppeers/taken";
+    stage.plane.api().delete(path).await?;
+    stage.say("another speaker's session is left alone, and that is told");
+    Ok(())
 }
 
 /// The `ServiceBGPStatus` objects: node → peers.
@@ -301,6 +358,13 @@ pub(crate) async fn story(stage: &Stage, frr: &Frr) -> Outcome {
     })
     .await?;
     stage.say(format!("sessions are shown: {found}"));
+    told(
+        stage,
+        "node-1",
+        "BGPSessionDown",
+        "session absent (10.0.0.77:179): ",
+    )
+    .await?;
     wait_for(SOON, "the route at the router", async || {
         match frr.next_hops("10.0.0.101/32") {
             Ok(hops) if hops.len() == 2 => Ok(()),
@@ -335,10 +399,15 @@ pub(crate) async fn story(stage: &Stage, frr: &Frr) -> Outcome {
         session["state"] == "Down" && cause.contains("check password")
     };
     session(stage, "node-2", "router", no_answer).await?;
+    let why = "session router (10.0.0.1:179): no answer: check password";
+    told(stage, "node-2", "BGPSessionDown", why).await?;
     stage.apply(&secret("hunter2")).await?;
     session(stage, "node-2", "router", up).await?;
+    let well = "session router (10.0.0.1:179) is up";
+    told(stage, "node-2", "BGPSessionUp", well).await?;
     stage.say("the Secret's password was another one for a while");
 
+    conflict(stage, frr).await?;
     rows(stage).await?;
     shown(stage).await?;
     drained(stage, frr).await?;

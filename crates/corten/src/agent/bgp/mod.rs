@@ -6,6 +6,7 @@
 
 mod connection;
 mod drain;
+pub(super) mod events;
 mod intake;
 mod listener;
 mod neighbour;

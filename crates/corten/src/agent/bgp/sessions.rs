@@ -7,8 +7,29 @@ use k8s_openapi::jiff::Timestamp;
 use plan::announce::bgp::PeerKey;
 use tokio::sync::watch;
 
-/// What is shown of each peer, with the number of the task that shows it.
-pub(in super::super) type Sessions = BTreeMap<PeerKey, (u64, BgpSession)>;
+/// What is shown of each peer.
+pub(in super::super) type Sessions = BTreeMap<PeerKey, Shown>;
+
+/// What is shown of a peer.
+#[derive(Clone, Debug)]
+pub(in super::super) struct Shown {
+    /// The task that shows it.
+    task: u64,
+    pub(in super::super) session: BgpSession,
+    /// Another speaker of this node has the session.
+    pub(super) taken: bool,
+}
+
+#[cfg(test)]
+impl Shown {
+    pub(super) const fn new(session: BgpSession, taken: bool) -> Self {
+        Self {
+            task: 0,
+            session,
+            taken,
+        }
+    }
+}
 
 /// One peer's line; it goes with its task.
 #[derive(Debug)]
@@ -27,7 +48,7 @@ impl Line {
             number: 0,
         };
         sessions.send_modify(|sessions| {
-            line.number = sessions.get(peer).map_or(0, |(number, _)| number + 1);
+            line.number = sessions.get(peer).map_or(0, |shown| shown.task + 1);
             let session = BgpSession {
                 peer: peer.to_string(),
                 address: address.to_owned(),
@@ -36,21 +57,38 @@ impl Line {
                 cause: String::new(),
                 ..BgpSession::default()
             };
-            sessions.insert(peer.clone(), (line.number, session));
+            let shown = Shown {
+                task: line.number,
+                session,
+                taken: false,
+            };
+            sessions.insert(peer.clone(), shown);
         });
         line
     }
 
     /// Shows what is new. The time is that of the last change of state.
     pub(super) fn show(&self, address: &str, state: SessionState, cause: &str) {
+        self.tell(address, state, cause, false);
+    }
+
+    /// The session is not up: another speaker of this node has it, or (`taken` false) something else
+    /// is wrong.
+    pub(super) fn down(&self, address: &str, cause: &str, taken: bool) {
+        self.tell(address, SessionState::Down, cause, taken);
+    }
+
+    fn tell(&self, address: &str, state: SessionState, cause: &str, taken: bool) {
         self.sessions.send_if_modified(|sessions| {
-            let Some((number, session)) = sessions.get_mut(&self.peer) else {
+            let Some(shown) = sessions.get_mut(&self.peer) else {
                 return false;
             };
+            let session = &mut shown.session;
             let same = session.state == state && session.cause == cause;
-            if *number != self.number || (same && session.address == address) {
+            if shown.task != self.number || (same && session.address == address) {
                 return false;
             }
+            shown.taken = taken;
             if session.state != state {
                 session.since = now();
             }
@@ -66,9 +104,10 @@ impl Line {
     /// Shows how much there is; nobody is woken for that.
     pub(super) fn count(&self, asn: u32, sent: usize, received: i64) {
         self.sessions.send_if_modified(|sessions| {
-            if let Some((number, session)) = sessions.get_mut(&self.peer)
-                && *number == self.number
+            if let Some(shown) = sessions.get_mut(&self.peer)
+                && shown.task == self.number
             {
+                let session = &mut shown.session;
                 session.asn = asn;
                 session.sent = u32::try_from(sent).unwrap_or(u32::MAX);
                 session.received = u32::try_from(received).unwrap_or_default();
@@ -83,7 +122,7 @@ impl Drop for Line {
         self.sessions.send_if_modified(|sessions| {
             let ours = sessions
                 .get(&self.peer)
-                .is_some_and(|(number, _)| *number == self.number);
+                .is_some_and(|shown| shown.task == self.number);
             ours && sessions.remove(&self.peer).is_some()
         });
     }
@@ -106,7 +145,8 @@ mod tests {
         let mut shown = || {
             let new = seen.has_changed().expect("a sender");
             let found = seen.borrow_and_update().get("p").cloned();
-            let found = found.map(|(_, it)| (it.address, it.state, it.cause));
+            let found = found.map(|it| it.session);
+            let found = found.map(|it| (it.address, it.state, it.cause));
             (new, found)
         };
         let line =

@@ -1,8 +1,8 @@
 //! What is told of the session: metrics, its line among the sessions, the log.
 
-use api::corten::v1alpha1::SessionState;
 use plan::announce::bgp::PeerSession;
 use plan::config::{Neighbour, RemoteAs};
+use proto::bgp::fsm::{Cause, DialError};
 
 use super::super::Context;
 use super::Task;
@@ -12,7 +12,11 @@ impl Task {
     /// Tells trouble once, until it is another one.
     pub(super) fn trouble(&mut self, cause: &(dyn std::error::Error + 'static), what: &str) {
         let why = crate::cli::chain(cause);
-        self.line.show(&self.label, SessionState::Down, &why);
+        let taken = matches!(
+            cause.downcast_ref(),
+            Some(Cause::Dial(DialError::Occupied { .. }))
+        );
+        self.line.down(&self.label, &why, taken);
         if self.told.as_deref() != Some(&why) {
             tracing::warn!(peer = &*self.peer, address = self.label, why, "{what}");
             self.told = Some(why);
