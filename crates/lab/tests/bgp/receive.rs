@@ -293,6 +293,66 @@ fn a_limit_ends_the_session_and_a_wider_policy_asks_again() {
     );
 }
 
+#[test]
+fn a_session_in_a_new_form_loses_no_route_and_a_peer_without_end_of_rib_holds_none_up() {
+    lab::run(
+        "receive::a_session_in_a_new_form_loses_no_route_and_a_peer_without_end_of_rib_holds_none_up",
+        async |lab| {
+            let (stage, beside) = build(&lab).await?;
+            let node = &stage.scene.nodes[0].host;
+            let first = Frr::start(&stage.router, &frr(&["172.20.0.0/16"]), "").await?;
+            // Without the capability, and so without a duty to tell the end.
+            let plain = BIRD.replace("passive on;", "passive on;\n  graceful restart off;");
+            let second = Bird::start(&beside, &plain).await?;
+            let peers = |more: &str| {
+                let receive = "receive: {prefixes: [\"172.16.0.0/12\"]}";
+                peer("first", 1, &format!("{receive}{more}")) + &peer("second", 2, receive)
+            };
+            stage.write("peers.yaml", &peers(""))?;
+            let mut agent = stage.start()?.pop().expect("one");
+            let both = "172.20.0.0/16 10.0.0.1 10.0.0.2";
+            has(node, 254, &[both, "172.22.0.0/16 10.0.0.2"]).await?;
+
+            // The session with FRR is opened anew.
+            let watch = monitor(node)?;
+            stage.write("peers.yaml", &peers(", holdTime: 6s, keepaliveTime: 2s"))?;
+            wait_for(SOON, "the new hold time", async || {
+                let found = first.json("show bgp neighbors 10.0.0.11 json");
+                let found = &found.map_err(|error| error.to_string())?["10.0.0.11"];
+                let there =
+                    found["bgpTimerHoldTimeMsecs"] == 6_000 && found["bgpState"] == "Established";
+                there
+                    .then_some(())
+                    .ok_or_else(|| found["bgpState"].to_string())
+            })
+            .await?;
+            // What FRR announces from now on has come after all that it had.
+            first.ask(&[
+                "configure terminal",
+                "router bgp 64501",
+                "address-family ipv4 unicast",
+                "network 172.24.0.0/16",
+            ])?;
+            let later = "172.24.0.0/16 10.0.0.1";
+            has(node, 254, &[both, "172.22.0.0/16 10.0.0.2", later]).await?;
+            wait_until(SOON, "the later route in the log", async || {
+                watch.log().contains("172.24.0.0/16")
+            })
+            .await?;
+            let log = watch.log();
+            assert!(!log.contains("172.20.0.0/16"), "{log}");
+
+            // The agent is killed, and BIRD comes back with less: nobody waits for its last word.
+            agent.kill();
+            drop(second);
+            let less = plain.replace("route 172.22.0.0/16 blackhole;", "");
+            let _second = Bird::start(&beside, &less).await?;
+            let _agent = stage.start()?.pop().expect("one");
+            has(node, 254, &[both, later]).await
+        },
+    );
+}
+
 /// BIRD asks for two seconds of graceful restart, and for an hour of the long-lived kind.
 fn long_lived(routes: &[&str]) -> String {
     let routes: String = routes

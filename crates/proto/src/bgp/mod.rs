@@ -25,6 +25,7 @@ mod family;
 pub mod fsm;
 #[cfg(any(test, feature = "fuzz"))]
 pub mod fuzz;
+mod initial;
 pub mod loc_rib;
 mod messages;
 mod negotiated;
@@ -50,6 +51,7 @@ pub use capability::{AddPath, Capability, GracefulRestart, LongLived};
 pub use codec::Codec;
 pub use error::{Error, Fault};
 pub use family::{AfiSafi, Families, Family};
+pub use initial::Initial;
 pub use loc_rib::LocRib;
 pub use messages::Messages;
 pub use negotiated::Negotiated;

@@ -3,11 +3,12 @@
 //! Without a policy every route is counted and dropped (RFC 8212).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use plan::config::Receive;
 use proto::bgp::adj_in::{AdjIn, Change, Received, TooMany};
 use proto::bgp::fsm::Learned;
-use proto::bgp::{Families, Family, Negotiated, Prefix, Update};
+use proto::bgp::{Family, Initial, Negotiated, Prefix, Update};
 
 use super::rib::{Giver, Message, Origin, Rib, hop};
 use crate::agent::interfaces::Snapshot;
@@ -22,8 +23,8 @@ pub(super) struct Intake {
     routes: AdjIn,
     session: Option<Arc<Negotiated>>,
     origin: Origin,
-    /// Families whose End-of-RIB has not come yet.
-    awaited: Families,
+    /// The peer has yet to send some of what it had as the session came up.
+    initial: Option<Initial>,
     /// For the RIB, in order.
     outbox: Vec<Message>,
 }
@@ -39,7 +40,7 @@ impl Intake {
             policy,
             session: None,
             origin: Origin::default(),
-            awaited: Families::NONE,
+            initial: None,
             outbox: Vec::new(),
         }
     }
@@ -48,7 +49,7 @@ impl Intake {
     fn expect(&mut self) {
         let table = self.policy.as_ref().map(|policy| policy.table);
         self.outbox.push(Message::Expect(self.giver.clone(), table));
-        if self.session.is_some() && self.awaited.is_empty() {
+        if self.session.is_some() && self.initial.is_none() {
             self.outbox.push(Message::Complete(self.giver.clone()));
         }
     }
@@ -81,22 +82,43 @@ impl Intake {
     }
 
     /// A session is there. `origin`: where its routes come from.
-    pub(super) fn up(&mut self, session: Arc<Negotiated>, origin: Origin) {
+    pub(super) fn up(&mut self, now: Duration, session: Arc<Negotiated>, origin: Origin) {
         self.routes.up();
-        self.awaited = match session.graceful {
-            Some(_) => session.codec.families,
-            None => Families::NONE,
-        };
-        self.origin = Origin {
+        self.initial = Some(Initial::new(now, &session));
+        let origin = Origin {
             external: session.codec.external,
             ..origin
         };
+        let before = std::mem::replace(&mut self.origin, origin);
         self.session = Some(session);
+        // What stayed from an earlier session is announced again, and then it is nothing new.
+        if before != origin && self.routes.routes().next().is_some() {
+            self.send(Vec::new());
+        }
+    }
+
+    /// The session is gone.
+    pub(super) fn down(&mut self) {
+        self.session = None;
+        self.initial = None;
+    }
+
+    /// When [`Intake::expire`] is to be called.
+    pub(super) fn deadline(&self) -> Option<Duration> {
+        self.initial.as_ref()?.deadline()
+    }
+
+    /// The peer may have sent all.
+    pub(super) fn expire(&mut self, now: Duration) {
+        if self.initial.take_if(|it| it.is_over(now)).is_some() {
+            self.outbox.push(Message::Complete(self.giver.clone()));
+        }
     }
 
     /// Takes an UPDATE. The error says that the session must end.
     pub(super) fn update(
         &mut self,
+        now: Duration,
         update: Update,
         interfaces: &Snapshot,
         label: &str,
@@ -118,14 +140,10 @@ impl Intake {
         let lost = lost.count() as u64;
         self.count(label, &before, &self.routes.received(), lost);
         self.tell(changes);
-        if let Some(family) = ended
-            && self.awaited.contains(family)
-        {
-            self.awaited.remove(family);
-            if self.awaited.is_empty() {
-                self.outbox.push(Message::Complete(self.giver.clone()));
-            }
+        if let Some(initial) = &mut self.initial {
+            initial.update(now, ended);
         }
+        self.expire(now);
         outcome
     }
 
@@ -156,7 +174,13 @@ impl Intake {
     }
 
     fn tell(&mut self, changes: Vec<Change>) {
-        let Some(policy) = self.policy.as_ref().filter(|_| !changes.is_empty()) else {
+        if !changes.is_empty() {
+            self.send(changes);
+        }
+    }
+
+    fn send(&mut self, changes: Vec<Change>) {
+        let Some(policy) = &self.policy else {
             return;
         };
         self.outbox.push(Message::Routes {

@@ -249,7 +249,21 @@ impl Peer {
                 false,
             );
         }
-        self.learned(|stale| stale.clear());
+        // As over a restart: see `renew`.
+        if stop != Stop::Restart {
+            self.learned(|stale| stale.clear());
+        }
+    }
+
+    /// Takes other settings while it is stopped. Nothing of the past counts but the peer's routes
+    /// that [`Stop::Restart`] lets stay: they go when the next session is not there within our
+    /// restart time, when its peer does not know graceful restart any more, or with its End-of-RIB.
+    pub fn renew(&mut self, config: Config) {
+        if !self.running {
+            self.config = config;
+            self.failures = 0;
+            self.cut_short = 0;
+        }
     }
 
     /// Ends the session, and begins anew after a moment.

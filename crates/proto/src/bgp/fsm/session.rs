@@ -23,9 +23,7 @@ pub(super) fn farewell(
 ) -> Option<Notification> {
     let negotiated = connection.negotiated.as_deref();
     let established = connection.phase == Phase::Established;
-    // One who only helps asks nobody to keep anything.
-    let asked = config.graceful.is_some_and(|it| !it.families.is_empty());
-    let graceful = asked && negotiated.is_some_and(|it| it.graceful.is_some());
+    let graceful = negotiated.is_some_and(|it| restarts_gracefully(it, config));
     let plain = match stop {
         // Without a word, so that the peer keeps the routes (RFC 4724 §4).
         Stop::Restart if established && graceful => return None,
@@ -44,6 +42,13 @@ pub(super) fn reset_notification(reset: &Reset) -> Option<Notification> {
         Reset::MaxPrefixes { .. } => Notification::new(code::CEASE, cease::MAX_PREFIXES),
         Reset::LinkDown => return None,
     })
+}
+
+/// Whether the peer keeps our routes over a restart of ours: it knows how to, and we have asked; one
+/// who only helps asks nobody to keep anything.
+fn restarts_gracefully(negotiated: &Negotiated, config: &Config) -> bool {
+    let asked = config.graceful.is_some_and(|it| !it.families.is_empty());
+    asked && negotiated.graceful.is_some()
 }
 
 /// Whether the peer's routes may outlive the session (RFC 4724 §4.2, RFC 8538 §4).
@@ -323,6 +328,11 @@ impl Peer {
             return;
         };
         let keep = keeps(&cause, &negotiated, &self.config);
+        let graceful = self.config.graceful;
+        let away = graceful.filter(|_| {
+            let restart = cause == Cause::Stopped(Stop::Restart);
+            restart && restarts_gracefully(&negotiated, &self.config)
+        });
         let cut = matches!(cause, Cause::Closed(_));
         if now.saturating_sub(since) >= STABLE {
             self.failures = 0;
@@ -335,7 +345,14 @@ impl Peer {
             _ => cause,
         };
         self.outputs.push_back(Output::Down(cause));
-        self.learned(|stale| stale.down(now, &negotiated, keep));
+        self.learned(|stale| match away {
+            Some(ours) => stale.reopen(
+                now,
+                &negotiated,
+                Duration::from_secs(ours.restart_time.into()),
+            ),
+            None => stale.down(now, &negotiated, keep),
+        });
     }
 
     pub(super) fn connection_timer(&mut self, now: Duration, id: ConnectionId) {

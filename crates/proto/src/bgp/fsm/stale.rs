@@ -18,6 +18,8 @@ enum Stage {
     LongLived { until: Duration },
     /// Back: End-of-RIB should be there by then.
     Back { until: Duration },
+    /// It is we who were away: the session should be there again by then.
+    Reopening { until: Duration },
 }
 
 /// Families with stale routes.
@@ -58,13 +60,39 @@ impl Stale {
         out
     }
 
-    /// A session is there: only what the peer says it forwarded all the time stays until
-    /// End-of-RIB.
+    /// We end the session to open it anew at once, as over a restart of ours: what the peer gave
+    /// stays meanwhile, whatever families it names, as it is not its forwarding that may suffer
+    /// (RFC 4724 §4.1). The session should be there again within `limit`.
+    pub(super) fn reopen(
+        &mut self,
+        now: Duration,
+        old: &Negotiated,
+        limit: Duration,
+    ) -> Vec<Learned> {
+        let mut out = Vec::new();
+        let until = now + limit;
+        for family in old.codec.families.iter() {
+            let stage = Stage::Reopening { until };
+            if self.families.insert(family, stage).is_some() {
+                out.push(Learned::ForgetStale(family));
+            }
+            out.push(Learned::Stale(family));
+        }
+        out
+    }
+
+    /// A session is there. After a restart of the peer's only what it says it forwarded all the time
+    /// stays until End-of-RIB (RFC 4724 §4.2); after ours all does, if it still knows graceful
+    /// restart: who does not sends no End-of-RIB to wait for (§4.1).
     pub(super) fn up(&mut self, now: Duration, new: &Negotiated, limit: Duration) -> Vec<Learned> {
         let kept = new.forwarding_kept();
+        let restarts = new.graceful.as_ref().is_none_or(|it| it.restarting);
         let mut out = Vec::new();
         self.families.retain(|family, stage| {
-            let keep = kept.contains(*family);
+            let keep = match stage {
+                Stage::Reopening { .. } if !restarts => new.codec.families.contains(*family),
+                _ => kept.contains(*family),
+            };
             if keep {
                 *stage = Stage::Back { until: now + limit };
             } else {
@@ -88,7 +116,10 @@ impl Stale {
 
     pub(super) fn deadline(&self) -> Option<Duration> {
         let until = |stage: &Stage| match *stage {
-            Stage::Away { until, .. } | Stage::LongLived { until } | Stage::Back { until } => until,
+            Stage::Away { until, .. }
+            | Stage::LongLived { until }
+            | Stage::Back { until }
+            | Stage::Reopening { until } => until,
         };
         self.families.values().map(until).min()
     }
@@ -102,7 +133,10 @@ impl Stale {
                 out.push(Learned::LongLivedStale(*family));
                 true
             }
-            Stage::Away { until, .. } | Stage::LongLived { until } | Stage::Back { until } => {
+            Stage::Away { until, .. }
+            | Stage::LongLived { until }
+            | Stage::Back { until }
+            | Stage::Reopening { until } => {
                 if until <= now {
                     out.push(Learned::ForgetStale(*family));
                 }

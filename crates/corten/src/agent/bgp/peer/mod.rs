@@ -158,6 +158,7 @@ impl Task {
                 },
                 () = tokio::time::sleep_until(wait.into()), if deadline.is_some() => {
                     self.fsm.timer(self.now());
+                    self.intake.expire(self.now());
                     if self.draining.expire(Instant::now()) {
                         self.out.replace([]);
                     }
@@ -174,11 +175,9 @@ impl Task {
     }
 
     fn deadline(&self) -> Option<Instant> {
-        let machine = self.fsm.deadline().map(|at| self.start + at);
-        [machine, self.draining.deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        let own = [self.fsm.deadline(), self.intake.deadline()];
+        let own = own.into_iter().flatten().map(|at| self.start + at);
+        own.chain(self.draining.deadline()).min()
     }
 
     fn command(&mut self, command: Command) {
@@ -269,7 +268,8 @@ impl Task {
                     .show(&self.label, SessionState::Established, &missing);
                 self.told = None;
                 let local = self.local_addresses();
-                self.intake.up(negotiated.clone(), self.origin());
+                let origin = self.origin();
+                self.intake.up(self.now(), negotiated.clone(), origin);
                 self.out.up(negotiated, local);
                 self.follow_path();
                 self.counts.up.set(1);
@@ -277,6 +277,7 @@ impl Task {
             Output::Down(cause) => {
                 self.established = None;
                 self.out.down();
+                self.intake.down();
                 if self.draining.is_over() {
                     tracing::info!(peer = &*self.peer, address = self.label, "session drained");
                     return;
@@ -290,7 +291,8 @@ impl Task {
             }
             Output::Update(update) => {
                 let interfaces = self.context.interfaces.borrow().clone();
-                let taken = self.intake.update(*update, &interfaces, &self.label);
+                let now = self.now();
+                let taken = self.intake.update(now, *update, &interfaces, &self.label);
                 if let Err(TooMany { limit, .. }) = taken {
                     self.fsm.reset(self.now(), Reset::MaxPrefixes { limit });
                 }

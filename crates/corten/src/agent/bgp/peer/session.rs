@@ -3,12 +3,12 @@
 use api::corten::v1alpha1::SessionState;
 use plan::announce::bgp::{PeerSession, SessionChange};
 use plan::config::{Hidden, Password};
-use proto::bgp::fsm::{Peer, Reset, Stop};
+use proto::bgp::fsm::{Reset, Stop};
 
 use super::super::neighbour::Locator;
 use super::super::{connection, label, route};
+use super::Task;
 use super::account::counts;
-use super::{Task, seed};
 
 impl Task {
     /// A Service's address and its announcement change the routes; this changes the session.
@@ -55,7 +55,7 @@ impl Task {
     }
 
     /// Closes the session and opens it in its new form: as over a restart where the peer is the
-    /// same and keeps our routes meanwhile.
+    /// same and keeps our routes meanwhile, as we do its.
     pub(super) fn reopen(&mut self, deep: SessionChange) {
         tracing::info!(peer = &*self.peer, "the session's settings changed");
         // One who only helps has not asked the peer to keep anything.
@@ -89,7 +89,7 @@ impl Task {
         self.counts = counts(&self.context, &self.session);
         self.line.show(&self.label, SessionState::Connecting, "");
         let settings = route::settings(&self.session, &self.context.node, restart);
-        self.fsm = Peer::new(settings, seed());
+        self.fsm.renew(settings);
         self.fsm.start_later(self.now());
     }
 

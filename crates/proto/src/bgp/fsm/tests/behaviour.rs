@@ -489,13 +489,15 @@ fn a_stop_says_what_the_peer_may_keep() {
         peer.stop(secs(1), stop);
         assert_eq!(peer.state(), State::Idle);
         let all = outputs(&mut peer);
+        // Nothing waits but the peer's routes, where we come back to them.
+        let kept = all.contains(&Output::Learned(Learned::Stale(Family::Ipv4)));
+        assert_eq!(peer.deadline(), kept.then(|| secs(121)));
         assert!(matches!(
             all.iter()
                 .rev()
                 .find(|it| !matches!(it, Output::Learned(_))),
             Some(Output::Down(_))
         ));
-        assert_eq!(peer.deadline(), None);
         notifications(&all)
     };
     let yes = Some(graceful());
@@ -594,6 +596,95 @@ fn a_restarting_peer_keeps_its_routes_until_the_end() {
         let all = outputs(&mut peer);
         assert!(troubles(&all)[0].contains("bye"));
         assert_eq!(learned(all)[0], want);
+    }
+}
+
+/// RFC 4724 §4.1: over a restart of ours the peer's routes stay until its End-of-RIB, also those of
+/// a peer that asks nobody to keep any; `renew` stands for the restart.
+#[test]
+fn what_the_peer_gave_stays_while_we_open_the_session_anew() {
+    use Learned::*;
+    let learned = |outputs: &[Output]| -> Vec<Learned> {
+        let all = outputs.iter().filter_map(|output| match output {
+            Output::Learned(learned) => Some(*learned),
+            _ => None,
+        });
+        all.collect()
+    };
+    let v4 = Families::from_iter([Family::Ipv4]);
+    let helper = Graceful {
+        families: Families::NONE,
+        forwarding: Families::NONE,
+        ..graceful()
+    };
+    let side = |index, graceful| Config {
+        families: v4,
+        graceful,
+        ..config(index)
+    };
+    let (stale, gone) = (Stale(Family::Ipv4), ForgetStale(Family::Ipv4));
+    let ours = side(0, Some(graceful()));
+    let reopened = |theirs: &Config, stop: Stop| {
+        let (mut peer, _) = establish(ours.clone(), theirs);
+        peer.stop(secs(10), stop);
+        let kept = learned(&outputs(&mut peer));
+        peer.renew(ours.clone());
+        peer.start_later(secs(10));
+        (peer, kept)
+    };
+    let up_again = |peer: &mut Peer, theirs: &Config| {
+        let id = peer.accept(secs(12)).expect("it waits no more");
+        peer.received(secs(12), id, &open_of(theirs));
+        peer.received(secs(12), id, &keepalive_bytes());
+        (id, learned(&outputs(peer)))
+    };
+    let theirs = side(1, Some(helper));
+    let (mut peer, kept) = reopened(&theirs, Stop::Restart);
+    assert_eq!(kept, [stale]);
+    let all = run(&mut peer, secs(11));
+    assert!(all.iter().any(|(_, it)| matches!(it, Output::Dial(_))));
+    let (id, at_once) = up_again(&mut peer, &theirs);
+    assert_eq!(at_once, []);
+    let mut bytes = Vec::new();
+    end_of_rib(Family::Ipv4, &mut bytes);
+    peer.received(secs(13), id, &bytes);
+    assert_eq!(learned(&outputs(&mut peer)), [gone]);
+
+    // A peer that has restarted too, and forwarded nothing meanwhile; one that has forgotten what
+    // graceful restart is.
+    let restarted = Graceful {
+        restarting: true,
+        ..helper
+    };
+    for other in [Some(restarted), None] {
+        let (mut peer, _) = reopened(&theirs, Stop::Restart);
+        run(&mut peer, secs(11));
+        let (_, at_once) = up_again(&mut peer, &side(1, other));
+        assert_eq!(at_once, [gone], "{other:?}");
+    }
+
+    // It does not come back, or not to its End-of-RIB.
+    let (mut peer, _) = reopened(&theirs, Stop::Restart);
+    let mut late = Vec::new();
+    while let Some(at) = peer.deadline().filter(|at| *at <= secs(200)) {
+        peer.timer(at);
+        for output in outputs(&mut peer) {
+            match output {
+                Output::Dial(id) => peer.dial_failed(at, id, DialError::Refused),
+                Output::Learned(learned) => late.push((at, learned)),
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(late, [(secs(130), gone)]);
+
+    // Without graceful restart, or for good.
+    let drain = Stop::Drain {
+        text: "configuration changed".into(),
+    };
+    for (theirs, stop) in [(side(1, None), Stop::Restart), (theirs, drain)] {
+        let (_, kept) = reopened(&theirs, stop);
+        assert_eq!(kept, [Forget(Family::Ipv4)]);
     }
 }
 
