@@ -13,7 +13,7 @@ struct Tool {
     why: &'static str,
 }
 
-const TOOLS: [Tool; 9] = [
+const TOOLS: [Tool; 13] = [
     Tool {
         program: "ip",
         package: "iproute2",
@@ -58,6 +58,26 @@ const TOOLS: [Tool; 9] = [
         program: "exabgp",
         package: "exabgp",
         why: "a peer that sends what no router would",
+    },
+    Tool {
+        program: "qemu-system-x86_64",
+        package: "qemu-system-x86",
+        why: "runs tests in another kernel",
+    },
+    Tool {
+        program: "depmod",
+        package: "kmod",
+        why: "finds and loads its modules",
+    },
+    Tool {
+        program: "busybox",
+        package: "busybox-static",
+        why: "its first program",
+    },
+    Tool {
+        program: "cpio",
+        package: "cpio",
+        why: "packs its first file system",
     },
 ];
 

@@ -21,6 +21,7 @@
 //! - [`wait_for`]: the only place where a test waits;
 //! - [`controlplane`]: a real Kubernetes API server on a host;
 //! - [`cluster`]: a real Kubernetes cluster, whose nodes are hosts;
+//! - [`guest`]: another kernel, for what this one lacks;
 //! - [`chart`]: the published manifests, rendered by helm;
 //! - [`rights`]: what accounts may do, against what an audit log says they did.
 
@@ -31,6 +32,7 @@ pub mod chart;
 pub mod cluster;
 pub mod controlplane;
 mod error;
+pub mod guest;
 mod host;
 mod lab;
 pub mod narrate;

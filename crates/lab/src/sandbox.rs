@@ -142,7 +142,7 @@ fn tidy(folder: &Path) {
     }
 }
 
-fn inside(name: &str) -> bool {
+pub(crate) fn inside(name: &str) -> bool {
     std::env::var(INSIDE).as_deref() == Ok(name) && in_sandbox()
 }
 
