@@ -32,6 +32,9 @@ pub(super) enum Command {
     State(Box<NodeStateStatus>),
     /// This node stops on purpose; answered, once the others were told, with how many there are.
     Leave(oneshot::Sender<usize>),
+    /// This process stops, and the node's next agent follows within that time; answered once the
+    /// others know, or cannot be reached.
+    MakeWay(Duration, oneshot::Sender<()>),
 }
 
 /// Whether this node may answer: not after a pause, until a peer was heard, as another may own its
@@ -156,6 +159,7 @@ pub(super) fn start(
         silent,
         pulse,
         left: false,
+        makes_way: None,
     };
     Ok((commands_in, silence, task))
 }
@@ -211,6 +215,8 @@ pub(super) struct Task {
     silent: watch::Sender<bool>,
     pulse: Arc<Pulse>,
     left: bool,
+    /// Who waits for the others to know that the next agent follows.
+    makes_way: Option<oneshot::Sender<()>>,
 }
 
 impl Task {
@@ -279,6 +285,11 @@ impl Task {
                 self.member.on_timeout(self.now());
             }
             self.flush();
+            if self.member.has_left()
+                && let Some(done) = self.makes_way.take()
+            {
+                let _ = done.send(());
+            }
             // Events first: a pause is told before the pulse looks well again.
             while let Some(event) = self.member.poll_event() {
                 if let Some(event) = self.translate(event) {
@@ -346,6 +357,12 @@ impl Task {
                 self.member.leave(self.now());
                 self.flush();
                 let _ = done.send(others);
+            }
+            Command::MakeWay(within, done) => {
+                self.left = true;
+                self.pulse.end();
+                self.member.make_way(self.now(), within);
+                self.makes_way = Some(done);
             }
         }
     }

@@ -47,6 +47,11 @@ use crate::status::Health;
 /// How long an agent that stops answers for addresses that nobody takes over: longer than it takes
 /// the others to notice its silence, should they not have heard that it leaves.
 const HAND_OVER: Duration = Duration::from_millis(1500);
+/// How long the others wait for this node's next agent, which has said that it is ready, before they
+/// hold the node for dead: it has to open its sockets and to read what it knows, on a busy machine.
+const SUCCESSION: Duration = Duration::from_secs(5);
+/// How long telling them may take: a few datagrams.
+const TELLING: Duration = Duration::from_millis(500);
 
 /// What the agent is told at start.
 #[derive(Debug)]
@@ -209,6 +214,10 @@ pub async fn run<S: Source, K: Sink>(
                 bfd.stop().await;
             };
             tokio::join!(layer2, routes);
+            if follows {
+                // Last of all: the others do without this node from here on.
+                let _ = tokio::time::timeout(TELLING, make_way(&member)).await;
+            }
             if !follows && ending.removal.is_some_and(|removal| removal.is_under_way()) {
                 tasks.shutdown().await;
                 if let Some(folder) = &ending.kept {
@@ -219,6 +228,15 @@ pub async fn run<S: Source, K: Sink>(
             }
             Ok(())
         }
+    }
+}
+
+/// Tells the others that this node's next agent follows.
+async fn make_way(member: &mpsc::Sender<member::Command>) {
+    let (told, done) = oneshot::channel();
+    let command = member::Command::MakeWay(SUCCESSION, told);
+    if member.send(command).await.is_ok() {
+        let _ = done.await;
     }
 }
 

@@ -187,6 +187,7 @@ impl Turn {
             tokio::select! {
                 () = begun.synced() => {
                     health.set_standby(true);
+                    tracing::info!("ready to follow it");
                     // It may be gone by now: the same as its end.
                     let _ = before.write_all(&[READY]).await;
                     let _ = before.read(&mut end).await;

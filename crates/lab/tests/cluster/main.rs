@@ -11,4 +11,5 @@ mod kept;
 mod rows;
 mod services;
 mod stage;
+mod succession;
 mod unfit;

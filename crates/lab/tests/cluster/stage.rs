@@ -120,6 +120,11 @@ impl Stage {
 
     /// Starts `corten agent` on a node, in kube-proxy's place.
     pub(crate) fn agent(&self, node: &Node) -> Result<Process, LabError> {
+        self.next_agent(node, "agent")
+    }
+
+    /// The same, with a log of its own: another one may run on the node.
+    pub(crate) fn next_agent(&self, node: &Node, log: &str) -> Result<Process, LabError> {
         let mut command = node.host.command(bin("corten")?)?;
         command
             .arg("agent")
@@ -128,7 +133,7 @@ impl Stage {
             .args(["--api-server", &format!("https://{}", self.plane.server())])
             .args(["--forward", "all", "--node-name", node.host.name()])
             .args(["--log-level", "debug", "--http-address", "127.0.0.1:17472"]);
-        node.host.spawn("agent", command)
+        node.host.spawn(log, command)
     }
 
     /// Waits until a process of ours says on a host that it is ready.

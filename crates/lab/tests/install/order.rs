@@ -3,10 +3,10 @@
 
 use lab::{Outcome, wait_for};
 
-use crate::stage::{ADDRESS, SOON, SYSTEM, Stage, root};
+use crate::stage::{ADDRESS, SOON, SYSTEM, Stage};
 
 pub(crate) async fn story(stage: &Stage) -> Outcome {
-    let all = std::fs::read_to_string(root().join("deploy/corten.yaml"))?;
+    let all = std::fs::read_to_string(&stage.manifest)?;
     let some = |keep: &dyn Fn(&str) -> bool| -> String {
         let documents = all.split("\n---\n").filter(|document| {
             let mut lines = document.lines();

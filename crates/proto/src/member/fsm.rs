@@ -14,10 +14,13 @@ use super::{
     isolation::Isolation,
     peer::Peer,
     rounds::Rounds,
+    succession::{Awaited, Parting},
 };
 
 /// How often a leave is sent, since nobody repeats it later.
 const LEAVE_COPIES: usize = 3;
+/// In a hello to who has proved nothing yet: no version of its payload, and it has to repeat itself.
+const NOTHING: u32 = u32::MAX;
 /// An incarnation ends before its sequence numbers do; more than is sent between two beats.
 const LAST_SEQUENCE: u32 = u32::MAX - (1 << 24);
 
@@ -119,7 +122,11 @@ pub struct Member {
     pub(super) deaf: bool,
     pub(super) rounds: Rounds,
     pub(super) next_beat: Duration,
+    /// It ends, and its next start follows.
+    pub(super) parting: Option<Parting>,
     pub(super) left: bool,
+    /// Peers whose next start follows.
+    pub(super) awaited: BTreeMap<Id, Awaited>,
     outbox: VecDeque<Transmit>,
     pub(super) events: VecDeque<Event>,
     pub(super) counters: Counters,
@@ -146,7 +153,9 @@ impl Member {
             deaf: false,
             rounds: Rounds::default(),
             next_beat: now,
+            parting: None,
             left: false,
+            awaited: BTreeMap::new(),
             outbox: VecDeque::new(),
             events: VecDeque::new(),
             counters: Counters::default(),
@@ -164,6 +173,7 @@ impl Member {
             .collect();
         self.peers.retain(|id, _| wanted.contains_key(id));
         self.wards.retain(|id, _| wanted.contains_key(id));
+        self.awaited.retain(|id, _| wanted.contains_key(id));
         let mut new = Vec::new();
         for (id, (name, address)) in wanted {
             if let Some(known) = self.peers.get_mut(&id) {
@@ -173,7 +183,7 @@ impl Member {
                 new.push(id);
             }
         }
-        if self.left {
+        if self.ends() {
             return;
         }
         self.regroup(now);
@@ -198,7 +208,7 @@ impl Member {
                 version: self.payload.version + 1,
                 bytes,
             };
-            if !self.left {
+            if !self.ends() {
                 self.rounds.insist();
                 self.greet_all();
             }
@@ -252,11 +262,16 @@ impl Member {
         if self.left {
             return None;
         }
+        if let Some(parting) = &self.parting {
+            return Some(parting.due());
+        }
         let wards = self.wards.values().map(Ward::due);
         let notices = self.notices.iter().map(Notice::due);
         let hearing = self.listens().then_some(self.hearing.due);
         let isolation = self.isolation.as_ref().map(Isolation::due);
+        let awaited = self.awaited.values().map(|awaited| awaited.until);
         let others = wards.chain(notices).chain(hearing).chain(isolation);
+        let others = others.chain(awaited);
         Some(others.fold(self.next_beat, Duration::min))
     }
 
@@ -266,6 +281,10 @@ impl Member {
             return;
         }
         self.wake(now);
+        if self.parting.is_some() {
+            self.part(now);
+            return;
+        }
         if now >= self.next_beat {
             if self.sequence > LAST_SEQUENCE {
                 self.reincarnate(self.incarnation.saturating_add(1));
@@ -283,6 +302,7 @@ impl Member {
         self.guard(now);
         self.listen(now);
         self.mourn(now);
+        self.miss(now);
         self.look_out(now);
     }
 
@@ -346,6 +366,10 @@ impl Member {
             };
         }
         peer.admit(&packet)?;
+        if self.parting.is_some() {
+            self.hear_parting(now, id, &packet.body);
+            return Ok(());
+        }
         if packet.incarnation <= peer.over {
             let (over, dead) = (peer.over, peer.state == State::Dead);
             // Two that buried each other must be able to say so.
@@ -370,8 +394,15 @@ impl Member {
             self.end(now, id, State::Left);
             return Ok(());
         }
+        if let Body::Follow { within } = packet.body {
+            self.revive(now, id);
+            self.await_next(now, id, packet.sequence, within);
+            return Ok(());
+        }
+        if self.is_awaited(now, id, packet.incarnation) {
+            return Ok(());
+        }
         if !packet.deaf {
-            peer.heard = now;
             self.revive(now, id);
         }
         if self.guardians.contains(&id) {
@@ -430,15 +461,17 @@ impl Member {
                     self.greet(id, false);
                 }
             }
-            Body::Leave => {}
+            Body::Leave | Body::Follow { .. } => {}
         }
     }
 
     /// The peer is heard: it is alive, whatever was thought of it.
     fn revive(&mut self, now: Duration, id: Id) {
-        if let Some(peer) = self.peers.get_mut(&id)
-            && peer.state != State::Alive
-        {
+        let Some(peer) = self.peers.get_mut(&id) else {
+            return;
+        };
+        peer.heard = now;
+        if peer.state != State::Alive {
             peer.state = State::Alive;
             self.events.push_back(Event::Alive {
                 node: peer.name.clone(),
@@ -450,6 +483,7 @@ impl Member {
     /// The peer is gone.
     pub(super) fn end(&mut self, now: Duration, id: Id, state: State) {
         self.wards.remove(&id);
+        self.awaited.remove(&id);
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
@@ -478,6 +512,11 @@ impl Member {
         self.greet_all();
     }
 
+    /// Whether nothing more is to be said, but that.
+    pub(super) fn ends(&self) -> bool {
+        self.left || self.parting.is_some()
+    }
+
     pub(super) fn ids(&self) -> Vec<Id> {
         self.peers.keys().copied().collect()
     }
@@ -485,7 +524,16 @@ impl Member {
     /// Tells a peer that does not know this node, or thinks of an earlier incarnation.
     fn introduce(&mut self, now: Duration, id: Id, to: u64) {
         if self.may_answer(now, id) {
-            let hello = self.hello(id, true);
+            let mut hello = self.hello(id, true);
+            if let Body::Hello { have, .. } = &mut hello
+                && self
+                    .peers
+                    .get(&id)
+                    .is_some_and(|peer| peer.incarnation < to)
+            {
+                // What is known is an earlier start's.
+                *have = NOTHING;
+            }
             self.send_to(id, to, hello);
         }
     }

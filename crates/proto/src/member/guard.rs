@@ -88,10 +88,9 @@ impl Member {
     pub(super) fn regroup(&mut self, now: Duration) {
         let after = self.peers.range((Excluded(self.me), Unbounded));
         let before = self.peers.range(..self.me);
-        let alive = after
-            .chain(before)
-            .filter(|(_, peer)| peer.state == State::Alive);
-        let guardians: Vec<Id> = alive.map(|(id, _)| *id).take(MAX_GUARDIANS).collect();
+        let ring = after.chain(before).map(|(id, _)| *id);
+        let alive = ring.filter(|id| self.is_elector(*id));
+        let guardians: Vec<Id> = alive.take(MAX_GUARDIANS).collect();
         if guardians == self.guardians {
             return;
         }
@@ -208,17 +207,14 @@ impl Member {
         }
     }
 
-    /// Counts the votes, this node's among them. Guardians that are dead themselves have none, and
-    /// are not waited for.
+    /// Counts the votes, this node's among them. Guardians that are dead or away themselves have
+    /// none, and are not waited for.
     fn count(&mut self, now: Duration, death: Death) {
         let Some(ward) = self.wards.get(&death.node) else {
             return;
         };
         let patience = self.config.profile.patience();
-        let alive = |id: &&Id| {
-            let peer = self.peers.get(id);
-            **id == self.me || peer.is_some_and(|peer| peer.state == State::Alive)
-        };
+        let alive = |id: &&Id| **id == self.me || self.is_elector(**id);
         let voted = |id: &&Id| {
             **id == self.me || ward.votes.get(id).is_some_and(|at| now <= *at + patience)
         };

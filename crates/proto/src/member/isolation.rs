@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::{
-    Event, Member, State,
+    Event, Id, Member, State,
     guard::{Step, Watch},
+    peer::Peer,
 };
 
 /// Beats that an isolation lasts at least: the others need them to yield.
@@ -48,7 +49,7 @@ impl Member {
     /// Whether this node must answer for no address. Ask before each answer: a pause is seen here
     /// before any other call has noticed it.
     pub fn isolated(&self, now: Duration) -> bool {
-        let pausing = !self.left
+        let pausing = !self.ends()
             && !self.peers.is_empty()
             && self.late(now) > self.config.profile.detection();
         self.isolation.is_some() || pausing
@@ -63,7 +64,7 @@ impl Member {
     pub(super) fn wake(&mut self, now: Duration) {
         let late = self.late(now);
         let profile = self.config.profile;
-        if self.left || late <= profile.beat {
+        if self.ends() || late <= profile.beat {
             return;
         }
         let paused = late > profile.detection();
@@ -83,6 +84,7 @@ impl Member {
         for peer in self.peers.values_mut() {
             peer.heard = now.min(peer.heard + late);
         }
+        self.wait_longer(now, late);
         self.next_beat = now;
         if paused {
             self.isolate(now, Cause::Paused { late });
@@ -133,8 +135,7 @@ impl Member {
         }
         let known = self.isolation.is_some();
         let profile = self.config.profile;
-        let waits = |state| matches!(state, State::Unknown | State::Alive);
-        let somebody = self.peers.values().any(|peer| waits(peer.state));
+        let somebody = self.hopes();
         let earliest = now + profile.beat * LEAST;
         self.isolation = Some(Isolation {
             sequence: self.sequence + 1,
@@ -180,22 +181,30 @@ impl Member {
             return;
         }
         isolation.look = now + lost;
-        let silent = |peer: &super::peer::Peer| {
-            matches!(peer.state, State::Unknown | State::Alive) && now >= peer.heard + lost
+        let silent = |id: &Id, peer: &Peer| {
+            matches!(peer.state, State::Unknown | State::Alive)
+                && !self.awaited.contains_key(id)
+                && now >= peer.heard + lost
         };
-        let dead: Vec<_> = self
+        let dead: Vec<Id> = self
             .peers
             .iter()
-            .filter(|(_, peer)| silent(peer))
+            .filter(|(id, peer)| silent(id, peer))
             .map(|(id, _)| *id)
             .collect();
         for id in dead {
             self.end(now, id, State::Dead);
         }
-        let waits = |state| matches!(state, State::Unknown | State::Alive);
-        if !self.peers.values().any(|peer| waits(peer.state)) {
+        if !self.hopes() {
             self.resume(now);
         }
+    }
+
+    /// Whether somebody may be there. Whose next start is to come is not.
+    fn hopes(&self) -> bool {
+        self.peers.iter().any(|(id, peer)| {
+            matches!(peer.state, State::Unknown | State::Alive) && !self.awaited.contains_key(id)
+        })
     }
 
     fn resume(&mut self, now: Duration) {

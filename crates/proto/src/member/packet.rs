@@ -15,6 +15,7 @@
 //!               5 obituary  id and incarnation of the dead
 //!               6 hello     versions of the receiver's payload and the sender's (4 each), payload
 //!               7 leave     -
+//!               8 follow    milliseconds until the next start of the sender (4)
 //!     HMAC-SHA-256 of all before, cut to 16 bytes (RFC 4868 §2.1)
 //! ```
 
@@ -152,7 +153,7 @@ pub enum Body {
         /// All my guardians, by the first half of their ids.
         guardians: Vec<u32>,
     },
-    /// I have heard your beat.
+    /// I have heard your beat, or that you stop.
     Ack {
         /// Its sequence number.
         sequence: u32,
@@ -174,6 +175,11 @@ pub enum Body {
     },
     /// I stop on purpose.
     Leave,
+    /// I stop, and this node's next start follows; acknowledged as a beat is.
+    Follow {
+        /// Milliseconds until then, at most.
+        within: u32,
+    },
 }
 
 /// A datagram's content.
@@ -240,6 +246,10 @@ impl Packet {
                 6
             }
             Body::Leave => 7,
+            Body::Follow { within } => {
+                body.extend(within.to_be_bytes());
+                8
+            }
         };
         let mut out = Vec::with_capacity(BODY + body.len() + TAG_LEN);
         out.extend(MAGIC);
@@ -373,6 +383,12 @@ fn parse_body(kind: u8, flags: u8, body: &[u8]) -> Result<Body, Error> {
         7 => {
             ends_at(0)?;
             Body::Leave
+        }
+        8 => {
+            ends_at(4)?;
+            Body::Follow {
+                within: short(0).map_err(within)?,
+            }
         }
         found => return Err(Error::Kind { found }),
     })

@@ -9,6 +9,8 @@ use super::{Body, Id, Member, State, peer::Peer};
 
 /// A round comes with every third beat.
 const BEATS: u32 = 3;
+/// Every second beat calls a dead peer.
+const BEATS_OF_DEAD: u32 = 2;
 /// Rounds in which a hello is repeated to those that have not answered it.
 const INSISTENCE: u32 = 10;
 /// Rotations without a word after which a peer is dead, though nobody has said so.
@@ -63,6 +65,10 @@ impl Member {
 
     /// Follows each beat.
     pub(super) fn round(&mut self, now: Duration) {
+        // Two that were cut off from each other both answer until they hear of it.
+        if self.rounds.beats.is_multiple_of(BEATS_OF_DEAD) {
+            self.call_dead();
+        }
         if !self.rounds.beats.is_multiple_of(BEATS) {
             return;
         }
@@ -71,8 +77,6 @@ impl Member {
         self.give_up(now);
         if self.rounds.count.is_multiple_of(2) {
             self.rotate(now);
-        } else {
-            self.call_dead();
         }
     }
 
@@ -116,7 +120,8 @@ impl Member {
         let profile = self.config.profile;
         let rotation = (profile.beat * 2 * BEATS).saturating_mul(nodes);
         let limit = profile.lost.max(rotation.saturating_mul(SILENT_ROTATIONS));
-        let silent = |peer: &Peer| peer.state == State::Alive && now >= peer.heard + limit;
+        let there = self.is_elector(id);
+        let silent = |peer: &Peer| there && now >= peer.heard + limit;
         // Who hears nobody knows nothing of the others.
         if self.isolation.is_none() && self.peers.get(&id).is_some_and(silent) {
             self.end(now, id, State::Dead);

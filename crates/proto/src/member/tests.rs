@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod behaviour;
+mod succession;
 
 fn ms(value: u64) -> Duration {
     Duration::from_millis(value)
@@ -78,6 +79,11 @@ fn layout_is_as_documented() {
         (Body::Obituary(death), [0x25, 0], dead),
         (hello(), [0x26, 6], b"\0\0\0\x01\0\0\0\x02state".to_vec()),
         (Body::Leave, [0x27, 0], vec![]),
+        (
+            Body::Follow { within: 5000 },
+            [0x28, 0],
+            vec![0, 0, 0x13, 0x88],
+        ),
     ];
     for (body, kind_and_flags, tail) in cases {
         let bytes = packet(body.clone()).build(None).unwrap();
@@ -121,13 +127,13 @@ fn datagrams_that_are_refused() {
         incarnation: 1,
     };
     let mut kind = packet(Body::Probe).build(None).unwrap();
-    kind[2] = 0x28;
+    kind[2] = 0x29;
     #[rustfmt::skip]
     let cases = [
         (vec![], Error::Truncated { offset: 0, length: 0 }),
         (with(0, b'X'), Error::Magic { found: *b"Xm" }),
         (with(2, 0x36), Error::Version { found: 3 }),
-        (kind, Error::Kind { found: 8 }),
+        (kind, Error::Kind { found: 9 }),
         (with(2, 0x21), Error::Flags { found: 6 }),
         (with(3, 0x80), Error::Flags { found: 0x80 }),
         (with(3, 0), Error::PayloadLength { length: 5 }),
@@ -136,6 +142,7 @@ fn datagrams_that_are_refused() {
         (long(Body::Beat { answer: false, guardians: vec![] }), Error::Guardians { offset: 32, length: 1 }),
         (long(Body::Probe), Error::Trailing { offset: 32, length: 33 }),
         (long(Body::Vote(death)), Error::Trailing { offset: 48, length: 49 }),
+        (long(Body::Follow { within: 1 }), Error::Trailing { offset: 36, length: 37 }),
         (keyed.clone(), Error::UnexpectedTag),
     ];
     for (bytes, error) in cases {
@@ -198,6 +205,7 @@ fn any_body() -> impl Strategy<Value = Body> {
             }
         ),
         Just(Body::Leave),
+        any::<u32>().prop_map(|within| Body::Follow { within }),
     ]
 }
 

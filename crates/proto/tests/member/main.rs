@@ -1,7 +1,10 @@
 //! `proto::member` in virtual time: what the many do together. Every test has a fixed seed, so it
 //! passes always or never.
 
+// Some of it only others use: `plan`'s tests, the soak.
+#[allow(dead_code)]
 mod sim;
+mod succession;
 
 use std::time::Duration;
 
@@ -129,6 +132,30 @@ fn a_restart_within_a_beat_is_no_death() {
     net.run_for(ms(3000));
     assert_eq!(net.deaths(), 0, "{:?}", net.log);
     assert!(net.agree(&[0, 1, 2]));
+}
+
+/// Also where a datagram of the new start is lost: what was known of the one before counts for nothing.
+#[test]
+fn a_restart_is_known_to_all_and_with_its_payload() {
+    for seed in 0..10 {
+        let mut net = settled(Setup {
+            loss: 100,
+            seed,
+            ..Setup::of(12)
+        });
+        for payload in [b"before", b"behind"] {
+            net.start(0, net.now.as_millis() as u64 + 2_000_000);
+            let set = net.now;
+            let set_payload = net.with(0, |member, now| member.set_payload(now, payload.to_vec()));
+            set_payload.expect("short");
+            net.run_for(ms(900));
+            let told = |(at, who, event): &&(_, usize, Event)| {
+                let new = matches!(event, Event::Payload { bytes, .. } if bytes == payload);
+                *at >= set && *who != 0 && new
+            };
+            assert_eq!(net.log.iter().filter(told).count(), 11, "seed {seed}");
+        }
+    }
 }
 
 /// A clock that was set back gives a smaller incarnation: the others say what they know.

@@ -64,7 +64,7 @@ impl Setup {
     }
 }
 
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum What {
     Arrival {
         to: usize,
@@ -82,6 +82,7 @@ enum What {
     },
 }
 
+#[derive(Clone)]
 struct Host {
     member: Member,
     start: u64,
@@ -97,6 +98,7 @@ pub(crate) struct Traffic {
     pub(crate) bytes: u64,
 }
 
+#[derive(Clone)]
 pub(crate) struct Net {
     pub(crate) now: Duration,
     pub(crate) setup: Setup,
@@ -104,7 +106,7 @@ pub(crate) struct Net {
     /// Where each index listens: it may have moved.
     queue: BinaryHeap<Reverse<(Duration, u64, What)>>,
     order: u64,
-    random: u64,
+    pub(crate) random: u64,
     cuts: HashSet<(usize, usize)>,
     pub(crate) traffic: Vec<Traffic>,
     /// What happened: time, at whom, what.
@@ -133,6 +135,11 @@ impl Net {
 
     /// Starts a host, or starts it again.
     pub(crate) fn start(&mut self, index: usize, incarnation: u64) {
+        self.start_with(index, incarnation, None);
+    }
+
+    /// The same, where the host has something to say of itself.
+    pub(crate) fn start_with(&mut self, index: usize, incarnation: u64, payload: Option<Vec<u8>>) {
         let config = Config {
             profile: self.setup.profile,
             key: self.setup.keyed.then_some(Key([7; 32])),
@@ -140,6 +147,9 @@ impl Net {
             seed: random(&mut self.random),
         };
         let mut member = Member::new(name(index), config, self.now);
+        if let Some(payload) = payload {
+            member.set_payload(self.now, payload).expect("short");
+        }
         let peers = (0..self.setup.nodes).map(|n| (name(n), address(n)));
         member.set_peers(self.now, peers.collect());
         self.order += 1;
@@ -181,6 +191,16 @@ impl Net {
 
     pub(crate) fn heal(&mut self) {
         self.cuts.clear();
+    }
+
+    /// Whether something gets from one to the other, but for loss.
+    pub(crate) fn is_cut(&self, from: usize, to: usize) -> bool {
+        self.cuts.contains(&(from, to))
+    }
+
+    /// Whether the host's process is run.
+    pub(crate) fn runs(&self, index: usize) -> bool {
+        self.hosts[index].as_ref().is_some_and(|host| !host.frozen)
     }
 
     pub(crate) fn member(&self, index: usize) -> &Member {
@@ -257,49 +277,55 @@ impl Net {
         self.run(self.now + time);
     }
 
+    /// When something happens next.
+    pub(crate) fn next(&self) -> Option<Duration> {
+        self.queue.peek().map(|Reverse((at, ..))| *at)
+    }
+
     pub(crate) fn run(&mut self, until: Duration) {
-        loop {
-            match self.queue.peek() {
-                Some(Reverse((at, ..))) if *at <= until => {}
-                _ => break,
-            }
-            let Some(Reverse((at, _, what))) = self.queue.pop() else {
-                break;
-            };
-            self.now = at;
-            match what {
-                What::Arrival { to, from, bytes } => self.arrive(to, from, bytes),
-                What::Timer { host, start } => {
-                    let Some(found) = self.hosts[host].as_mut() else {
-                        continue;
-                    };
-                    let due = found.timer <= at;
-                    if found.start != start || found.frozen || !due {
-                        continue;
-                    }
-                    found.timer = Duration::MAX;
-                    found.member.on_timeout(at);
-                    self.carry(host);
-                }
-                What::Thaw { host, start } => {
-                    let Some(found) = self.hosts[host].as_mut() else {
-                        continue;
-                    };
-                    if found.start != start {
-                        continue;
-                    }
-                    found.frozen = false;
-                    found.timer = Duration::MAX;
-                    for (from, bytes) in std::mem::take(&mut found.socket) {
-                        self.arrive(host, from, bytes);
-                    }
-                    let found = self.hosts[host].as_mut().expect("it was there");
-                    found.member.on_timeout(at);
-                    self.carry(host);
-                }
-            }
+        while self.next().is_some_and(|at| at <= until) {
+            self.step();
         }
         self.now = until;
+    }
+
+    /// The next thing that happens.
+    pub(crate) fn step(&mut self) {
+        let Some(Reverse((at, _, what))) = self.queue.pop() else {
+            return;
+        };
+        self.now = at;
+        match what {
+            What::Arrival { to, from, bytes } => self.arrive(to, from, bytes),
+            What::Timer { host, start } => {
+                let Some(found) = self.hosts[host].as_mut() else {
+                    return;
+                };
+                let due = found.timer <= at;
+                if found.start != start || found.frozen || !due {
+                    return;
+                }
+                found.timer = Duration::MAX;
+                found.member.on_timeout(at);
+                self.carry(host);
+            }
+            What::Thaw { host, start } => {
+                let Some(found) = self.hosts[host].as_mut() else {
+                    return;
+                };
+                if found.start != start {
+                    return;
+                }
+                found.frozen = false;
+                found.timer = Duration::MAX;
+                for (from, bytes) in std::mem::take(&mut found.socket) {
+                    self.arrive(host, from, bytes);
+                }
+                let found = self.hosts[host].as_mut().expect("it was there");
+                found.member.on_timeout(at);
+                self.carry(host);
+            }
+        }
     }
 
     fn arrive(&mut self, to: usize, from: usize, bytes: Vec<u8>) {

@@ -3,13 +3,13 @@
 use super::*;
 
 /// A member `node-0` with peers 1 and 2, both alive, without its first events and datagrams.
-struct Stand {
-    member: Member,
+pub(super) struct Stand {
+    pub(super) member: Member,
     sequence: u32,
 }
 
 impl Stand {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut member = Member::new(name(0), Config::default(), ms(0));
         let peers = [0, 1, 2].map(|n| (name(n), address(n)));
         member.set_peers(ms(0), peers.into());
@@ -28,7 +28,7 @@ impl Stand {
         stand
     }
 
-    fn hear(&mut self, now: Duration, from: usize, body: Body) -> Result<(), Error> {
+    pub(super) fn hear(&mut self, now: Duration, from: usize, body: Body) -> Result<(), Error> {
         self.sequence += 1;
         let packet = Packet {
             from: id(from),
@@ -41,50 +41,55 @@ impl Stand {
         self.take(now, from, &packet)
     }
 
-    fn take(&mut self, now: Duration, from: usize, packet: &Packet) -> Result<(), Error> {
+    pub(super) fn take(
+        &mut self,
+        now: Duration,
+        from: usize,
+        packet: &Packet,
+    ) -> Result<(), Error> {
         let bytes = packet.build(None).unwrap();
         self.member.on_datagram(now, address(from), &bytes)
     }
 
-    fn sent(&mut self) -> Vec<(SocketAddr, Packet)> {
+    pub(super) fn sent(&mut self) -> Vec<(SocketAddr, Packet)> {
         std::iter::from_fn(|| self.member.poll_transmit())
             .map(|transmit| (transmit.to, Packet::parse(&transmit.bytes, None).unwrap()))
             .collect()
     }
 
-    fn bodies(&mut self, to: usize) -> Vec<Body> {
+    pub(super) fn bodies(&mut self, to: usize) -> Vec<Body> {
         let sent = self.sent().into_iter();
         let sent = sent.filter(|(address, _)| *address == super::address(to));
         sent.map(|(_, packet)| packet.body).collect()
     }
 
-    fn events(&mut self) -> Vec<Event> {
+    pub(super) fn events(&mut self) -> Vec<Event> {
         std::iter::from_fn(|| self.member.poll_event()).collect()
     }
 
     /// Runs the timers, as a caller that is never late.
-    fn run(&mut self, until: Duration) {
+    pub(super) fn run(&mut self, until: Duration) {
         while let Some(due) = self.member.poll_timeout().filter(|&due| due <= until) {
             self.member.on_timeout(due);
         }
     }
 }
 
-fn beat(guardians: &[usize]) -> Body {
+pub(super) fn beat(guardians: &[usize]) -> Body {
     Body::Beat {
         answer: false,
         guardians: guardians.iter().map(|n| id(*n).short()).collect(),
     }
 }
 
-fn death(node: usize, incarnation: u64) -> Death {
+pub(super) fn death(node: usize, incarnation: u64) -> Death {
     Death {
         node: id(node),
         incarnation,
     }
 }
 
-fn dead(node: usize) -> Event {
+pub(super) fn dead(node: usize) -> Event {
     Event::Dead { node: name(node) }
 }
 
