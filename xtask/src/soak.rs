@@ -1,6 +1,6 @@
 //! `cargo xtask soak`: what takes too long for every run: the crash test with many kills,
 //! MetalLB's controller beside Corten's on random sequences of objects, and days of failure
-//! detection in virtual time.
+//! detection and a million faults of announcing nodes in virtual time.
 
 use std::ops::Range;
 use std::process::Command;
@@ -19,6 +19,9 @@ const STEPS: u64 = 100;
 /// Hours of failure detection where nothing is said.
 const HOURS: u64 = 24;
 
+/// Schedules of faults where nothing is said.
+const SCHEDULES: u64 = 1_000_000;
+
 /// What, and for how long.
 #[derive(Debug, PartialEq, Eq)]
 enum Plan {
@@ -26,6 +29,7 @@ enum Plan {
     Time(Duration),
     Differential { seeds: Range<u64>, steps: u64 },
     Member { hours: u64 },
+    Election { schedules: u64 },
 }
 
 fn plan(arguments: &[String]) -> Option<Plan> {
@@ -36,6 +40,13 @@ fn plan(arguments: &[String]) -> Option<Plan> {
         [name, flag, hours] if name == "member" && flag == "--hours" => {
             let hours = hours.parse().ok()?;
             Some(Plan::Member { hours })
+        }
+        [name] if name == "election" => Some(Plan::Election {
+            schedules: SCHEDULES,
+        }),
+        [name, flag, schedules] if name == "election" && flag == "--schedules" => {
+            let schedules = schedules.parse().ok()?;
+            Some(Plan::Election { schedules })
         }
         [flag, kills] if flag == "--kills" => kills.parse().ok().map(Plan::Kills),
         [minutes] => {
@@ -65,10 +76,11 @@ fn differential_plan(arguments: &[String]) -> Option<Plan> {
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     let Some(plan) = plan(arguments) else {
         let usage = "`soak` takes a number of minutes, `--kills N`, \
-                     `differential [--seed N] [--steps N]` or `member [--hours N]`";
+                     `differential [--seed N] [--steps N]`, `member [--hours N]` or \
+                     `election [--schedules N]`";
         return Err(Failure::Usage(usage.into()));
     };
-    if !matches!(plan, Plan::Member { .. }) {
+    if !matches!(plan, Plan::Member { .. } | Plan::Election { .. }) {
         run_it(&mut cargo(["build", "-p", "corten", "--bins"]))?;
     }
     match plan {
@@ -80,6 +92,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
             Ok(())
         }
         Plan::Member { hours } => run_it(&mut member(hours)),
+        Plan::Election { schedules } => run_it(&mut election(schedules)),
         Plan::Time(time) => {
             let start = Instant::now();
             let mut rounds = 0;
@@ -116,6 +129,15 @@ fn member(hours: u64) -> Command {
     command
 }
 
+/// Nodes that announce, in virtual time.
+fn election(schedules: u64) -> Command {
+    let mut command = cargo(["run", "--release", "-p", "plan"]);
+    command
+        .args(["--example", "soak_election", "--"])
+        .args(["--schedules", &schedules.to_string()]);
+    command
+}
+
 /// Both controllers on one sequence of objects.
 fn differential(seed: u64, steps: u64) -> Command {
     let mut command = cargo(["run", "-p", "lab", "--example", "differential", "--"]);
@@ -147,8 +169,12 @@ mod tests {
         );
         assert_eq!(plan("member"), Some(Plan::Member { hours: 24 }));
         assert_eq!(plan("member --hours 2"), Some(Plan::Member { hours: 2 }));
+        let election = |schedules| Some(Plan::Election { schedules });
+        assert_eq!(plan("election"), election(1_000_000));
+        assert_eq!(plan("election --schedules 9"), election(9));
         for line in [
             "member --hours",
+            "election 9",
             "--kills",
             "--kills x",
             "soon",

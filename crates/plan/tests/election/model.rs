@@ -1,0 +1,510 @@
+//! Nodes that announce: `proto::member`, `plan`'s World and the agent's rules between them, in
+//! virtual time. What it does not have: forwarding, interfaces, the API.
+//!
+//! The rules are those of `corten::agent`: nothing is announced before every other node was heard or
+//! is dead; a node that ends answers for each address until another one claims it; who is isolated
+//! answers nothing.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use plan::announce::l2::plan;
+use plan::config::Object;
+use plan::name::{Name, ServiceKey};
+use plan::net::{Family, Protocol};
+use plan::world::{
+    Endpoint, Event, FamilyPolicy, Ingress, Interface, Node, NodeState, Policy, Port, Service,
+    ServiceType, Settings, Slice, SlicePort, World,
+};
+use proto::announcer::{self, Announcer};
+use proto::member::{self, NodeName};
+use serde_json::{Value, json};
+
+use super::sim::{Net, Setup, ms, name, random};
+
+const NAMESPACE: &str = "metallb-system";
+/// Of them, each has an owner of its own among most numbers of nodes.
+pub(crate) const ADDRESSES: usize = 2;
+/// How long a node that ends answers for what nobody takes over.
+pub(crate) const HAND_OVER: Duration = Duration::from_millis(1500);
+/// How long a next start may take (`corten::agent`).
+pub(crate) const SUCCESSION: Duration = Duration::from_secs(5);
+
+pub(crate) fn address(n: usize) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, n as u8 + 1))
+}
+
+fn node_name(n: usize) -> Name {
+    name(n).as_str().into()
+}
+
+fn config(kind: &str, spec: Value) -> Event {
+    let manifest = json!({"apiVersion": "metallb.io/v1beta1", "kind": kind,
+        "metadata": {"name": "one", "namespace": NAMESPACE}, "spec": spec});
+    let decoded = api::object::Object::decode(manifest).expect("an object");
+    let object = Object::try_from(decoded.object).expect("a configuration object");
+    Event::Config {
+        object: object.reference(),
+        form: Some(Arc::new(object)),
+    }
+}
+
+fn service(n: usize) -> [Event; 2] {
+    let key = ServiceKey::new("default", &format!("service-{n}"));
+    let service = Service {
+        key: key.clone(),
+        uid: "".into(),
+        resource_version: "".into(),
+        created: "".into(),
+        labels: BTreeMap::new(),
+        other_proxy: false,
+        annotations: BTreeMap::new(),
+        kind: ServiceType::LoadBalancer,
+        class: None,
+        cluster_ips: Vec::new(),
+        families: vec![Family::V4],
+        family_policy: FamilyPolicy::SingleStack,
+        load_balancer_ip: None,
+        external_ips: Vec::new(),
+        source_ranges: Vec::new(),
+        external_policy: Policy::Cluster,
+        internal_policy: Policy::Cluster,
+        health_check_node_port: 0,
+        affinity_seconds: None,
+        selector: "".into(),
+        ports: vec![Port {
+            name: "".into(),
+            protocol: Protocol::Tcp,
+            port: 80,
+            node_port: 0,
+        }],
+        ingress: vec![Ingress {
+            ip: Some(address(n)),
+            proxy: false,
+        }],
+    };
+    let slice = Slice {
+        service: key.clone(),
+        family: Family::V4,
+        ports: vec![SlicePort {
+            name: "".into(),
+            protocol: Protocol::Tcp,
+            port: 8080,
+        }],
+        endpoints: vec![Endpoint {
+            address: IpAddr::V4(Ipv4Addr::new(10, 244, 0, 1)),
+            node: None,
+            ready: true,
+            serving: Some(true),
+            terminating: false,
+            hints: None,
+        }],
+    };
+    let form = Some(Box::new(service));
+    [
+        Event::Service {
+            key: key.clone(),
+            form,
+        },
+        Event::Slice {
+            key,
+            form: Some(slice),
+        },
+    ]
+}
+
+/// What the API tells every agent.
+fn told(nodes: usize) -> World {
+    let mut world = World::new(Settings {
+        namespace: NAMESPACE.into(),
+        ..Settings::default()
+    });
+    for node in 0..nodes {
+        world.apply(Event::Node {
+            name: node_name(node),
+            form: Some(Node::default()),
+        });
+    }
+    world.apply(config(
+        "IPAddressPool",
+        json!({"addresses": ["192.0.2.0/24"]}),
+    ));
+    world.apply(config("L2Advertisement", json!({})));
+    for event in (0..ADDRESSES).flat_map(service) {
+        world.apply(event);
+    }
+    world.apply(Event::Synced);
+    world
+}
+
+/// An agent.
+#[derive(Clone)]
+struct Agent {
+    world: World,
+    /// As planned.
+    wanted: BTreeSet<IpAddr>,
+    announced: BTreeSet<IpAddr>,
+    announcer: Announcer,
+    met: bool,
+    silent: bool,
+    /// Addresses of a node that ends which nobody has claimed, and until when it waits for that.
+    leaving: Option<(BTreeSet<IpAddr>, Duration)>,
+}
+
+/// For how long nobody, or more than one node, answered for an address.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span {
+    // Failures show it.
+    #[allow(dead_code)]
+    pub(crate) address: usize,
+    /// 0, or more than 1.
+    pub(crate) answers: u32,
+    pub(crate) from: Duration,
+    pub(crate) until: Duration,
+}
+
+#[derive(Clone)]
+pub(crate) struct Model {
+    pub(crate) net: Net,
+    told: World,
+    agents: Vec<Option<Agent>>,
+    /// Claims on their way: when, to whom, of which address.
+    claims: BinaryHeap<Reverse<(Duration, usize, IpAddr)>>,
+    /// Who answers, by address: a bit for each node.
+    answering: [u32; ADDRESSES],
+    since: [Duration; ADDRESSES],
+    pub(crate) spans: Vec<Span>,
+    /// Nodes whose processes are not run.
+    paused: BTreeSet<usize>,
+    /// The first timer of an agent.
+    timer: Option<Duration>,
+}
+
+impl Model {
+    /// All nodes start.
+    pub(crate) fn new(setup: Setup) -> Self {
+        let net = Net::new(setup);
+        let mut model = Self {
+            told: told(setup.nodes),
+            agents: vec![None; setup.nodes],
+            claims: BinaryHeap::new(),
+            answering: [0; ADDRESSES],
+            since: [ms(0); ADDRESSES],
+            spans: Vec::new(),
+            paused: BTreeSet::new(),
+            timer: None,
+            net,
+        };
+        for node in 0..setup.nodes {
+            model.start(node);
+        }
+        model
+    }
+
+    pub(crate) fn nodes(&self) -> usize {
+        self.net.setup.nodes
+    }
+
+    /// An agent starts, with a greater incarnation than any before.
+    pub(crate) fn start(&mut self, node: usize) {
+        let incarnation = 2_000_000 + self.net.now.as_millis() as u64;
+        let mut world = self.told.clone();
+        let interface = Interface {
+            up: true,
+            subnets: vec!["192.0.2.0/24".parse().expect("a subnet")],
+        };
+        let state = NodeState {
+            interfaces: [("eth0".into(), interface)].into(),
+            draining: false,
+            incarnation,
+            version: 1,
+        };
+        let payload = serde_json::to_vec(&state).expect("a state");
+        world.apply(Event::State {
+            node: node_name(node),
+            form: Some(state),
+        });
+        self.agents[node] = Some(Agent {
+            world,
+            wanted: BTreeSet::new(),
+            announced: BTreeSet::new(),
+            announcer: Announcer::new(announcer::Config::default()),
+            met: false,
+            silent: false,
+            leaving: None,
+        });
+        self.net.start_with(node, incarnation, Some(payload));
+        self.look(node);
+    }
+
+    /// Power off.
+    pub(crate) fn die(&mut self, node: usize) {
+        self.agents[node] = None;
+        self.net.die(node);
+        self.look(node);
+    }
+
+    pub(crate) fn freeze(&mut self, node: usize, time: Duration) {
+        self.net.freeze(node, time);
+        self.paused.insert(node);
+        self.look(node);
+    }
+
+    pub(crate) fn is_up(&self, node: usize) -> bool {
+        self.agents[node].is_some()
+    }
+
+    /// SIGTERM, and no next start follows.
+    pub(crate) fn leave(&mut self, node: usize) {
+        let now = self.net.now;
+        let Some(agent) = &mut self.agents[node] else {
+            return;
+        };
+        agent.leaving = Some((agent.announced.clone(), now + HAND_OVER));
+        let others = self.net.with(node, |member, now| {
+            let alive = |(_, state): &(_, member::State)| *state == member::State::Alive;
+            let others = member.peers().filter(alive).count();
+            member.leave(now);
+            others
+        });
+        if others == 0 {
+            self.die(node);
+        }
+        self.look(node);
+    }
+
+    /// SIGTERM, and a next start follows: true once this one may end.
+    pub(crate) fn make_way(&mut self, node: usize) {
+        self.net
+            .with(node, |member, now| member.make_way(now, SUCCESSION));
+    }
+
+    pub(crate) fn has_left(&self, node: usize) -> bool {
+        self.net.member(node).has_left()
+    }
+
+    pub(crate) fn run_for(&mut self, time: Duration) {
+        let until = self.net.now + time;
+        while let Some(at) = self.next().filter(|at| *at <= until) {
+            self.step(at);
+        }
+        self.net.now = until;
+    }
+
+    /// Closes the spans that are open.
+    pub(crate) fn close(&mut self) {
+        for address in 0..ADDRESSES {
+            self.note(address, u32::MAX);
+        }
+    }
+
+    /// Who answers for an address.
+    pub(crate) fn answering(&self, address: usize) -> u32 {
+        self.answering[address]
+    }
+
+    fn next(&self) -> Option<Duration> {
+        let claim = self.claims.peek().map(|Reverse((at, ..))| *at);
+        let mut next = self.net.next();
+        for other in [claim, self.timer].into_iter().flatten() {
+            next = Some(next.map_or(other, |next| next.min(other)));
+        }
+        next
+    }
+
+    fn set_timer(&mut self) {
+        let agents = self.agents.iter().flatten();
+        let timers = agents.filter_map(|agent| {
+            let frames = agent.announcer.poll_timeout();
+            let ends = agent.leaving.as_ref().map(|(_, until)| *until);
+            frames.into_iter().chain(ends).min()
+        });
+        self.timer = timers.min();
+    }
+
+    fn step(&mut self, at: Duration) {
+        if self.net.next().is_some_and(|next| next <= at) {
+            self.net.step();
+            self.take();
+            if !self.paused.is_empty() {
+                let net = &self.net;
+                let run: Vec<usize> = self.paused.extract_if(.., |node| net.runs(*node)).collect();
+                for node in run {
+                    self.look(node);
+                }
+            }
+            return;
+        }
+        self.net.now = at;
+        while let Some(Reverse((_, to, address))) = self
+            .claims
+            .peek()
+            .copied()
+            .filter(|Reverse((due, ..))| *due <= at)
+        {
+            self.claims.pop();
+            self.claimed(to, address);
+        }
+        for node in 0..self.nodes() {
+            let Some(agent) = &mut self.agents[node] else {
+                continue;
+            };
+            if agent
+                .leaving
+                .as_ref()
+                .is_some_and(|(_, until)| *until <= at)
+            {
+                self.die(node);
+                continue;
+            }
+            if agent.announcer.poll_timeout().is_none_or(|due| due > at) {
+                continue;
+            }
+            let due: Vec<IpAddr> = agent.announcer.on_timeout(at).collect();
+            if self.net.runs(node) && !agent.silent {
+                self.claim(node, &due);
+            }
+        }
+        self.set_timer();
+    }
+
+    /// Gratuitous frames: only nodes that end take notice.
+    fn claim(&mut self, from: usize, addresses: &[IpAddr]) {
+        for to in 0..self.nodes() {
+            if to == from || self.net.is_cut(from, to) {
+                continue;
+            }
+            for address in addresses {
+                let chance = random(&mut self.net.random);
+                if chance % 1000 >= self.net.setup.loss {
+                    let latency = Duration::from_micros(100 + (chance >> 32) % 2000);
+                    let at = self.net.now + latency;
+                    self.claims.push(Reverse((at, to, *address)));
+                }
+            }
+        }
+    }
+
+    fn claimed(&mut self, node: usize, address: IpAddr) {
+        let Some(agent) = &mut self.agents[node] else {
+            return;
+        };
+        let Some((unclaimed, _)) = &mut agent.leaving else {
+            return;
+        };
+        if unclaimed.remove(&address) {
+            agent.announced.remove(&address);
+            agent.announcer.remove(address);
+        }
+        if unclaimed.is_empty() {
+            self.die(node);
+        }
+        self.look(node);
+    }
+
+    /// What members said since the last time.
+    fn take(&mut self) {
+        for (_, node, event) in std::mem::take(&mut self.net.log) {
+            self.hear(node, event);
+            self.look(node);
+        }
+    }
+
+    fn hear(&mut self, node: usize, event: member::Event) {
+        let now = self.net.now;
+        let nodes = self.nodes();
+        let Some(agent) = &mut self.agents[node] else {
+            return;
+        };
+        let member = |of: NodeName, alive| Event::Member {
+            node: of.as_str().into(),
+            alive: Some(alive),
+        };
+        let event = match event {
+            member::Event::Alive { node } => member(node, true),
+            member::Event::Dead { node } | member::Event::Left { node } => member(node, false),
+            member::Event::Payload { node, bytes, .. } => Event::State {
+                node: node.as_str().into(),
+                form: Some(serde_json::from_slice(&bytes).expect("a state")),
+            },
+            member::Event::Isolated { .. } => {
+                agent.silent = true;
+                return;
+            }
+            member::Event::Resumed => {
+                agent.silent = false;
+                for address in &agent.announced {
+                    agent.announcer.trigger(now, *address);
+                }
+                return;
+            }
+        };
+        let dirty = agent.world.apply(event);
+        let me = node_name(node);
+        for address in dirty.addresses {
+            if plan(&agent.world, &me, address).is_some() {
+                agent.wanted.insert(address);
+            } else {
+                agent.wanted.remove(&address);
+                agent.announced.remove(&address);
+                agent.announcer.remove(address);
+            }
+        }
+        let met = |of: usize| {
+            let of = node_name(of);
+            of == me || agent.world.node_state(&of).is_some() || !agent.world.presumed_alive(&of)
+        };
+        agent.met = agent.met || (0..nodes).all(met);
+        if agent.met {
+            for address in &agent.wanted {
+                if agent.announced.insert(*address) {
+                    agent.announcer.trigger(now, *address);
+                }
+            }
+        }
+    }
+
+    /// Looks at what a node answers now.
+    fn look(&mut self, node: usize) {
+        self.set_timer();
+        let now = self.net.now;
+        for n in 0..ADDRESSES {
+            let answers = self.net.runs(node)
+                && self.agents[node].as_ref().is_some_and(|agent| {
+                    !agent.silent
+                        && agent.announced.contains(&address(n))
+                        && !self.net.member(node).isolated(now)
+                });
+            let bit = 1 << node;
+            let next = match answers {
+                true => self.answering[n] | bit,
+                false => self.answering[n] & !bit,
+            };
+            self.note(n, next);
+        }
+    }
+
+    fn note(&mut self, address: usize, next: u32) {
+        let old = self.answering[address];
+        let (was, is) = (old.count_ones(), next.count_ones());
+        let close = next == u32::MAX;
+        if !close {
+            self.answering[address] = next;
+        }
+        if !close && was.min(2) == is.min(2) {
+            return;
+        }
+        let from = std::mem::replace(&mut self.since[address], self.net.now);
+        if was != 1 && self.net.now > from {
+            self.spans.push(Span {
+                address,
+                answers: was,
+                from,
+                until: self.net.now,
+            });
+        }
+    }
+}
