@@ -131,6 +131,8 @@ pub struct Metrics {
     pub bgp: super::bgp::Counts,
     /// Prefixes that peers sent and that were not taken; labels peer, reason.
     pub bgp_routes_dropped: IntCounterVec,
+    /// Attributes of UPDATEs that RFC 7606 leaves out or withdraws for; labels peer, outcome.
+    pub bgp_flaws: IntCounterVec,
     /// Connections to our ports that were closed at once; label reason.
     pub bgp_connections_refused: IntCounterVec,
     /// Routes of peers in the kernel's tables.
@@ -220,6 +222,11 @@ impl Metrics {
                 "corten_bgp_received_prefixes_dropped_total",
                 "Prefixes that the peer sent and that were not taken, by reason",
                 &["peer", "reason"],
+            )?,
+            bgp_flaws: counters(
+                "corten_bgp_attribute_flaws_total",
+                "Attributes that the peer should not have sent so, by what came of them",
+                &["peer", "outcome"],
             )?,
             bgp_connections_refused: counters(
                 "corten_bgp_connections_refused_total",

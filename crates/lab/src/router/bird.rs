@@ -41,7 +41,7 @@ impl Bird {
     /// What `birdc` prints.
     pub fn ask(&self, command: &str) -> Result<String, LabError> {
         let mut birdc = self.host.command("birdc")?;
-        birdc.args(["-r", "-s", SOCKET]);
+        birdc.args(["-s", SOCKET]);
         birdc.args(command.split_whitespace());
         output(&self.host, birdc)
     }

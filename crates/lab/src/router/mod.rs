@@ -2,12 +2,13 @@
 //!
 //! A router is a [`Host`] with the daemons started directly, in the foreground, each with a log;
 //! a test asks it in its own language ([`Frr::json`], [`Bird::ask`], [`GoBgp::json`],
-//! [`ExaBgp::events`]).
+//! [`ExaBgp::events`]). [`speaker`] is no router: it says bytes that no router would.
 
 mod bird;
 mod exabgp;
 mod frr;
 mod gobgp;
+pub mod speaker;
 
 use std::path::Path;
 use std::process::{Command, Output};

@@ -1,14 +1,66 @@
 //! BGP end to end, with real routers.
+//!
+//! What a speaker must do, and who says here that it does. Tests of pure code stand where a router
+//! has no part in it, or cannot be made to show it.
+//!
+//! | What | FRR | BIRD | Others, and pure code |
+//! |---|---|---|---|
+//! | OPEN, capabilities, 4-octet AS numbers | `subject` | `bird` (`enable as4 off`) | `others`; `proto::bgp::oracle` |
+//! | Both families on one session, IPv4 over IPv6 | `advertising`, `forms` | `bird` | `others` |
+//! | Extended next hop | `unnumbered`, `forms` | `unnumbered`, `bird` | |
+//! | Unnumbered peer, router advertisements | `unnumbered` | `unnumbered` | |
+//! | Dynamic AS | `forms` (2/2 on the wire), `unnumbered` | `sessions` | |
+//! | Local AS | `forms` | `sessions` | |
+//! | Multihop, source address | `forms` | `sessions` | |
+//! | GTSM, also on one side alone | `forms` | `sessions`, `listen` | |
+//! | TCP MD5, a new password | `sessions`, `causes`, `listen` | `sessions`, `listen` | |
+//! | TCP-AO | | | not in this kernel, not served |
+//! | VRF | | `guest` (in Debian's kernel) | `causes` (any device) |
+//! | Waiting for the neighbour, other ports | `listen` | `listen`, `hub` | |
+//! | Collision | | | a peer dials or waits, never both; `proto::bgp::fsm` simulates both |
+//! | Hold, keepalive, connect times | `sessions` | `sessions` | `proto::bgp::fsm`, in its own time |
+//! | Send hold timer, backoff after errors | | | `proto::bgp::fsm` |
+//! | NOTIFICATIONs and their words | `forms`, `causes`, `drain` | `bird`, `receive` | |
+//! | BFD Down (6/10) | `bfd` | | |
+//! | Hard reset | `drain` | `bird` | |
+//! | Router ID, AS 0 | | | `plan`, `proto::bgp::open` |
+//! | Extended messages | `subject` | `bird` | |
+//! | BGP roles | | | not offered |
+//! | Host name capability | `subject` | | |
+//! | A route an address, aggregates | `advertising` | `sessions`, `bird` | |
+//! | Packing, withdraw first | | | `proto::bgp::adj_out`, `cargo xtask bench bgp` |
+//! | Communities, large ones, union | `advertising`, `subject` | `bird` | `others` |
+//! | Link bandwidth, weighted ECMP | `weights` | `bird` (carries it) | `plan::announce::bgp` |
+//! | LOCAL_PREF | `advertising` | `bird` | |
+//! | MED | `subject` | `bird` | `others` |
+//! | AS path prepended | `forms` | `bird` | |
+//! | Selectors of nodes and peers | `advertising` | | |
+//! | Other next hops | `forms` | | |
+//! | Receive policy, most prefixes | `receive` | `receive` | |
+//! | Add-path | `hub` | `hub` | |
+//! | Route refresh, both ways | `graceful`, `receive` | `bird`, `receive` | |
+//! | End-of-RIB | `subject` | | |
+//! | Graceful restart of ours | `graceful`, `subject` | `bird` | `others` |
+//! | Graceful restart of theirs, long-lived too | `receive` | `receive` | |
+//! | Graceful shutdown | `advertising`, `drain` | `bird` | |
+//! | Malformed attributes (RFC 7606), AS_SET | | | `rfc7606`: bare bytes, ExaBGP |
+//! | Another speaker on the node | `rival` | `rival`, `hub` | |
+//! | BFD: one hop, link-local, a silent path | `bfd`, `unnumbered` | `bird` | |
+//! | BFD: many hops, minimum TTL, passive | `forms` | | |
+//! | BFD: orderly ends, echo asked for | `bfd` | | `proto::bfd` |
 
 mod advertising;
 mod bfd;
+mod bird;
 mod causes;
 mod drain;
+mod forms;
 mod graceful;
 mod hub;
 mod listen;
 mod others;
 mod receive;
+mod rfc7606;
 mod rival;
 mod routers;
 mod sessions;
@@ -16,3 +68,4 @@ mod stage;
 mod story;
 mod subject;
 mod unnumbered;
+mod weights;

@@ -74,7 +74,7 @@ async fn build(lab: &Lab) -> Outcome<(Stage, Host)> {
 
 /// What the kernel has of ours in a table, a line for each route. Link-local next hops differ from
 /// run to run.
-async fn learned(host: &Host, table: u32) -> Outcome<Vec<String>> {
+pub(crate) async fn learned(host: &Host, table: u32) -> Outcome<Vec<String>> {
     let routes = host.netlink().routes().await?.into_iter();
     let ours = routes.filter(|route| route.protocol == PROTOCOL && route.table == table);
     let mut lines: Vec<String> = ours

@@ -123,7 +123,7 @@ impl Stage {
 pub(crate) fn object(kind: &str, name: &str, spec: &str) -> String {
     let version = match kind {
         "BGPPeer" => "metallb.io/v1beta2",
-        "Peer" => "corten.dev/v1alpha1",
+        "Peer" | "Advertisement" => "corten.dev/v1alpha1",
         _ => "metallb.io/v1beta1",
     };
     format!(

@@ -75,6 +75,11 @@ pub fn attribute(data: &[u8]) {
 
 /// A sequence of events: one byte says which, one how long after the last.
 pub fn events(data: &[u8]) {
+    let _ = sessions(data);
+}
+
+/// How many sessions came up in this sequence of events.
+fn sessions(data: &[u8]) -> usize {
     let config = |index: u32| {
         let id = Ipv4Addr::from_bits(0x0a00_0001 + index);
         Config {
@@ -88,6 +93,7 @@ pub fn events(data: &[u8]) {
     let mut now = Duration::ZERO;
     let mut ids: Vec<ConnectionId> = Vec::new();
     let mut up = false;
+    let mut ups = 0;
     for pair in data.chunks_exact(2) {
         let [what, wait] = [pair.first(), pair.last()].map(|byte| byte.copied().unwrap_or(0));
         now += Duration::from_millis(u64::from(wait) * 50);
@@ -123,6 +129,7 @@ pub fn events(data: &[u8]) {
                 Output::Up(..) => {
                     assert!(!up, "up twice");
                     up = true;
+                    ups += 1;
                 }
                 Output::Down(_) => {
                     assert!(up, "down twice");
@@ -133,6 +140,7 @@ pub fn events(data: &[u8]) {
         }
         assert_eq!(up, peer.session().is_some());
     }
+    ups
 }
 
 fn codec(bits: u8) -> Codec {
@@ -204,39 +212,59 @@ fn again(update: &Update, codec: &Codec) {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::num::{u8, u64};
+
+    use super::super::cases;
     use super::*;
 
-    /// Bodies of messages: kind, then hexadecimal bytes.
+    /// Bodies of messages (kind) and sequences of events (`e`), each with hexadecimal bytes.
     const CORPUS: &str = include_str!("corpus.txt");
 
-    fn corpus() -> Vec<(u8, Vec<u8>)> {
+    fn corpus(of: impl Fn(&str) -> bool) -> Vec<(u8, Vec<u8>)> {
         let entry = |line: &str| {
-            let (kind, hex) = line.split_once(' ')?;
-            let digits: Vec<u8> = hex
-                .chars()
-                .filter_map(|char| Some(char.to_digit(16)? as u8))
-                .collect();
-            let bytes = digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]);
-            Some((kind.parse().ok()?, bytes.collect()))
+            let (kind, hex) = line.split_once(' ').filter(|(kind, _)| of(kind))?;
+            Some((kind.parse().unwrap_or(0), cases::bytes(hex)))
         };
         CORPUS.lines().filter_map(entry).collect()
     }
 
+    fn messages() -> Vec<(u8, Vec<u8>)> {
+        corpus(|kind| kind != "e")
+    }
+
+    fn sequences() -> Vec<Vec<u8>> {
+        let found = corpus(|kind| kind == "e").into_iter();
+        found.map(|(_, bytes)| bytes).collect()
+    }
+
+    /// Changes up to four places: bits, bytes, the length, a part put elsewhere, what may be a
+    /// length.
     fn mutate(bytes: &mut Vec<u8>, random: &mut u64) {
         let mut next = |limit: usize| (crate::random::next(random) % limit.max(1) as u64) as usize;
         for _ in 0..=next(4) {
-            let at = next(bytes.len());
-            match next(6) {
-                0 if !bytes.is_empty() => bytes[at] ^= 1 << next(8),
-                1 if !bytes.is_empty() => bytes[at] = next(256) as u8,
+            let (at, length) = (next(bytes.len()), bytes.len());
+            match next(8) {
+                0 if length > 0 => bytes[at] ^= 1 << next(8),
+                1 if length > 0 => bytes[at] = next(256) as u8,
                 2 => bytes.truncate(at),
                 3 => bytes.insert(at, next(256) as u8),
                 4 => {
                     let part: Vec<u8> = bytes[at..].iter().take(next(30)).copied().collect();
-                    let to = next(bytes.len());
+                    let to = next(length);
                     bytes.splice(to..to, part);
                 }
-                _ if !bytes.is_empty() => bytes[at] = [0, 1, 0x7f, 0x80, 0xff][next(5)],
+                5 if length > 0 => {
+                    let rest = length - at;
+                    let one_off = [rest, rest.wrapping_sub(1), rest.wrapping_sub(2), rest + 1];
+                    bytes[at] = one_off[next(4)] as u8;
+                }
+                6 if at + 1 < length => {
+                    let rest = (length - at - 2) as u16;
+                    let value = [0, 1, rest, rest + 1, rest.wrapping_sub(1), u16::MAX][next(6)];
+                    bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
+                }
+                _ if length > 0 => bytes[at] = [0, 1, 0x7f, 0x80, 0xff][next(5)],
                 _ => {}
             }
         }
@@ -244,7 +272,7 @@ mod tests {
 
     #[test]
     fn the_corpus_is_sound() {
-        let corpus = corpus();
+        let corpus = messages();
         assert!(corpus.len() >= 12, "{}", corpus.len());
         let terms = Codec {
             extended_next_hop: true,
@@ -258,45 +286,86 @@ mod tests {
             })
             .collect();
         assert_eq!(bad, Vec::<String>::new());
+        let ups: Vec<usize> = sequences().iter().map(|it| sessions(it)).collect();
+        assert_eq!(ups, [1, 1, 2, 1, 1, 1]);
     }
 
     #[test]
-    fn mutations_do_no_harm() {
-        let mut random = 1;
-        for round in 0..400u32 {
-            for (kind, body) in corpus() {
-                let first = crate::random::next(&mut random) as u8;
-                let mut bytes = body;
-                if round > 0 {
-                    mutate(&mut bytes, &mut random);
-                }
-                match kind {
-                    1 => open(&bytes),
-                    2 => {
-                        let with_terms = [&[first], bytes.as_slice()].concat();
-                        update(&with_terms);
-                        attribute(&with_terms);
-                    }
-                    _ => {}
-                }
-                let mut messages = vec![first];
-                messages.extend(message(kind, &bytes));
-                messages.extend(message(4, &[]));
-                stream(&messages);
-                stream(&bytes);
-                events(&bytes);
-            }
+    fn the_corpus_does_no_harm() {
+        for (kind, body) in messages() {
+            each_target(kind, 0, &body);
+        }
+        for case in cases::cases() {
+            attribute(&[&[0, case.code, case.flags], case.value().as_slice()].concat());
         }
     }
 
+    /// The terms of the session are `first`.
+    fn each_target(kind: u8, first: u8, bytes: &[u8]) {
+        match kind {
+            1 => open(bytes),
+            2 => update(&[&[first], bytes].concat()),
+            _ => {}
+        }
+        let mut messages = vec![first];
+        messages.extend(message(kind, bytes));
+        messages.extend(message(4, &[]));
+        stream(&messages);
+        stream(bytes);
+        events(bytes);
+    }
+
     proptest::proptest! {
+        // More of them: PROPTEST_CASES=100000 cargo test -p proto fuzz
         #[test]
-        fn any_bytes_do_no_harm(data in proptest::collection::vec(proptest::num::u8::ANY, 0..400)) {
+        fn mutations_do_no_harm(seed in u64::ANY) {
+            let mut random = seed | 1;
+            for (kind, mut body) in messages() {
+                mutate(&mut body, &mut random);
+                each_target(kind, crate::random::next(&mut random) as u8, &body);
+            }
+            for case in cases::cases() {
+                // Mostly its own flags and length, so that the value is looked at.
+                let terms = crate::random::next(&mut random) as u8;
+                let mut value = case.value();
+                mutate(&mut value, &mut random);
+                attribute(&[&[terms, case.code, case.flags], value.as_slice()].concat());
+                let mut list = cases::list(true, case.flags, case.code, &case.value());
+                mutate(&mut list, &mut random);
+                let whole = cases::message(&[], &list, &[24, 192, 0, 2]);
+                update(&[&[terms], &whole[19..]].concat());
+            }
+            for mut sequence in sequences() {
+                mutate(&mut sequence, &mut random);
+                events(&sequence);
+            }
+        }
+
+        #[test]
+        fn any_bytes_do_no_harm(data in vec(u8::ANY, 0..400)) {
             stream(&data);
             open(&data);
             update(&data);
             attribute(&data);
             events(&data);
+        }
+
+        #[test]
+        fn any_value_of_any_attribute_does_no_harm(
+            terms in u8::ANY,
+            code in u8::ANY,
+            flags in u8::ANY,
+            value in vec(u8::ANY, 0..64),
+        ) {
+            attribute(&[&[terms, code, flags], value.as_slice()].concat());
+            // Of those that are read, with the flags that they should have.
+            for (known, flags) in [
+                (1, 0x40), (2, 0x40), (3, 0x40), (4, 0x80), (5, 0x40), (6, 0x40), (7, 0xc0),
+                (8, 0xc0), (9, 0x80), (10, 0x80), (14, 0x80), (15, 0x80), (16, 0xc0), (17, 0xc0),
+                (18, 0xc0), (25, 0xc0), (26, 0x80), (32, 0xc0), (35, 0xc0),
+            ] {
+                attribute(&[&[terms, known, flags], value.as_slice()].concat());
+            }
         }
     }
 }

@@ -8,7 +8,7 @@
 //! | [`fsm`] | one peer: two connections at most, timers, graceful restart |
 //! | [`adj_out`] | routes that should be announced against those sent |
 //! | [`adj_in`], [`loc_rib`] | routes that were accepted, and which of them count |
-//! | `fuzz` | targets that take any bytes |
+//! | `fuzz`, `cases` | targets that take any bytes; the cases of RFC 7606 |
 //!
 //! The caller's loop: bytes from the socket to [`fsm::Peer::received`]; its outputs to sockets,
 //! status and both RIBs; after each change [`AdjOut::poll`] into one buffer, sent on the session's
@@ -19,6 +19,8 @@ pub mod adj_in;
 pub mod adj_out;
 mod attribute;
 mod capability;
+#[cfg(any(test, feature = "cases"))]
+pub mod cases;
 mod codec;
 mod error;
 mod family;

@@ -7,6 +7,7 @@
 mod connection;
 mod drain;
 pub(super) mod events;
+mod flaws;
 mod intake;
 mod listener;
 mod neighbour;

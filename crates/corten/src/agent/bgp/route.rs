@@ -175,13 +175,20 @@ fn path(
         })
     });
     let own = Asn(session.asn);
+    // Within its own AS the number is a loop, and the route would be dropped.
+    let internal = match session.remote {
+        RemoteAs::Number(asn) => asn == session.asn,
+        RemoteAs::Internal => true,
+        RemoteAs::External => false,
+    };
+    let prepend = if internal { 0 } else { route.prepend };
     let next_hop = match prefix {
         IpNet::V4(_) => session.next_hop.ipv4,
         IpNet::V6(_) => session.next_hop.ipv6.map(IpAddr::V6),
     };
     Arc::new(Path {
         attributes: proto::bgp::Attributes {
-            as_path: AsPath(vec![own; route.prepend.into()]),
+            as_path: AsPath(vec![own; prepend.into()]),
             med: Some(route.med),
             local_pref: route.local_pref,
             communities,
@@ -331,6 +338,32 @@ mod tests {
         assert_eq!(path.attributes.communities, [Community::GRACEFUL_SHUTDOWN]);
         assert_eq!(path.attributes.large_communities.len(), 1);
         assert_eq!(path.next_hop, None);
+    }
+
+    #[test]
+    fn an_internal_peer_finds_no_loop() {
+        let route = Attributes {
+            local_pref: None,
+            med: 0,
+            prepend: 2,
+            communities: BTreeSet::new(),
+            bandwidth: None,
+            hops: BTreeMap::new(),
+        };
+        let prefix = "192.0.2.1/32".parse().expect("a prefix");
+        for (remote, times) in [
+            (RemoteAs::Number(64513), 0),
+            (RemoteAs::Internal, 0),
+            (RemoteAs::Number(64512), 2),
+            (RemoteAs::External, 2),
+        ] {
+            let session = PeerSession {
+                remote,
+                ..session()
+            };
+            let path = path(&session, prefix, &route, None);
+            assert_eq!(path.attributes.as_path.0.len(), times, "{remote:?}");
+        }
     }
 
     fn session() -> PeerSession {

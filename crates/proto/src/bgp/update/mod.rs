@@ -38,6 +38,9 @@ pub struct Update {
     pub disabled: Families,
     /// What was wrong.
     pub flaws: Vec<Flaw>,
+    /// The whole message, where something was: its sender's operators will ask for it
+    /// (RFC 7606 §6).
+    pub malformed: Option<Box<[u8]>>,
 }
 
 impl Update {
@@ -95,6 +98,7 @@ impl Update {
         let mut update = Self {
             end_of_rib,
             disabled: decoded.disabled,
+            malformed: (!decoded.flaws.is_empty()).then(|| message.into()),
             flaws: decoded.flaws,
             ..Self::default()
         };

@@ -2,9 +2,11 @@
 
 use plan::announce::bgp::PeerSession;
 use plan::config::{Neighbour, RemoteAs};
+use proto::bgp::Update;
 use proto::bgp::fsm::{Cause, DialError};
 
 use super::super::Context;
+use super::super::flaws::Flaws;
 use super::Task;
 use crate::http::bgp::Session;
 
@@ -20,6 +22,24 @@ impl Task {
         if self.told.as_deref() != Some(&why) {
             tracing::warn!(peer = &*self.peer, address = self.label, why, "{what}");
             self.told = Some(why);
+        }
+    }
+
+    /// Says what RFC 7606 made of an UPDATE: the first of a session loudly, all in the metrics.
+    pub(super) fn flawed(&mut self, update: &Update) {
+        let Some(flaws) = Flaws::of(update) else {
+            return;
+        };
+        for (outcome, count) in flaws.counts() {
+            let labels = [&*self.label, outcome];
+            let counter = &self.context.metrics.bgp_flaws;
+            counter.with_label_values(&labels).inc_by(count);
+        }
+        let (peer, address) = (&*self.peer, &self.label);
+        if std::mem::replace(&mut self.complained, true) {
+            tracing::debug!(peer, address, %flaws, "a malformed UPDATE");
+        } else {
+            tracing::warn!(peer, address, %flaws, "a malformed UPDATE; more of them at level debug");
         }
     }
 

@@ -61,6 +61,8 @@ pub(super) struct Task {
     line: Line,
     /// The last trouble that was told.
     told: Option<String>,
+    /// Whether this session's first malformed UPDATE was told.
+    complained: bool,
     /// It ends: the last connection is kept until the peer has closed it too.
     ending: bool,
     last: Option<TcpStream>,
@@ -110,6 +112,7 @@ impl Task {
             bfd,
             line,
             told: None,
+            complained: false,
             ending: false,
             last: None,
         }
@@ -267,6 +270,7 @@ impl Task {
                 self.line
                     .show(&self.label, SessionState::Established, &missing);
                 self.told = None;
+                self.complained = false;
                 let local = self.local_addresses();
                 let origin = self.origin();
                 self.intake.up(self.now(), negotiated.clone(), origin);
@@ -290,6 +294,7 @@ impl Task {
                 self.trouble(&cause, "no session");
             }
             Output::Update(update) => {
+                self.flawed(&update);
                 let interfaces = self.context.interfaces.borrow().clone();
                 let now = self.now();
                 let taken = self.intake.update(now, *update, &interfaces, &self.label);
