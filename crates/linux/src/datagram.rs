@@ -145,6 +145,16 @@ impl Datagrams {
         receive(&self.socket.get_ref().0, buffer)
     }
 
+    /// Changes the TTL or hop limit that datagrams leave with.
+    pub fn set_ttl(&self, ttl: u8) -> io::Result<()> {
+        let socket = &self.socket.get_ref().0;
+        if self.local_addr()?.is_ipv6() {
+            socket.set_unicast_hops_v6(ttl.into())
+        } else {
+            socket.set_ttl_v4(ttl.into())
+        }
+    }
+
     /// Sends at once, or fails with `WouldBlock`: a late datagram is worth less than the next.
     pub fn send(&self, datagram: &[u8], to: SocketAddr) -> io::Result<()> {
         self.socket.get_ref().0.send_to(datagram, &to.into())?;

@@ -8,6 +8,8 @@ use crate::bytes;
 
 /// Length of an untagged Ethernet II header.
 pub const HEADER_LEN: usize = 14;
+/// EtherType of IPv4.
+pub const IPV4: u16 = 0x0800;
 /// EtherType of ARP.
 pub const ARP: u16 = 0x0806;
 /// EtherType of IPv6.

@@ -20,9 +20,10 @@ pub struct Counts {
     pub downs: IntCounterVec,
     /// How often its users heard that it came up or went down.
     pub notifications: IntCounterVec,
-    /// Echo packets, of which there are none: the mode is not served.
-    echo_in: IntCounterVec,
-    echo_out: IntCounterVec,
+    /// Echo packets taken: ours that came back, and the neighbour's that its daemon sent to us.
+    pub echo_in: IntCounterVec,
+    /// Echo packets sent: ours, and the neighbour's sent back by us and not by the kernel.
+    pub echo_out: IntCounterVec,
     /// Packets dropped; label reason.
     pub dropped: IntCounterVec,
 }

@@ -1,5 +1,6 @@
 //! BFD with FRR's bfdd on the other side.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,7 @@ use lab::router::Frr;
 use lab::{Lab, Process, wait_for, wait_until};
 use serde_json::Value;
 
-use crate::stage::{Outcome, SOON, Stage};
+use crate::stage::{Outcome, SOON, Stage, object};
 
 const PREFIX: &str = "192.168.10.0/32";
 /// Clearly less than what is left of the hold time of 9 s when a neighbour falls silent, which is
@@ -20,7 +21,8 @@ struct Profile {
     /// Milliseconds.
     interval: u32,
     multiplier: u8,
-    echo: bool,
+    /// Milliseconds between echo packets.
+    echo: Option<u32>,
 }
 
 /// Three missed packets in 150 ms.
@@ -28,7 +30,7 @@ const FAST: Profile = Profile {
     name: "fast",
     interval: 50,
     multiplier: 3,
-    echo: false,
+    echo: None,
 };
 
 /// Only an end on purpose takes these sessions down on a busy machine.
@@ -36,7 +38,7 @@ const CALM: Profile = Profile {
     name: "calm",
     interval: 500,
     multiplier: 20,
-    echo: false,
+    echo: None,
 };
 
 /// The router and the manifests; no agent runs yet.
@@ -69,11 +71,12 @@ router bgp 64501
         "bfd\n profile {profile}\n  detect-multiplier {multiplier}\n  \
          transmit-interval {interval}\n  receive-interval {interval}\n"
     );
-    if echo {
+    let mut echo_mode = String::new();
+    if let Some(echo) = echo {
         bfdd += &format!(
-            "  echo-mode\n  echo transmit-interval {interval}\n  \
-             echo receive-interval {interval}\n"
+            "  echo-mode\n  echo transmit-interval {echo}\n  echo receive-interval {echo}\n"
         );
+        echo_mode = format!(", echoMode: true, echoInterval: {echo}");
     }
     let frr = Frr::start(&stage.router, &bgpd, &bfdd).await?;
     stage.example()?;
@@ -88,7 +91,7 @@ router bgp 64501
              apiVersion: metallb.io/v1beta1\nkind: BFDProfile\n\
              metadata: {{name: {profile}, namespace: metallb-system}}\n\
              spec: {{receiveInterval: {interval}, transmitInterval: {interval}, \
-             detectMultiplier: {multiplier}, echoMode: {echo}, echoInterval: {interval}}}\n"
+             detectMultiplier: {multiplier}{echo_mode}}}\n"
         ),
     )?;
     Ok(Scene {
@@ -279,51 +282,169 @@ fn a_port_in_use_is_named_and_bgp_goes_on() {
     });
 }
 
-#[test]
-fn control_packets_do_where_echo_is_asked_for() {
-    lab::run(
-        "bfd::control_packets_do_where_echo_is_asked_for",
-        async |lab| {
-            let echo = Profile {
-                name: "echo",
-                interval: 200,
-                echo: true,
-                ..CALM
-            };
-            let mut scene = build(&lab, &echo).await?;
-            scene.start()?;
-            scene.bfd_is(0, &[("status", "up".into())]).await?;
+/// Control packets would need 10 s to find a dead path, echo packets need 2 s.
+const ECHO: Profile = Profile {
+    name: "echo",
+    interval: 200,
+    multiplier: 10,
+    echo: Some(200),
+};
 
-            scene.logs(0, "echo mode is not served yet").await?;
+/// The counters of the session with the router, as a node's metrics show them.
+async fn counters(scene: &Scene, node: usize) -> Result<BTreeMap<String, u64>, String> {
+    let at = SocketAddr::from(([127, 0, 0, 1], 17472));
+    let text = scene.stage.scene.nodes[node].host.http_get(at, "/metrics");
+    let text = text.await.map_err(|error| error.to_string())?.body;
+    let lines = text.lines().filter_map(|line| {
+        let line = line.strip_prefix("metallb_bfd_")?;
+        let (name, count) = line.split_once("{peer=\"10.0.0.1\",vrf=\"default\"} ")?;
+        Some((name.to_owned(), count.parse().ok()?))
+    });
+    Ok(lines.collect())
+}
+
+/// FRR's side of the same.
+fn counted(scene: &Scene, node: usize) -> Result<Value, String> {
+    let found = scene.frr.json("show bfd peers counters json");
+    let found = found.map_err(|error| error.to_string())?;
+    let mut peers = found.as_array().into_iter().flatten();
+    let ip = scene.ip(node);
+    peers
+        .find(|peer| peer["peer"] == *ip)
+        .cloned()
+        .ok_or_else(|| format!("no {ip} in {found}"))
+}
+
+#[test]
+fn echo_packets_go_round_and_find_a_path_that_control_packets_do_not() {
+    lab::run(
+        "bfd::echo_packets_go_round_and_find_a_path_that_control_packets_do_not",
+        async |lab| {
+            let mut scene = build(&lab, &ECHO).await?;
+            // Nobody but the agent sends FRR's echo packets back there.
+            let quiet = &scene.stage.scene.nodes[1].host;
+            quiet.sysctl("net.ipv4.ip_forward", "0")?;
+            scene.start()?;
+            for node in 0..3 {
+                // §6.8.3 of RFC 5880: one second between control packets where echo detects.
+                let up = [
+                    ("status", "up".into()),
+                    ("remote-echo-receive-interval", 200.into()),
+                    ("remote-receive-interval", 1000.into()),
+                ];
+                scene.bfd_is(node, &up).await?;
+            }
+            for node in 0..2 {
+                wait_for(SOON, "echo packets both ways", async || {
+                    let ours = counters(&scene, node).await?;
+                    let theirs = counted(&scene, node)?;
+                    let count = |name: &str| ours.get(name).copied().unwrap_or_default();
+                    let enough = |name: &str| theirs[name].as_u64() > Some(5);
+                    if count("session_up") == 1
+                        && count("control_packet_input") > 1
+                        && count("echo_packet_input") > 5
+                        && count("echo_packet_output") > 5
+                        && enough("echo-packet-input")
+                        && enough("echo-packet-output")
+                    {
+                        Ok(())
+                    } else {
+                        Err(format!("{ours:?} {theirs}"))
+                    }
+                })
+                .await?;
+            }
+            // The kernel of the first sends FRR's back by itself.
+            let ours = counters(&scene, 0).await?;
+            let theirs = counted(&scene, 0)?;
+            lab.say(format!("{ours:?} {theirs}"));
+
+            // Echo packets alone are lost, and those of one node: both sides' control packets go on.
+            let lossy = "table ip lossy { chain forward { \
+                         type filter hook forward priority 0; \
+                         ip saddr 10.0.0.11 udp dport 3785 drop; }; }";
+            let mut nft = scene.stage.router.command("nft")?;
+            assert!(nft.arg(lossy).status()?.success());
+            let cut = Instant::now();
+            scene.logs(0, "echo function failed").await?;
+            lab.say(format!("echo lost: found after {:?}", cut.elapsed()));
+            scene.logs(0, "BFD says that the path is down").await?;
+
+            let mut nft = scene.stage.router.command("nft")?;
+            assert!(
+                nft.args(["delete", "table", "ip", "lossy"])
+                    .status()?
+                    .success()
+            );
+            scene.bfd_is(0, &[("status", "up".into())]).await?;
+            scene.routed(0, true).await?;
+            Ok(())
+        },
+    );
+}
+
+/// FRR behind the router: what comes from there comes with TTL 254.
+const FAR: &str = "\
+frr defaults datacenter
+router bgp 64501
+ bgp router-id 10.9.0.9
+ no bgp ebgp-requires-policy
+ neighbor 10.0.0.11 remote-as 64500
+ neighbor 10.0.0.11 passive
+ neighbor 10.0.0.11 ebgp-multihop 2
+ neighbor 10.0.0.11 bfd profile far
+";
+const FAR_BFD: &str = "\
+bfd
+ profile far
+  detect-multiplier 10
+  transmit-interval 300
+  receive-interval 300
+  minimum-ttl 254
+";
+
+#[test]
+fn over_several_hops_the_least_ttl_is_what_the_profile_says() {
+    lab::run(
+        "bfd::over_several_hops_the_least_ttl_is_what_the_profile_says",
+        async |lab| {
+            let stage = Stage::of(&lab, 1).await?;
+            let frr = Frr::start(&stage.outside, FAR, FAR_BFD).await?;
+            stage.example()?;
+            let peer = "myASN: 64500, peerASN: 64501, peerAddress: 10.9.0.9, connectTime: 1s, \
+                        ebgpMultiHop: true, bfdProfile: far";
+            let profile = "receiveInterval: 300, transmitInterval: 300, detectMultiplier: 10, \
+                           minimumTtl: 254";
+            let objects = object("BGPPeer", "sample", peer) + &object("BFDProfile", "far", profile);
+            stage.write("sample.yaml", &objects)?;
+            let mut scene = Scene {
+                stage,
+                frr,
+                processes: Vec::new(),
+            };
+            scene.start()?;
+            let up = [("status", "up".into()), ("multihop", true.into())];
+            scene.bfd_is(0, &up).await?;
+
+            // As over one router more, in our direction alone.
+            let longer = "table ip longer { chain forward { \
+                          type filter hook forward priority 0; \
+                          ip saddr 10.9.0.9 udp dport 4784 ip ttl set 253; }; }";
+            let mut nft = scene.stage.router.command("nft")?;
+            assert!(nft.arg(longer).status()?.success());
             let host = &scene.stage.scene.nodes[0].host;
-            wait_for(SOON, "the metrics of the session", async || {
+            wait_for(SOON, "packets dropped for their TTL", async || {
                 let at = SocketAddr::from(([127, 0, 0, 1], 17472));
                 let text = host.http_get(at, "/metrics").await;
                 let text = text.map_err(|error| error.to_string())?.body;
-                let count = |name: &str| {
-                    let name = format!("metallb_bfd_{name}{{peer=\"10.0.0.1\",vrf=\"default\"}} ");
-                    let found = text.lines().find_map(|line| line.strip_prefix(&name));
-                    found.and_then(|count| count.parse::<u64>().ok())
-                };
-                let enough = |name| count(name).is_some_and(|count| count > 5);
-                if count("session_up") == Some(1)
-                    && enough("control_packet_input")
-                    && enough("control_packet_output")
-                    && count("session_up_events") >= Some(1)
-                    && count("zebra_notifications") >= Some(1)
-                    // There from the start: tools compare them (`spec/metallb.md` §5).
-                    && count("session_down_events") == Some(0)
-                    && count("echo_packet_input") == Some(0)
-                    && count("echo_packet_output") == Some(0)
-                {
-                    Ok(())
-                } else {
-                    Err(text.clone())
+                let dropped = "corten_bfd_packets_dropped_total{reason=\"ttl\"} ";
+                match text.lines().find_map(|line| line.strip_prefix(dropped)) {
+                    Some(_) => Ok(()),
+                    None => Err(text),
                 }
             })
             .await?;
-            scene.bfd_is(0, &[("status", "up".into())]).await?;
-            assert!(!scene.processes[0].log().contains("the path has failed"));
+            scene.logs(0, "control detection time expired").await?;
             Ok(())
         },
     );

@@ -12,6 +12,10 @@ use super::Traffic;
 
 const LOAD_BYTE: u16 = (libc::BPF_LD | libc::BPF_B | libc::BPF_ABS) as u16;
 const LOAD_HALF: u16 = (libc::BPF_LD | libc::BPF_H | libc::BPF_ABS) as u16;
+const LOAD_HALF_AT_INDEX: u16 = (libc::BPF_LD | libc::BPF_H | libc::BPF_IND) as u16;
+/// Of the byte at an offset the lower half times 4: the length of an IPv4 header.
+const INDEX_IP_LENGTH: u16 = (libc::BPF_LDX | libc::BPF_B | libc::BPF_MSH) as u16;
+const JUMP_SET: u16 = (libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K) as u16;
 const JUMP_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
 const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 
@@ -27,6 +31,15 @@ const ICMPV6: u32 = 58;
 const ICMPV6_TYPE: u32 = 54;
 const SOLICITATION: u32 = 135;
 const ADVERTISEMENT: u32 = 136;
+
+const IPV4: u32 = 14;
+const IPV4_FRAGMENT: u32 = 20;
+const FRAGMENT_OFFSET: u32 = 0x1fff;
+const IPV4_PROTOCOL: u32 = 23;
+const UDP: u32 = 17;
+const UDP_DESTINATION: u32 = IPV4 + 2;
+const BFD_CONTROL: u32 = 3784;
+const BFD_ECHO: u32 = 3785;
 
 const DROP: sock_filter = op(RETURN, 0);
 const TAKE: sock_filter = op(RETURN, u32::MAX);
@@ -50,6 +63,16 @@ const fn equal(k: u32, yes: u8, no: u8) -> sock_filter {
     }
 }
 
+/// If what was loaded has any of these bits, skip `yes` instructions, else `no`.
+const fn any_of(bits: u32, yes: u8, no: u8) -> sock_filter {
+    sock_filter {
+        code: JUMP_SET,
+        jt: yes,
+        jf: no,
+        k: bits,
+    }
+}
+
 fn program(traffic: Traffic) -> Vec<sock_filter> {
     let mut program = vec![
         op(LOAD_BYTE, KIND),
@@ -67,6 +90,17 @@ fn program(traffic: Traffic) -> Vec<sock_filter> {
             op(LOAD_BYTE, ICMPV6_TYPE),
             equal(SOLICITATION, 2, 0),
             equal(ADVERTISEMENT, 1, 0),
+        ]),
+        Traffic::Bfd => program.extend([
+            equal(ethertype, 0, 8),
+            op(LOAD_BYTE, IPV4_PROTOCOL),
+            equal(UDP, 0, 6),
+            op(LOAD_HALF, IPV4_FRAGMENT),
+            any_of(FRAGMENT_OFFSET, 4, 0),
+            op(INDEX_IP_LENGTH, IPV4),
+            op(LOAD_HALF_AT_INDEX, UDP_DESTINATION),
+            equal(BFD_CONTROL, 2, 0),
+            equal(BFD_ECHO, 1, 0),
         ]),
     }
     program.extend([DROP, TAKE]);

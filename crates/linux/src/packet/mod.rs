@@ -1,5 +1,6 @@
 //! Layer 2 sockets: whole Ethernet frames on one interface (`packet(7)`), for answering ARP and
-//! NDP for addresses that the kernel does not own.
+//! NDP for addresses that the kernel does not own, and for the echo packets of BFD, whose source
+//! is the address that they are for.
 //!
 //! - [`PacketSocket`] receives and sends the frames of one kind of [`Traffic`];
 //!   [`AsyncPacketSocket`] does so in a tokio task.
@@ -32,6 +33,8 @@ pub enum Traffic {
     Arp,
     /// Neighbour solicitations and advertisements.
     Ndp,
+    /// BFD over IPv4: control packets over one hop, and echo packets.
+    Bfd,
 }
 
 impl Traffic {
@@ -39,6 +42,7 @@ impl Traffic {
         let number = match self {
             Self::Arp => libc::ETH_P_ARP,
             Self::Ndp => libc::ETH_P_IPV6,
+            Self::Bfd => libc::ETH_P_IP,
         };
         number as u16
     }
@@ -49,6 +53,7 @@ impl std::fmt::Display for Traffic {
         f.write_str(match self {
             Self::Arp => "ARP",
             Self::Ndp => "NDP",
+            Self::Bfd => "BFD",
         })
     }
 }

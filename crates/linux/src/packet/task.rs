@@ -1,6 +1,9 @@
 //! The socket in a tokio task.
 
-use std::io;
+use std::{
+    io,
+    task::{Context, Poll, ready},
+};
 
 use tokio::io::{Interest, unix::AsyncFd};
 
@@ -28,6 +31,25 @@ impl AsyncPacketSocket {
     pub async fn recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = |socket: &PacketSocket| socket.recv(buffer);
         self.socket.async_io(Interest::READABLE, read).await
+    }
+
+    /// The same for who waits for several sockets: the last to ask is woken.
+    pub fn poll_recv(
+        &self,
+        context: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        loop {
+            let mut guard = ready!(self.socket.poll_read_ready(context))?;
+            if let Ok(read) = guard.try_io(|socket| socket.get_ref().recv(buffer)) {
+                return Poll::Ready(read);
+            }
+        }
+    }
+
+    /// Takes what has come already, or fails with `WouldBlock`.
+    pub fn try_recv(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.socket.get_ref().recv(buffer)
     }
 
     /// Sends a whole frame, or fails at once with `WouldBlock` when the device's queue is full:

@@ -296,3 +296,47 @@ fn a_kernel_without_packet_sockets_is_told_from_a_missing_right() {
         );
     }
 }
+
+/// Of everything over IPv4 only what is for a port of BFD.
+#[test]
+fn bfd_is_told_from_the_rest() {
+    with_cable(|cable| async move {
+        let socket = open(cable.ours, Traffic::Bfd);
+        let sender = PacketSocket::open(cable.client, Traffic::Arp).expect("sender");
+        let frame = |words: u8, protocol: u8, fragment: u16, port: u16| {
+            let mut frame = [&MAC[..], &CLIENT_MAC, &[0x08, 0x00, 0x40 | words]].concat();
+            frame.resize(14 + usize::from(words) * 4 + 8, 0);
+            frame[20..22].copy_from_slice(&fragment.to_be_bytes());
+            frame[23] = protocol;
+            let udp = 14 + usize::from(words) * 4;
+            frame[udp + 2..udp + 4].copy_from_slice(&port.to_be_bytes());
+            frame
+        };
+        let mut elsewhere = frame(5, 17, 0, 3784);
+        elsewhere[5] = 0x77;
+        let mut v6 = frame(5, 17, 0, 3784);
+        v6[12..14].copy_from_slice(&[0x86, 0xdd]);
+        let taken = [
+            frame(5, 17, 0, 3784),
+            frame(5, 17, 0x4000, 3785),
+            frame(6, 17, 0, 3785),
+        ];
+        for dropped in [
+            frame(5, 17, 0, 4784),
+            frame(5, 17, 1, 3784),
+            frame(5, 6, 0, 3784),
+            frame(6, 17, 0, 53),
+            elsewhere,
+            v6,
+        ] {
+            sender.send(&dropped).expect("send");
+        }
+        for frame in &taken {
+            sender.send(frame).expect("send");
+        }
+        for frame in taken {
+            let next = until(&socket, |bytes| Some(bytes.to_vec())).await;
+            assert_eq!(next, frame);
+        }
+    });
+}

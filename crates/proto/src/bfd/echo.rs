@@ -1,8 +1,8 @@
 //! Echo packets (RFC 5880 §6.8.8, RFC 5881 §4): their content is a local matter.
 //!
 //! The neighbour sends them back untouched: by its kernel, where they are addressed to our own
-//! address and go to its link-layer address, or by its daemon, where they are addressed to it (FRR
-//! lowers the TTL to 254 then).
+//! address and go to its link-layer address (IPv4, as FRR on Linux), or by its daemon, where they
+//! are addressed to it (IPv6, as FRR; the TTL is 254 then).
 
 use std::num::NonZeroU32;
 

@@ -64,8 +64,15 @@ pub enum Transmit {
     Control([u8; LEN]),
     /// To the echo port, with TTL 255.
     Echo([u8; ECHO_LEN]),
-    /// An echo packet of the neighbour, to where it came from, with TTL 254.
+    /// An echo packet that was addressed to us, back to the neighbour's echo port, with TTL 254.
     Reflected(Vec<u8>),
+    /// A whole Ethernet frame.
+    Frame {
+        /// Index of the interface.
+        interface: u32,
+        /// Its bytes.
+        frame: Vec<u8>,
+    },
 }
 
 /// The echo function while it runs.
@@ -83,6 +90,8 @@ struct Echoing {
 #[derive(Clone, Debug)]
 pub struct Session {
     settings: Settings,
+    /// Echo packets have a way to the neighbour and back.
+    looped: bool,
     mine: NonZeroU32,
     state: State,
     diagnostic: Diagnostic,
@@ -112,6 +121,7 @@ impl Session {
         let token = crate::random::next(&mut random);
         let mut session = Self {
             settings,
+            looped: true,
             mine,
             state: State::Down,
             diagnostic: Diagnostic::NONE,
@@ -185,7 +195,21 @@ impl Session {
 
     /// Whether echo packets of the neighbour are sent back: it was told that it may send them.
     pub(super) fn reflects(&self) -> bool {
-        self.state == State::Up && self.settings.echo().is_some()
+        self.state == State::Up && self.echo().is_some()
+    }
+
+    /// The echo interval, where echo may be used.
+    fn echo(&self) -> Option<Duration> {
+        self.settings.echo().filter(|_| self.looped)
+    }
+
+    /// Whether echo packets have a way; unless told otherwise they have. Without one the settings
+    /// of echo count for nothing.
+    pub(super) fn set_looped(&mut self, now: Duration, looped: bool) {
+        let before = self.shown();
+        self.looped = looped;
+        self.tune(now);
+        self.show(now, before);
     }
 
     /// Other settings; the session stays up.
@@ -342,7 +366,7 @@ impl Session {
     /// Brings echo function and intervals in line with settings, state and neighbour.
     fn tune(&mut self, now: Duration) {
         let up = self.state == State::Up;
-        let echo = self.settings.echo().zip(self.remote);
+        let echo = self.echo().zip(self.remote);
         self.echoing = match echo {
             Some((own, remote)) if up && !remote.required_echo_rx.is_zero() => {
                 let interval = own.max(remote.required_echo_rx);
@@ -420,7 +444,7 @@ impl Session {
             yours: self.remote.map_or(0, |remote| remote.discriminator.get()),
             desired_tx: micros(tx),
             required_rx: micros(rx),
-            required_echo_rx: self.settings.echo().map_or(0, micros),
+            required_echo_rx: self.echo().map_or(0, micros),
         }
     }
 

@@ -9,6 +9,8 @@
 //! - One socket per family on each of [`CONTROL_PORT`] and [`MULTIHOP_PORT`] (and [`ECHO_PORT`]
 //!   where a profile wants echo), which tell TTL or hop limit, destination and interface of what
 //!   comes in. It sends with TTL 255 from a source port in [`SOURCE_PORTS`], one for each session.
+//! - Echo over IPv4 goes in whole frames (`frame`): on the interface of a neighbour with echo it
+//!   sees frames with BFD in them, and hands them on before the datagrams of the same packets.
 //! - It drains the sockets before it calls `on_timeout`: what waits in a socket was in time.
 //! - A daemon's packets do not survive it: the C bit is never set (RFC 5880 §4.1, RFC 5882 §4.3).
 //! - Towards BGP only [`Change::path_failed`] counts. That the neighbour, or this side, took the
@@ -20,6 +22,7 @@
 mod counters;
 mod echo;
 mod error;
+mod frame;
 mod fsm;
 mod packet;
 mod sessions;

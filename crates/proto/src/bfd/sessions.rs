@@ -5,7 +5,12 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::{Change, Counters, Echo, Error, Packet, Session, Settings, TTL, Transmit};
+use super::frame::{self, Frame, Link};
+use super::{
+    CONTROL_PORT, Change, Counters, ECHO_PORT, Echo, Error, Packet, Session, Settings, TTL,
+    Transmit,
+};
+use crate::ethernet::Header;
 
 /// Whom a session is with. Sessions over one hop and over several are apart, as their ports are.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -49,6 +54,8 @@ pub struct Sent {
 pub struct Sessions {
     sessions: BTreeMap<Key, Session>,
     by_discriminator: BTreeMap<NonZeroU32, Key>,
+    /// Of neighbours of IPv4 whose frames were seen: over these links echo packets go.
+    links: BTreeMap<Key, Link>,
     random: u64,
     reflected: VecDeque<Sent>,
     counters: Counters,
@@ -78,12 +85,15 @@ impl Sessions {
         };
         let seed = crate::random::next(&mut self.random);
         self.by_discriminator.insert(mine, key.clone());
-        self.sessions
-            .insert(key, Session::new(now, mine, settings, seed));
+        let mut session = Session::new(now, mine, settings, seed);
+        // Over IPv4 the neighbour's link-layer address has to be known first.
+        session.set_looped(now, key.peer.is_ipv6());
+        self.sessions.insert(key, session);
     }
 
     /// Forgets a session without a word: hold it down first where the neighbour should know.
     pub fn remove(&mut self, key: &Key) {
+        self.links.remove(key);
         if let Some(session) = self.sessions.remove(key) {
             self.by_discriminator.remove(&session.discriminator());
         }
@@ -196,6 +206,95 @@ impl Sessions {
         Ok(())
     }
 
+    /// Takes a frame of IPv4 with BFD in it, as an interface of sessions with echo received it.
+    /// Control packets tell where the neighbour is; those and what else is addressed to this host
+    /// come to its sockets as well. Echo packets of ours that came back give the session's key;
+    /// those of a neighbour go back unless this host's kernel forwards packets, and so has done it.
+    pub fn on_frame(
+        &mut self,
+        now: Duration,
+        interface: u32,
+        kernel_forwards: bool,
+        bytes: &[u8],
+    ) -> Option<Key> {
+        let frame = Frame::parse(bytes)?;
+        match frame.port {
+            CONTROL_PORT if frame.ttl == TTL => {
+                self.learn(now, interface, &frame);
+                None
+            }
+            ECHO_PORT if frame.from == frame.to => {
+                let ours = self.on_own(now, interface, &frame);
+                if ours.is_none() && frame.ttl == TTL && !kernel_forwards {
+                    self.send_back(interface, &frame, bytes);
+                }
+                ours
+            }
+            _ => None,
+        }
+    }
+
+    fn learn(&mut self, now: Duration, interface: u32, frame: &Frame<'_>) {
+        let arrival = Arrival {
+            from: frame.from.into(),
+            to: frame.to.into(),
+            interface,
+            ttl: frame.ttl,
+            multihop: false,
+        };
+        let Header {
+            destination: ours,
+            source: theirs,
+            ..
+        } = frame.header;
+        if !ours.is_unicast() || !theirs.is_unicast() {
+            return;
+        }
+        let Some(key) = self.find(&arrival).cloned() else {
+            return;
+        };
+        let link = Link {
+            interface,
+            own: frame.to,
+            ours,
+            theirs,
+        };
+        if let Some(session) = self.sessions.get_mut(&key)
+            && self.links.insert(key, link).is_none()
+        {
+            session.set_looped(now, true);
+        }
+    }
+
+    fn on_own(&mut self, now: Duration, interface: u32, frame: &Frame<'_>) -> Option<Key> {
+        let echo = Echo::parse(frame.payload)?;
+        let key = self.by_discriminator.get(&echo.discriminator)?;
+        if self.links.get(key)?.interface != interface {
+            return None;
+        }
+        let ours = self.sessions.get_mut(key)?.on_echo(now, &echo);
+        self.counters.echoes += u64::from(ours);
+        ours.then(|| key.clone())
+    }
+
+    fn send_back(&mut self, interface: u32, frame: &Frame<'_>, bytes: &[u8]) {
+        let theirs = frame.header.source;
+        let known = self.links.iter().find(|(key, link)| {
+            key.peer == IpAddr::V4(frame.from)
+                && (link.interface, link.theirs) == (interface, theirs)
+                && self.sessions.get(key).is_some_and(Session::reflects)
+        });
+        if let Some((key, _)) = known
+            && let Some(frame) = frame::returned(bytes)
+        {
+            self.counters.reflected += 1;
+            self.reflected.push_back(Sent {
+                key: key.clone(),
+                payload: Transmit::Frame { interface, frame },
+            });
+        }
+    }
+
     /// When to call [`Self::on_timeout`].
     pub fn poll_timeout(&self) -> Option<Duration> {
         let each = self.sessions.values();
@@ -216,8 +315,15 @@ impl Sessions {
         if let Some(sent) = self.reflected.pop_front() {
             return Some(sent);
         }
+        let links = &self.links;
         self.sessions.iter_mut().find_map(|(key, session)| {
-            let payload = session.poll_transmit()?;
+            let payload = match (session.poll_transmit()?, links.get(key)) {
+                (Transmit::Echo(payload), Some(link)) => Transmit::Frame {
+                    interface: link.interface,
+                    frame: frame::echo(link, &payload),
+                },
+                (payload, _) => payload,
+            };
             let key = key.clone();
             Some(Sent { key, payload })
         })

@@ -1,6 +1,7 @@
 //! Bytes, drop reasons and whom a packet is for; the session's behaviour is in the submodules.
 
 mod behaviour;
+mod loops;
 mod simulation;
 
 use std::net::IpAddr;
@@ -304,6 +305,7 @@ proptest! {
         let from = arrival("192.0.2.9", 2, ttl, false);
         let _ = all.on_control(ms(1), &from, &bytes);
         let _ = all.on_echo(ms(1), &from, &bytes);
+        let _ = all.on_frame(ms(1), 2, false, &bytes);
         all.on_timeout(ms(5000));
         while all.poll_transmit().is_some() {}
     }

@@ -314,16 +314,6 @@ fn foreign(field: &'static str, offset: usize, value: u16) -> Error {
 fn checksum(frame: &[u8]) -> u16 {
     let message = frame.get(ICMP..).unwrap_or_default();
     let addresses = frame.get(SOURCE..ICMP).unwrap_or_default();
-    let words = [addresses, message].into_iter().flat_map(|part| {
-        part.chunks(2).map(|pair| match *pair {
-            [high, low] => u64::from(u16::from_be_bytes([high, low])),
-            [high] => u64::from(high) << 8,
-            _ => 0,
-        })
-    });
-    let mut sum = words.sum::<u64>() + message.len() as u64 + u64::from(ICMPV6);
-    while sum > 0xffff {
-        sum = (sum & 0xffff) + (sum >> 16);
-    }
-    !(sum as u16)
+    let number = message.len() as u64 + u64::from(ICMPV6);
+    bytes::checksum(&[addresses, message], number)
 }

@@ -7,6 +7,8 @@
 //! it is no failure. Only an end that neither side wanted is reported (RFC 5882 §3.2): BFD that
 //! has not come up keeps nothing from working.
 
+mod frames;
+mod inbox;
 mod room;
 mod watch;
 

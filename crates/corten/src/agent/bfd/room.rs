@@ -7,15 +7,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
-use linux::datagram::{DatagramError, Datagrams, Received};
+use linux::datagram::{DatagramError, Datagrams};
 use plan::announce::bgp::PeerKey;
 use plan::name::Name;
 use proto::bfd::{
-    Arrival, CONTROL_PORT, Change, Error, Key, MULTIHOP_PORT, SOURCE_PORTS, Sessions, Settings,
-    State, TTL, Transmit,
+    CONTROL_PORT, Change, ECHO_PORT, Key, MULTIHOP_PORT, SOURCE_PORTS, Sessions, Settings, State,
+    TTL, Transmit,
 };
 use tokio::sync::mpsc;
 
+use super::frames::Frames;
+use super::inbox::{Heard, Hearing, Inbox};
 use crate::http::bfd::Counts;
 
 /// Longer than any control packet, with the longest authentication.
@@ -37,6 +39,10 @@ struct Listener {
 pub(super) struct Held {
     /// The peers that want it.
     owners: BTreeMap<PeerKey, mpsc::Sender<()>>,
+    /// Echo is wanted of it.
+    echo: bool,
+    /// The interface that its neighbour was last heard on.
+    interface: Option<u32>,
     /// To send from.
     socket: Option<Datagrams>,
     /// Nobody wants it any more: until when the neighbour is told.
@@ -51,6 +57,9 @@ pub(super) struct Room {
     sessions: Sessions,
     held: BTreeMap<Key, Held>,
     listeners: BTreeMap<Listener, Datagrams>,
+    frames: Frames,
+    /// On which interfaces neighbours were heard, not yet taken note of.
+    met: Vec<(Key, u32)>,
     /// The last trouble that was told.
     told: Option<String>,
     buffer: Vec<u8>,
@@ -65,6 +74,8 @@ impl Room {
             sessions: Sessions::new(RandomState::new().hash_one(0_u8)),
             held: BTreeMap::new(),
             listeners: BTreeMap::new(),
+            frames: Frames::default(),
+            met: Vec::new(),
             told: None,
             buffer: vec![0; BUFFER],
         }
@@ -90,6 +101,7 @@ impl Room {
         let held = self.held.entry(key.clone()).or_default();
         held.owners.insert(owner, failed);
         held.until = None;
+        held.echo = settings.echo.is_some() && !key.multihop;
         self.counts.begin(&key.peer.to_string(), self.vrf());
         self.sessions.set(now, key.clone(), settings);
         self.sessions.set_admin_down(now, &key, false);
@@ -117,7 +129,7 @@ impl Room {
     /// there.
     pub(super) fn open(&mut self) -> bool {
         let mut needed = Vec::new();
-        for key in self.held.keys() {
+        for (key, held) in &self.held {
             let v6 = key.peer.is_ipv6();
             let port = if key.multihop {
                 MULTIHOP_PORT
@@ -125,6 +137,10 @@ impl Room {
                 CONTROL_PORT
             };
             needed.push(Listener { v6, port });
+            if held.echo {
+                let port = ECHO_PORT;
+                needed.push(Listener { v6, port });
+            }
         }
         self.listeners
             .retain(|listener, _| needed.contains(listener));
@@ -152,7 +168,18 @@ impl Room {
         if whole {
             self.told = None;
         }
+        self.look();
         whole
+    }
+
+    /// Has frames looked at where neighbours of IPv4 with echo are.
+    fn look(&mut self) {
+        let wanted = self.held.iter().filter(|(key, held)| {
+            let v4 = key.peer.is_ipv4();
+            held.echo && v4
+        });
+        let interfaces = wanted.filter_map(|(_, held)| held.interface).collect();
+        self.frames.open(&interfaces);
     }
 
     /// Tells why BFD hears nothing, once.
@@ -173,48 +200,64 @@ impl Room {
     /// Takes what has come, or is woken when something does.
     pub(super) fn poll_recv(&mut self, context: &mut Context<'_>, start: Instant) -> Poll<()> {
         let mut took = Poll::Pending;
-        for (listener, socket) in &self.listeners {
-            for _ in 0..BATCH {
-                let Poll::Ready(received) = socket.poll_recv(context, &mut self.buffer) else {
-                    break;
-                };
-                took = Poll::Ready(());
-                let now = start.elapsed();
-                take(
-                    &mut self.sessions,
-                    &self.counts,
-                    self.vrf.as_deref(),
-                    now,
-                    *listener,
-                    &self.buffer,
-                    received,
-                );
+        self.take(start, |socket, buffer| {
+            let read = match socket {
+                Hearing::Frames(socket) => socket.poll_recv(context, buffer).map_ok(Heard::Frame),
+                Hearing::Port(socket) => socket.poll_recv(context, buffer).map_ok(Heard::Datagram),
+            };
+            match read {
+                Poll::Ready(read) => {
+                    took = Poll::Ready(());
+                    Some(read)
+                }
+                Poll::Pending => None,
             }
-        }
+        });
         took
     }
 
     /// Takes what has come.
     pub(super) fn drain(&mut self, start: Instant) {
+        self.take(start, |socket, buffer| {
+            let read = match socket {
+                Hearing::Frames(socket) => socket.try_recv(buffer).map(Heard::Frame),
+                Hearing::Port(socket) => socket.try_recv(buffer).map(Heard::Datagram),
+            };
+            let nothing = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+            (!read.as_ref().is_err_and(nothing)).then_some(read)
+        });
+    }
+
+    /// Reads each socket with `read` until that gives nothing.
+    fn take(
+        &mut self,
+        start: Instant,
+        mut read: impl FnMut(Hearing<'_>, &mut [u8]) -> Option<io::Result<Heard>>,
+    ) {
+        let Self { buffer, .. } = self;
+        let mut inbox = Inbox {
+            sessions: &mut self.sessions,
+            counts: &self.counts,
+            vrf: self.vrf.as_deref().unwrap_or("default"),
+            met: &mut self.met,
+            forwards: self.frames.kernel_forwards(),
+        };
+        // Frames first: they tell where neighbours are, and the control packets in them, which
+        // come to the ports as well, may begin echo.
+        for (interface, socket) in self.frames.iter() {
+            for _ in 0..BATCH {
+                let Some(heard) = read(Hearing::Frames(socket), buffer) else {
+                    break;
+                };
+                inbox.frame(start.elapsed(), interface, buffer, heard);
+            }
+        }
         for (listener, socket) in &self.listeners {
             for _ in 0..BATCH {
-                let received = socket.try_recv(&mut self.buffer);
-                if received
-                    .as_ref()
-                    .is_err_and(|e| e.kind() == io::ErrorKind::WouldBlock)
-                {
+                let Some(heard) = read(Hearing::Port(socket), buffer) else {
                     break;
-                }
-                let now = start.elapsed();
-                take(
-                    &mut self.sessions,
-                    &self.counts,
-                    self.vrf.as_deref(),
-                    now,
-                    *listener,
-                    &self.buffer,
-                    received,
-                );
+                };
+                inbox.datagram(start.elapsed(), listener.port, buffer, heard);
             }
         }
     }
@@ -236,6 +279,18 @@ impl Room {
 
     /// Sends and tells what is to be, and forgets sessions that are over.
     pub(super) fn settle(&mut self) {
+        let mut moved = false;
+        for (key, interface) in self.met.drain(..) {
+            if let Some(held) = self.held.get_mut(&key)
+                && held.interface != Some(interface)
+            {
+                held.interface = Some(interface);
+                moved = true;
+            }
+        }
+        if moved {
+            self.look();
+        }
         while let Some(sent) = self.sessions.poll_transmit() {
             self.send(&sent.key, &sent.payload);
         }
@@ -293,42 +348,27 @@ impl Room {
     }
 
     fn send(&mut self, key: &Key, payload: &Transmit) {
-        let (peer, vrf) = (key.peer.to_string(), self.vrf.as_deref());
+        let peer = key.peer.to_string();
+        let sent = match payload {
+            Transmit::Control(bytes) => self.send_control(key, bytes),
+            Transmit::Echo(bytes) => self.send_echo(key, bytes, TTL),
+            Transmit::Reflected(bytes) => self.send_echo(key, bytes, TTL - 1),
+            Transmit::Frame { interface, frame } => self
+                .frames
+                .send(*interface, frame)
+                .map_err(|error| error.to_string()),
+        };
+        let labels = [peer.as_str(), self.vrf.as_deref().unwrap_or("default")];
         let Some(held) = self.held.get_mut(key) else {
             return;
         };
-        let control = if key.multihop {
-            MULTIHOP_PORT
-        } else {
-            CONTROL_PORT
-        };
-        // There are no echo packets: no session asks for the function.
-        let Transmit::Control(bytes) = payload else {
-            return;
-        };
-        let socket = &mut held.socket;
-        let opened = match socket.take() {
-            Some(open) => Ok(open),
-            None => source(key, vrf).map_err(|e| crate::cli::chain(&e)),
-        };
-        let to = address(key.peer, control, key.interface);
-        let sent = opened.and_then(|open| match open.send(bytes, to) {
-            Ok(()) => {
-                *socket = Some(open);
-                Ok(())
-            }
-            // Not even the next one is urgent.
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                *socket = Some(open);
-                Err(error.to_string())
-            }
-            // Our address may have gone: bound anew the next time.
-            Err(error) => Err(error.to_string()),
-        });
-        let labels = [peer.as_str(), vrf.unwrap_or("default")];
         match sent {
             Ok(()) => {
-                self.counts.control_out.with_label_values(&labels).inc();
+                let count = match payload {
+                    Transmit::Control(_) => &self.counts.control_out,
+                    _ => &self.counts.echo_out,
+                };
+                count.with_label_values(&labels).inc();
                 held.told = None;
             }
             Err(why) if held.told.as_ref() != Some(&why) => {
@@ -338,43 +378,39 @@ impl Room {
             Err(_) => {}
         }
     }
-}
 
-/// Hands a datagram to its session.
-fn take(
-    sessions: &mut Sessions,
-    counts: &Counts,
-    vrf: Option<&str>,
-    now: Duration,
-    listener: Listener,
-    buffer: &[u8],
-    received: io::Result<Received>,
-) {
-    let dropped = |reason: &str| counts.dropped.with_label_values(&[reason]).inc();
-    let received = match received {
-        Ok(received) => received,
-        Err(error) => {
-            tracing::debug!(%error, "a BFD packet cannot be read");
-            return dropped("unreadable");
+    fn send_control(&mut self, key: &Key, bytes: &[u8]) -> Result<(), String> {
+        let vrf = self.vrf.as_deref();
+        let Some(held) = self.held.get_mut(key) else {
+            return Ok(());
+        };
+        let port = if key.multihop {
+            MULTIHOP_PORT
+        } else {
+            CONTROL_PORT
+        };
+        let open = match held.socket.take() {
+            Some(open) => open,
+            None => source(key, vrf).map_err(|e| crate::cli::chain(&e))?,
+        };
+        let sent = open.send(bytes, address(key.peer, port, key.interface));
+        // Otherwise our address may have gone: bound anew the next time.
+        let kept = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+        if sent.as_ref().map_or_else(kept, |()| true) {
+            held.socket = Some(open);
         }
-    };
-    let arrival = Arrival {
-        from: received.from.ip(),
-        to: received.to,
-        interface: received.interface,
-        ttl: received.ttl,
-        multihop: listener.port == MULTIHOP_PORT,
-    };
-    let payload = buffer.get(..received.length).unwrap_or_default();
-    match sessions.on_control(now, &arrival, payload) {
-        Ok(_) => {
-            let labels = [&arrival.from.to_string(), vrf.unwrap_or("default")];
-            counts.control_in.with_label_values(&labels).inc();
-        }
-        Err(error) => {
-            tracing::debug!(%error, "a BFD packet is dropped");
-            dropped(reason(&error));
-        }
+        sent.map_err(|error| error.to_string())
+    }
+
+    /// From the echo port, so that a daemon that sends it back finds it there.
+    fn send_echo(&self, key: &Key, bytes: &[u8], ttl: u8) -> Result<(), String> {
+        let (v6, port) = (key.peer.is_ipv6(), ECHO_PORT);
+        let Some(socket) = self.listeners.get(&Listener { v6, port }) else {
+            return Err("the port of echo packets is not open".to_owned());
+        };
+        let to = address(key.peer, port, key.interface);
+        let sent = socket.set_ttl(ttl).and_then(|()| socket.send(bytes, to));
+        sent.map_err(|error| error.to_string())
     }
 }
 
@@ -408,19 +444,30 @@ fn address(ip: IpAddr, port: u16, interface: Option<u32>) -> SocketAddr {
     }
 }
 
-/// As the metric names it.
-const fn reason(error: &Error) -> &'static str {
-    match error {
-        Error::Truncated { .. } | Error::Length { .. } => "length",
-        Error::Version { .. } => "version",
-        Error::Multiplier => "multiplier",
-        Error::Multipoint => "multipoint",
-        Error::MyDiscriminator | Error::YourDiscriminator { .. } => "discriminator",
-        Error::Authenticated => "authenticated",
-        Error::Ttl { .. } => "ttl",
-        Error::UnknownDiscriminator { .. } | Error::OtherSession { .. } => "no_session",
-        Error::Stranger { .. } => "stranger",
-        Error::AdminDown => "admin_down",
-        Error::Echo { .. } => "echo",
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 5881 §4: each session has a port of its own, from the upper range.
+    #[test]
+    fn every_session_has_its_source_port() {
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().expect("runtime");
+        let _entered = runtime.enter();
+        let key = Key {
+            peer: "127.0.0.2".parse().expect("address"),
+            local: Some("127.0.0.1".parse().expect("address")),
+            interface: None,
+            multihop: false,
+        };
+        let sockets: Vec<Datagrams> = (0..8)
+            .map(|_| source(&key, None).expect("a socket"))
+            .collect();
+        let at = |socket: &Datagrams| socket.local_addr().expect("bound");
+        let mut ports: Vec<u16> = sockets.iter().map(|socket| at(socket).port()).collect();
+        assert!(ports.iter().all(|port| SOURCE_PORTS.contains(port)));
+        ports.sort_unstable();
+        ports.dedup();
+        assert_eq!(ports.len(), sockets.len());
     }
 }

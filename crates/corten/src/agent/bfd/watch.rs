@@ -71,12 +71,6 @@ impl Watch {
             let owner = self.owner.clone();
             self.bfd.send(Request::Release { owner, target }).await;
         }
-        if session.bfd.as_ref().is_some_and(|it| it.echo_ms.is_some()) && wanted.is_some() {
-            tracing::warn!(
-                peer = &*self.owner,
-                "BFD's echo mode is not served yet: control packets alone find a dead path"
-            );
-        }
         if let Some((target, settings)) = wanted.clone() {
             let request = Request::Set {
                 owner: self.owner.clone(),
@@ -149,9 +143,7 @@ fn settings(profile: &BfdProfile, multihop: bool) -> Settings {
         transmit: millis(profile.transmit_ms),
         receive: millis(profile.receive_ms),
         multiplier: NonZeroU8::new(profile.multiplier).unwrap_or(NonZeroU8::MIN),
-        // Neighbours let their forwarding plane return echo packets, so those must be addressed to
-        // ourselves and sent past our own routes: UDP sockets cannot. Told by `follow`.
-        echo: None,
+        echo: profile.echo_ms.map(millis),
         passive: profile.passive,
         hops: if multihop {
             Hops::Multi {
