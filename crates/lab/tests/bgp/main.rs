@@ -1,5 +1,8 @@
 //! BGP end to end, with real routers.
 //!
+//! The tests of advertising run twice: with Corten, and with FRR and MetalLB's template in its place
+//! (`metallb::Subject`). `subject` compares all that routers see of both.
+//!
 //! What a speaker must do, and who says here that it does. Tests of pure code stand where a router
 //! has no part in it, or cannot be made to show it.
 //!
@@ -58,6 +61,7 @@ mod forms;
 mod graceful;
 mod hub;
 mod listen;
+mod metallb;
 mod others;
 mod receive;
 mod rfc7606;

@@ -1,13 +1,11 @@
-//! FRR with MetalLB's template in the agent's place (`spec/bgp.md` A3): on one node Corten from
-//! the objects, on the other FRR from what MetalLB makes of the same objects. Routers must read
-//! the same of both.
-
-use std::fmt::Write as _;
+//! Both subjects side by side: on one node Corten from the objects, on the other FRR from what
+//! MetalLB makes of the same objects. Routers must read the same of both.
 
 use lab::router::Frr;
 use lab::{Host, scene, wait_for, wait_until};
 use serde_json::{Value, json};
 
+use crate::metallb::{self, Neighbour, Route};
 use crate::stage::{Outcome, SOON, Stage, object};
 
 /// Of the other AS, with both families on one session; and of the nodes' own.
@@ -42,15 +40,24 @@ router bgp 64500
  exit-address-family
 ";
 
-/// What the objects say of a prefix, as MetalLB's speaker hands it to its template.
-struct Route {
-    prefix: &'static str,
-    local_pref: Option<u32>,
-    communities: &'static [&'static str],
-    large: &'static [&'static str],
-    /// Beside the inner router.
-    outer: bool,
-}
+/// The routers' addresses.
+const BOTH: &[&str] = &["10.0.0.1", "10.0.0.2"];
+const INSIDE: &[&str] = &["10.0.0.2"];
+
+const NEIGHBOURS: [Neighbour; 2] = [
+    Neighbour {
+        address: "10.0.0.1",
+        asn: 64501,
+        says: &["graceful-restart"],
+        families: &["ipv4", "ipv6"],
+    },
+    Neighbour {
+        address: "10.0.0.2",
+        asn: 64500,
+        says: &["timers 10 30"],
+        families: &["ipv4"],
+    },
+];
 
 const ROUTES: [Route; 5] = [
     Route {
@@ -58,35 +65,35 @@ const ROUTES: [Route; 5] = [
         local_pref: Some(300),
         communities: &["64500:100", "65535:65281"],
         large: &["64500:1:2"],
-        outer: true,
+        to: BOTH,
     },
     Route {
         prefix: "192.168.2.1/32",
         local_pref: None,
         communities: &[],
         large: &[],
-        outer: true,
+        to: BOTH,
     },
     Route {
         prefix: "192.168.3.1/32",
         local_pref: None,
         communities: &[],
         large: &[],
-        outer: false,
+        to: INSIDE,
     },
     Route {
         prefix: "192.168.4.0/24",
         local_pref: None,
         communities: &["64500:1", "64500:2"],
         large: &[],
-        outer: true,
+        to: BOTH,
     },
     Route {
         prefix: "2001:db8:5::1/128",
         local_pref: None,
         communities: &["64500:5"],
         large: &[],
-        outer: true,
+        to: BOTH,
     },
 ];
 
@@ -128,95 +135,6 @@ fn objects() -> String {
         }
     }
     text
-}
-
-/// What MetalLB's template (`internal/bgp/frr/templates`) makes of the same for a node: filters of
-/// each neighbour, then the sessions, then the prefixes.
-fn metallb(router_id: &str) -> String {
-    let mut filters = String::new();
-    let mut sessions = String::new();
-    let mut families = String::new();
-    for (peer, asn, more) in [
-        ("10.0.0.1", 64501, "graceful-restart"),
-        ("10.0.0.2", 64500, "timers 10 30"),
-    ] {
-        let outer = asn == 64501;
-        let routes = || ROUTES.iter().filter(|route| !outer || route.outer);
-        let of = |prefix: &str| if prefix.contains(':') { "ipv6" } else { "ip" };
-        let mut permit = 0;
-        let _ = writeln!(filters, "route-map {peer}-in deny 20");
-        for route in routes() {
-            let prefix = route.prefix;
-            let family = of(prefix);
-            let pref = route.local_pref.map(|it| format!("local-preference {it}"));
-            let said = route.communities.iter();
-            let sets = pref
-                .into_iter()
-                .chain(said.map(|it| format!("community {it} additive")))
-                .chain(
-                    route
-                        .large
-                        .iter()
-                        .map(|it| format!("large-community {it} additive")),
-                );
-            for set in sets {
-                permit += 1;
-                let list = format!("{peer}-{permit}");
-                let _ = write!(
-                    filters,
-                    "{family} prefix-list {list} seq 1 permit {prefix}\n\
-                     route-map {peer}-out permit {permit}\n \
-                     match {family} address prefix-list {list}\n set {set}\n on-match next\n"
-                );
-            }
-            let _ = writeln!(
-                filters,
-                "{family} prefix-list {peer}-{family} permit {prefix}"
-            );
-        }
-        for family in ["ip", "ipv6"] {
-            permit += 1;
-            let _ = write!(
-                filters,
-                "route-map {peer}-out permit {permit}\n \
-                 match {family} address prefix-list {peer}-{family}\n"
-            );
-        }
-        let _ = write!(
-            sessions,
-            "  neighbor {peer} remote-as {asn}\n  neighbor {peer} timers connect 1\n  \
-             neighbor {peer} {more}\n"
-        );
-        for family in if outer {
-            &["ipv4", "ipv6"][..]
-        } else {
-            &["ipv4"]
-        } {
-            let _ = write!(
-                families,
-                "  address-family {family} unicast\n    neighbor {peer} activate\n    \
-                 neighbor {peer} route-map {peer}-in in\n    \
-                 neighbor {peer} route-map {peer}-out out\n  exit-address-family\n"
-            );
-        }
-    }
-    for route in &ROUTES {
-        let family = if route.prefix.contains(':') {
-            "ipv6"
-        } else {
-            "ipv4"
-        };
-        let _ = write!(
-            families,
-            "  address-family {family} unicast\n    network {}\n  exit-address-family\n",
-            route.prefix
-        );
-    }
-    format!(
-        "{filters}router bgp 64500\n  no bgp ebgp-requires-policy\n  no bgp network import-check\n  \
-         no bgp default ipv4-unicast\n  bgp graceful-restart preserve-fw-state\n  \
-         bgp router-id {router_id}\n{sessions}{families}"
-    )
 }
 
 /// What differs between nodes by nature, in one word.
@@ -333,7 +251,9 @@ fn routers_read_the_same_of_corten_and_of_metallbs_frr() {
                 stage.serve(&format!("s{number}"), ip, &more, &[0, 1])?;
             }
             let mut agent = scene::run(ours, &stage.dir)?;
-            let mut metallb = Frr::start(&theirs.host, &metallb("10.0.0.12"), "").await?;
+            let networks = ROUTES.iter().map(|route| route.prefix).collect();
+            let config = metallb::config("10.0.0.12", &NEIGHBOURS, &ROUTES, &networks);
+            let mut metallb = Frr::start(&theirs.host, &config, "").await?;
 
             let count = |router: &Frr, family: &str| -> Outcome<usize> {
                 let table = router.json(&format!("show bgp {family} unicast json"))?;
@@ -345,7 +265,7 @@ fn routers_read_the_same_of_corten_and_of_metallbs_frr() {
                     let six = prefix.contains(':');
                     let there = match router.host().name() {
                         "inside" => !six,
-                        _ => route.outer,
+                        _ => route.to == BOTH,
                     };
                     if there {
                         same(router, prefix, |n| path(router, prefix, n), |_| true).await?;
