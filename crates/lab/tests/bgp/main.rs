@@ -50,7 +50,7 @@
 //! | Another speaker on the node | `rival` | `rival`, `hub` | |
 //! | BFD: one hop, link-local, a silent path | `bfd`, `unnumbered` | `bird` | |
 //! | BFD: many hops, minimum TTL, passive | `forms` | | |
-//! | BFD: orderly ends, echo asked for | `bfd` | | `proto::bfd` |
+//! | BFD: orderly ends, echo | `bfd` | | `proto::bfd` |
 
 mod advertising;
 mod bfd;
