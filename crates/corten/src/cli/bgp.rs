@@ -1,6 +1,6 @@
 //! `corten bgp`: the BGP sessions of all nodes, as their agents tell them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::corten::v1alpha1::{BgpSession, NodeStateStatus};
 use api::crds::yaml;
@@ -37,9 +37,15 @@ enum Form {
 }
 
 pub(super) fn main(options: &Options) -> Result<(), Failure> {
-    let mut states = runtime()?.block_on(async {
+    let (mut states, unheard) = runtime()?.block_on(async {
         let nodes = Nodes::open(&options.place).await?;
-        nodes.states().await
+        let states = nodes.states().await?;
+        let unheard = nodes.unheard(&states).await.unwrap_or_else(|error| {
+            let error = &*error as &dyn std::error::Error;
+            tracing::warn!(error, "whether the nodes still live is not known");
+            BTreeSet::new()
+        });
+        Ok::<_, Failure>((states, unheard))
     })?;
     for node in &options.nodes {
         if !states.contains_key(node) {
@@ -48,11 +54,11 @@ pub(super) fn main(options: &Options) -> Result<(), Failure> {
     }
     states.retain(|node, _| options.nodes.is_empty() || options.nodes.contains(node));
     match options.output {
-        Some(Form::Json) => println!("{:#}", items(&states)),
-        Some(Form::Yaml) => print!("{}", yaml::emit(&items(&states))),
+        Some(Form::Json) => println!("{:#}", items(&states, &unheard)),
+        Some(Form::Yaml) => print!("{}", yaml::emit(&items(&states, &unheard))),
         None | Some(Form::Wide) => {
             let wide = options.output.is_some();
-            let table = table(&states, wide, Timestamp::now());
+            let table = table(&states, &unheard, wide, Timestamp::now());
             if table.len() == 1 {
                 eprintln!("No BGP sessions found");
             } else {
@@ -63,13 +69,14 @@ pub(super) fn main(options: &Options) -> Result<(), Failure> {
     Ok(())
 }
 
-/// The sessions, each with its node.
-fn items(states: &BTreeMap<String, NodeStateStatus>) -> Value {
+/// The sessions, each with its node, and whether that is still heard.
+fn items(states: &BTreeMap<String, NodeStateStatus>, unheard: &BTreeSet<String>) -> Value {
     let mut items = Vec::new();
     for (node, state) in states {
         for session in &state.bgp {
             let mut item = serde_json::to_value(session).unwrap_or_default();
             item["node"] = json!(node);
+            item["nodeHeard"] = json!(!unheard.contains(node));
             items.push(item);
         }
     }
@@ -79,6 +86,7 @@ fn items(states: &BTreeMap<String, NodeStateStatus>) -> Value {
 /// The table's rows, the head first.
 fn table(
     states: &BTreeMap<String, NodeStateStatus>,
+    unheard: &BTreeSet<String>,
     wide: bool,
     now: Timestamp,
 ) -> Vec<Vec<String>> {
@@ -89,6 +97,7 @@ fn table(
     head.push("CAUSE");
     let mut rows = vec![head.into_iter().map(str::to_owned).collect()];
     for (node, state) in states {
+        let unheard = unheard.contains(node);
         for session in &state.bgp {
             let mut row = vec![
                 node.clone(),
@@ -97,7 +106,10 @@ fn table(
                     0 => "<any>".to_owned(),
                     asn => asn.to_string(),
                 },
-                format!("{:?}", session.state),
+                match unheard {
+                    true => "Unknown".to_owned(),
+                    false => format!("{:?}", session.state),
+                },
                 age(session, now),
                 session.sent.to_string(),
                 session.received.to_string(),
@@ -105,7 +117,10 @@ fn table(
             if wide {
                 row.extend([session.address.clone(), state.agent_version.clone()]);
             }
-            row.push(cause(session, wide));
+            row.push(match unheard {
+                true => format!("node not heard of; last state: {:?}", session.state),
+                false => cause(session, wide),
+            });
             rows.push(row);
         }
     }
@@ -192,13 +207,17 @@ mod tests {
         ])
     }
 
+    fn heard() -> BTreeSet<String> {
+        BTreeSet::new()
+    }
+
     fn now() -> Timestamp {
         "2026-11-22T10:04:05Z".parse().expect("a time")
     }
 
     #[test]
     fn a_table_as_kubectl_s() {
-        let text = aligned(&table(&states(), false, now()));
+        let text = aligned(&table(&states(), &heard(), false, now()));
         assert_eq!(
             text,
             "NODE     PEER     ASN     STATE         AGE         SENT   RECEIVED   CAUSE\n\
@@ -206,15 +225,22 @@ mod tests {
              a cause that is too long for a table of so many columns as …\n\
              node-1   router   64501   Established   4m5s        12     0\n"
         );
-        let wide = aligned(&table(&states(), true, now()));
+        let wide = aligned(&table(&states(), &heard(), true, now()));
         assert!(wide.contains("ADDRESS"), "{wide}");
         assert!(wide.contains("[fd00::1]:179   1.0.0   a cause"), "{wide}");
         assert!(wide.contains("as this one\n"), "{wide}");
+        // A node that is dead says nothing any more, and takes nothing back.
+        let dead = BTreeSet::from(["node-1".to_owned()]);
+        let text = aligned(&table(&states(), &dead, false, now()));
+        let said = "64501   Unknown   4m5s        12     0          node not heard of; last state: \
+                    Established";
+        assert!(text.contains(said), "{text}");
     }
 
     #[test]
     fn values_for_programs() {
-        let items = items(&states());
+        let items = items(&states(), &BTreeSet::from(["node-1".to_owned()]));
+        assert_eq!(items["items"][1]["nodeHeard"], false);
         assert_eq!(items["items"][1]["node"], "node-1");
         assert_eq!(items["items"][1]["sent"], 12);
         assert_eq!(items["items"][1]["state"], "Established");

@@ -1,4 +1,5 @@
-//! `corten drain`: a node gives away what it announces, and no request is lost (design.md §4.3).
+//! `corten drain`: a node gives away what it announces, and no new connection is lost (design.md
+//! §4.3). One that is open may be: another node does not know it (§4.7 is to mend that).
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -85,6 +86,7 @@ struct Follower {
     undo: bool,
     phase: Option<DrainPhase>,
     handed: bool,
+    asked: bool,
     drained: BTreeSet<String>,
     held: Vec<String>,
     done: bool,
@@ -97,6 +99,7 @@ impl Follower {
             undo,
             phase: None,
             handed: false,
+            asked: false,
             drained: BTreeSet::new(),
             held: Vec::new(),
             done: false,
@@ -121,14 +124,21 @@ impl Follower {
             lines.push(format!("{node}: layer 2 addresses are handed over"));
         }
         let is = |wanted| state.bgp.iter().filter(move |it| it.state == wanted);
+        let held = is(SessionState::Established).map(|it| it.peer.clone());
+        self.held = held.collect();
+        if phase == DrainPhase::Leaving && !self.asked && !self.held.is_empty() {
+            self.asked = true;
+            let held = self.held.join(", ");
+            lines.push(format!(
+                "{node}: its routes ask to be left, and are withdrawn some seconds later ({held})"
+            ));
+        }
         for session in is(SessionState::Drained) {
             if self.drained.insert(session.peer.clone()) {
                 let (peer, address) = (&session.peer, &session.address);
                 lines.push(format!("{node}: session {peer} ({address}) has ended"));
             }
         }
-        let held = is(SessionState::Established).map(|it| it.peer.clone());
-        self.held = held.collect();
         self.done = phase == DrainPhase::Drained;
         lines.extend(self.done.then(|| format!("{node} is drained")));
         lines
@@ -193,6 +203,7 @@ mod tests {
             told,
             [
                 "n: layer 2 addresses are handed over",
+                "n: its routes ask to be left, and are withdrawn some seconds later (a, b)",
                 "n: session a (10.0.0.1:179) has ended",
                 "n: session b (10.0.0.1:179) has ended",
                 "n is drained",

@@ -56,7 +56,7 @@ enum Command {
     Crds(crds::Options),
     /// Show the BGP sessions of all nodes: with whom, whether they are up, and if not, why.
     Bgp(bgp::Options),
-    /// Have a node give away what it announces, without a request lost: before it is taken down.
+    /// Have a node give away what it announces, before it is taken down: no new connection is lost.
     Drain(drain::Options),
     /// Ask the agent in this container whether it has started; exit 0 when it has.
     Probe(probe::Options),

@@ -1,6 +1,6 @@
 //! What agents say of their nodes, and what is asked of them: in a cluster, or in a directory.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use api::Kind as _;
@@ -78,6 +78,33 @@ impl Nodes {
                 }
             }
         }
+    }
+
+    /// Those of `states` whose kubelet is not heard any more, or whose Node is gone: what the agent
+    /// said last is still there. Of a directory's nodes nobody knows.
+    pub(super) async fn unheard(
+        &self,
+        states: &BTreeMap<String, NodeStateStatus>,
+    ) -> Result<BTreeSet<String>, Failure> {
+        let Self::Cluster(client) = self else {
+            return Ok(BTreeSet::new());
+        };
+        let api: Api<Node> = Api::all(client.clone());
+        let list = api.list(&ListParams::default()).await;
+        let list = list.map_err(|error| format!("nodes cannot be read: {error}"))?;
+        let heard = |node: &Node| {
+            let conditions = node.status.iter().flat_map(|it| &it.conditions).flatten();
+            let mut ready = conditions.filter(|it| it.type_ == "Ready");
+            ready.all(|it| it.status != "Unknown")
+        };
+        let heard: BTreeSet<String> = list
+            .items
+            .into_iter()
+            .filter(heard)
+            .filter_map(|it| it.metadata.name)
+            .collect();
+        let silent = states.keys().filter(|name| !heard.contains(*name));
+        Ok(silent.cloned().collect())
     }
 
     /// Asks a node's agent to drain, or to drain no more.

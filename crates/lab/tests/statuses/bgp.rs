@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::{TcpListener, TcpStream};
 
-use lab::controlplane::Account;
+use lab::controlplane::{Account, Patch};
 use lab::router::Frr;
 use lab::{Outcome, bin, wait_for};
 use serde_json::{Value, json};
@@ -257,6 +257,15 @@ async fn rows(stage: &Stage) -> Outcome {
     Ok(())
 }
 
+/// What the node controller would say of a node.
+async fn ready(stage: &Stage, node: &str, status: &str) -> Outcome {
+    let path = format!("/api/v1/nodes/{node}/status");
+    let conditions = json!([{"type": "Ready", "status": status, "reason": "Lab"}]);
+    let patch = json!({"status": {"conditions": conditions}});
+    stage.plane.api().patch(&path, Patch::Merge, &patch).await?;
+    Ok(())
+}
+
 /// `corten bgp`.
 async fn shown(stage: &Stage) -> Outcome {
     // Numbers are published some seconds later.
@@ -284,6 +293,7 @@ async fn shown(stage: &Stage) -> Outcome {
     let found: Value = serde_json::from_str(&json)?;
     assert_eq!(found["items"][0]["node"], "node-2", "{found}");
     assert_eq!(found["items"][0]["asn"], 64501, "{found}");
+    assert_eq!(found["items"][0]["nodeHeard"], true, "{found}");
     let yaml = corten(stage, &["bgp", "-o", "yaml"]).await?;
     assert!(yaml.contains("asn: 64502"), "{yaml}");
     let unknown = corten(stage, &["bgp", "no-such-node"]).await;
@@ -292,6 +302,15 @@ async fn shown(stage: &Stage) -> Outcome {
         unknown.is_some_and(|said| said.contains("no agent serves")),
         "an unknown node is refused"
     );
+    // What the agent of a dead node has said is nothing to go by.
+    ready(stage, "node-2", "Unknown").await?;
+    let table = corten(stage, &["bgp", "node-2"]).await?;
+    assert!(table.contains("Unknown"), "{table}");
+    assert!(
+        table.contains("node not heard of; last state: Established"),
+        "{table}"
+    );
+    ready(stage, "node-2", "True").await?;
     Ok(())
 }
 
