@@ -12,16 +12,19 @@ use std::time::{Duration, Instant, SystemTime};
 use api::corten::v1alpha1::NodeStateStatus;
 use plan::name::Name;
 use plan::world;
-use proto::member::{Cause, Event, Key, Member, NodeName, State};
+use proto::member::{Cause, Counters, Event, Key, Member, NodeName, State};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{AgentError, Config};
+use crate::http::member::Counts;
 
 /// Commands that may wait.
 const QUEUE: usize = 64;
 /// Datagrams are at most this long.
 const MAX_DATAGRAM: usize = 2048;
+/// Between two times that metrics are brought up to date.
+const COUNTING: Duration = Duration::from_secs(1);
 
 /// What the planner asks of failure detection.
 #[derive(Debug)]
@@ -115,6 +118,7 @@ pub enum MemberError {
 pub(super) fn start(
     config: &Config,
     events: mpsc::Sender<world::Event>,
+    counts: Counts,
 ) -> Result<(mpsc::Sender<Command>, Silence, Task), MemberError> {
     let port = config.member_port;
     let socket = open(port).map_err(|source| MemberError::Socket { port, source })?;
@@ -160,6 +164,9 @@ pub(super) fn start(
         pulse,
         left: false,
         makes_way: None,
+        counts,
+        counted: Counters::default(),
+        next_count: Duration::ZERO,
     };
     Ok((commands_in, silence, task))
 }
@@ -217,6 +224,10 @@ pub(super) struct Task {
     left: bool,
     /// Who waits for the others to know that the next agent follows.
     makes_way: Option<oneshot::Sender<()>>,
+    counts: Counts,
+    /// What metrics know.
+    counted: Counters,
+    next_count: Duration,
 }
 
 impl Task {
@@ -290,6 +301,7 @@ impl Task {
             {
                 let _ = done.send(());
             }
+            self.count();
             // Events first: a pause is told before the pulse looks well again.
             while let Some(event) = self.member.poll_event() {
                 if let Some(event) = self.translate(event) {
@@ -300,6 +312,20 @@ impl Task {
                 self.pulse.beat();
             }
         }
+    }
+
+    /// Brings the metrics up to date, now and then: beats are sent far oftener than anybody asks.
+    fn count(&mut self) {
+        let now = self.now();
+        if now < self.next_count {
+            return;
+        }
+        self.next_count = now + COUNTING;
+        let counters = *self.member.counters();
+        self.counts.add(&self.counted, &counters);
+        self.counted = counters;
+        self.counts
+            .set_peers(self.member.peers().map(|(_, state)| state));
     }
 
     /// Hands an event to the planner; what it has no room for waits, and only the newest counts.
@@ -377,6 +403,7 @@ impl Task {
                 to => to,
             };
             if let Err(error) = self.socket.send_to(&transmit.bytes, to) {
+                self.counts.unsent.inc();
                 tracing::trace!(%to, %error, "beat not sent");
             }
         }

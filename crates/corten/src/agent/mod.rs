@@ -117,7 +117,7 @@ pub async fn run<S: Source, K: Sink>(
     let (sessions_in, sessions) = watch::channel(bgp::Sessions::default());
     let (reporter, reports) = Reporter::new(metrics.reports_dropped.clone());
 
-    let (member, silence, member_task) = member::start(&config, events_in)?;
+    let (member, silence, member_task) = member::start(&config, events_in, metrics.member.clone())?;
     let (forward, done) = forward::start(config.agent.mode, health.clone(), metrics.clone())?;
     let l2 = l2::Context {
         node: config.agent.node.clone(),

@@ -141,6 +141,8 @@ pub struct Metrics {
     pub bgp_route_errors: IntCounter,
     /// BFD sessions.
     pub bfd: super::bfd::Counts,
+    /// Failure detection.
+    pub member: super::member::Counts,
 }
 
 impl Metrics {
@@ -242,6 +244,7 @@ impl Metrics {
                 "Attempts to bring a received route to the kernel that failed",
             )?,
             bfd: super::bfd::Counts::new(&registry)?,
+            member: super::member::Counts::new(&registry)?,
             registry,
         })
     }

@@ -10,6 +10,7 @@ pub mod bfd;
 pub mod bgp;
 pub mod certificate;
 pub mod listener;
+pub mod member;
 pub mod metrics;
 pub mod tls;
 

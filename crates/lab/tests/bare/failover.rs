@@ -117,6 +117,23 @@ fn false_deaths_heal() {
             .await?;
         }
         stage.scene.page(address).await?;
-        Ok(())
+        counted(&stage, &owner).await
     });
+}
+
+/// Metrics tell of it (docs/failure-detection.md).
+async fn counted(stage: &Stage, owner: &str) -> Outcome {
+    let paused = "corten_member_silences_total{cause=\"paused\"}";
+    let healed = "corten_member_false_deaths_healed_total";
+    let beats = "corten_member_datagrams_received_total{kind=\"beat\"}";
+    for metric in [paused, healed, beats] {
+        wait_until(SOON, metric, async || {
+            stage
+                .metric(owner, metric)
+                .await
+                .is_ok_and(|count| count > 0)
+        })
+        .await?;
+    }
+    Ok(())
 }

@@ -175,12 +175,16 @@ impl Stage {
 
     /// What the process on this node counts under this name for an address.
     pub(crate) async fn counted(&self, name: &str, metric: &str, ip: IpAddr) -> Outcome<u64> {
+        self.metric(name, &format!("{metric}{{ip=\"{ip}\"}}")).await
+    }
+
+    /// A counter of an agent, by its name and labels.
+    pub(crate) async fn metric(&self, name: &str, metric: &str) -> Outcome<u64> {
         let host = &self.scene.node(name).host;
         let metrics = SocketAddr::new(self::ip("127.0.0.1"), 17472);
         let text = host.http_get(metrics, "/metrics").await?.body;
-        let line = format!("{metric}{{ip=\"{ip}\"}} ");
-        let value = text.lines().find_map(|text| text.strip_prefix(&line));
-        Ok(value.map_or(Ok(0), str::parse)?)
+        let value = text.lines().find_map(|line| line.strip_prefix(metric));
+        Ok(value.map_or(Ok(0), |value| value.trim_start().parse())?)
     }
 
     /// What the state file says of a Service; `Err` when the file is not whole.

@@ -10,6 +10,7 @@ use std::{
 use super::{
     Body, Cause, Counters, Death, Error, Id, Key, MAX_PAYLOAD, NodeName, Packet, Payload, Profile,
     State,
+    counters::note_kind,
     guard::{Notice, Ward, Watch},
     isolation::Isolation,
     peer::Peer,
@@ -366,6 +367,7 @@ impl Member {
             };
         }
         peer.admit(&packet)?;
+        note_kind(&mut self.counters.received, &packet.body);
         if self.parting.is_some() {
             self.hear_parting(now, id, &packet.body);
             return Ok(());
@@ -472,6 +474,10 @@ impl Member {
         };
         peer.heard = now;
         if peer.state != State::Alive {
+            // One that was started again is another one.
+            let lived =
+                peer.state == State::Dead && peer.incarnation <= peer.died.saturating_add(1);
+            self.counters.revived += u64::from(lived);
             peer.state = State::Alive;
             self.events.push_back(Event::Alive {
                 node: peer.name.clone(),
@@ -487,6 +493,7 @@ impl Member {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
+        peer.died = peer.incarnation;
         let was = std::mem::replace(&mut peer.state, state);
         let node = peer.name.clone();
         match (was, state) {
@@ -573,7 +580,9 @@ impl Member {
         // What a caller does not fetch must not pile up.
         if self.outbox.len() > 8 * self.peers.len() + 64 {
             self.outbox.pop_front();
+            self.counters.overflowed += 1;
         }
+        note_kind(&mut self.counters.sent, &packet.body);
         // The only error is a payload too long, which `set_payload` has refused.
         if let Ok(bytes) = packet.build(self.config.key.as_ref()) {
             self.outbox.push_back(Transmit {

@@ -150,6 +150,12 @@ impl Member {
         self.deaf = cause == Cause::Deaf;
         self.next_beat = self.next_beat.min(now);
         if !known {
+            match cause {
+                Cause::Paused { .. } => self.counters.paused += 1,
+                Cause::Deaf => self.counters.deaf += 1,
+                // Counted where it was read.
+                Cause::Buried => {}
+            }
             self.events.push_back(Event::Isolated { cause });
         }
     }

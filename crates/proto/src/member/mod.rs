@@ -45,7 +45,7 @@ mod succession;
 #[cfg(test)]
 mod tests;
 
-pub use counters::Counters;
+pub use counters::{ByKind, Counters, KINDS};
 pub use error::Error;
 pub use fsm::{Config, Event, Member, Transmit};
 pub use isolation::Cause;

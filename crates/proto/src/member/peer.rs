@@ -27,6 +27,8 @@ pub(super) struct Peer {
     window: Window,
     /// This incarnation and all before it have ended: by obituary or on purpose.
     pub(super) over: u64,
+    /// The one that it was held for dead in.
+    pub(super) died: u64,
     /// When it was heard last; before that, when it was added.
     pub(super) heard: Duration,
     /// Version of its payload that was taken.
@@ -46,6 +48,7 @@ impl Peer {
             incarnation: 0,
             window: Window::default(),
             over: 0,
+            died: 0,
             heard: now,
             have: 0,
             acknowledged: None,
