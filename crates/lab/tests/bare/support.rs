@@ -181,7 +181,7 @@ impl Stage {
     /// A counter of an agent, by its name and labels.
     pub(crate) async fn metric(&self, name: &str, metric: &str) -> Outcome<u64> {
         let host = &self.scene.node(name).host;
-        let metrics = SocketAddr::new(self::ip("127.0.0.1"), 17472);
+        let metrics = SocketAddr::new(ip("127.0.0.1"), 17472);
         let text = host.http_get(metrics, "/metrics").await?.body;
         let value = text.lines().find_map(|line| line.strip_prefix(metric));
         Ok(value.map_or(Ok(0), |value| value.trim_start().parse())?)
