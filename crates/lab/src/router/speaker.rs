@@ -46,21 +46,55 @@ impl Speaker {
         })
     }
 
-    /// The neighbour's next session, once it is established: IPv4 and IPv6, 4-octet AS numbers,
-    /// route refresh.
-    pub async fn session(&self) -> Result<Session, LabError> {
-        let failed = |e| LabError::io(self.host.name(), format!("speak BGP at {}", self.ip), e);
-        let (stream, _) = self.listener.accept().await.map_err(failed)?;
+    /// The neighbour's next connection, once its OPEN is there; nothing has been said on it.
+    pub async fn connection(&self) -> Result<Session, LabError> {
+        let (stream, _) = self
+            .listener
+            .accept()
+            .await
+            .map_err(|e| self.failed("accept", e))?;
         let mut session = Session {
             stream,
             inbox: Vec::new(),
         };
-        session.establish(self.ip, self.asn).await.map_err(failed)?;
+        session
+            .expect(OPEN)
+            .await
+            .map_err(|e| self.failed("hear an OPEN", e))?;
         Ok(session)
+    }
+
+    /// The neighbour's next session, once it is established: IPv4 and IPv6, 4-octet AS numbers,
+    /// route refresh.
+    pub async fn session(&self) -> Result<Session, LabError> {
+        let mut session = self.connection().await?;
+        session
+            .establish(&self.open())
+            .await
+            .map_err(|e| self.failed("establish a session", e))?;
+        Ok(session)
+    }
+
+    /// Its OPEN.
+    pub fn open(&self) -> Vec<u8> {
+        let mut capabilities = vec![1, 4, 0, 1, 0, 1, 1, 4, 0, 2, 0, 1, 2, 0, 65, 4, 0, 0];
+        capabilities.extend(self.asn.to_be_bytes());
+        let mut open = vec![4];
+        open.extend(self.asn.to_be_bytes());
+        open.extend(HOLD_TIME.to_be_bytes());
+        open.extend(self.ip.octets());
+        let length = capabilities.len() as u8;
+        open.extend([length + 2, 2, length]);
+        open.extend(capabilities);
+        message(OPEN, &open)
+    }
+
+    fn failed(&self, what: &str, e: io::Error) -> LabError {
+        LabError::io(self.host.name(), format!("{what} at {}", self.ip), e)
     }
 }
 
-/// An established session; dropping it closes the connection without a word.
+/// A connection; dropping it closes it without a word.
 #[derive(Debug)]
 pub struct Session {
     stream: TcpStream,
@@ -68,18 +102,8 @@ pub struct Session {
 }
 
 impl Session {
-    async fn establish(&mut self, id: Ipv4Addr, asn: u16) -> io::Result<()> {
-        let mut capabilities = vec![1, 4, 0, 1, 0, 1, 1, 4, 0, 2, 0, 1, 2, 0, 65, 4, 0, 0];
-        capabilities.extend(asn.to_be_bytes());
-        let mut open = vec![4];
-        open.extend(asn.to_be_bytes());
-        open.extend(HOLD_TIME.to_be_bytes());
-        open.extend(id.octets());
-        let length = capabilities.len() as u8;
-        open.extend([length + 2, 2, length]);
-        open.extend(capabilities);
-        self.expect(OPEN).await?;
-        self.send(&message(OPEN, &open)).await?;
+    async fn establish(&mut self, open: &[u8]) -> io::Result<()> {
+        self.send(open).await?;
         self.send(&message(KEEPALIVE, &[])).await?;
         self.expect(KEEPALIVE).await
     }

@@ -22,11 +22,12 @@
 //! | Waiting for the neighbour, other ports | `listen` | `listen`, `hub` | |
 //! | Collision | | | a peer dials or waits, never both; `proto::bgp::fsm` simulates both |
 //! | Hold, keepalive, connect times | `sessions` | `sessions` | `proto::bgp::fsm`, in its own time |
-//! | Send hold timer, backoff after errors | | | `proto::bgp::fsm` |
+//! | Send hold timer | | | `proto::bgp::fsm` |
+//! | Backoff after errors | | | `garbage`: bare bytes |
 //! | NOTIFICATIONs and their words | `forms`, `causes`, `drain` | `bird`, `receive` | |
 //! | BFD Down (6/10) | `bfd` | | |
 //! | Hard reset | `drain` | `bird` | |
-//! | Router ID, AS 0 | | | `plan`, `proto::bgp::open` |
+//! | Router ID, AS 0 | | | `plan`, `garbage` |
 //! | Extended messages | `subject` | `bird` | |
 //! | BGP roles | | | not offered |
 //! | Host name capability | `subject` | | |
@@ -58,6 +59,7 @@ mod bird;
 mod causes;
 mod drain;
 mod forms;
+mod garbage;
 mod graceful;
 mod hub;
 mod listen;
