@@ -5,7 +5,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 use lab::router::Frr;
-use lab::{Lab, Process, wait_for, wait_until};
+use lab::{Host, Lab, Process, wait_for, wait_until};
 use serde_json::Value;
 
 use crate::stage::{Outcome, SOON, Stage, object};
@@ -290,29 +290,57 @@ const ECHO: Profile = Profile {
     echo: Some(200),
 };
 
-/// The counters of the session with the router, as a node's metrics show them.
-async fn counters(scene: &Scene, node: usize) -> Result<BTreeMap<String, u64>, String> {
+const METRICS: [&str; 8] = [
+    "control_packet_input",
+    "control_packet_output",
+    "echo_packet_input",
+    "echo_packet_output",
+    "session_down_events",
+    "session_up",
+    "session_up_events",
+    "zebra_notifications",
+];
+
+/// The counters of the session with the router at this address, as a node's metrics show them.
+async fn counters(node: &Host, router: &str) -> Result<BTreeMap<String, u64>, String> {
     let at = SocketAddr::from(([127, 0, 0, 1], 17472));
-    let text = scene.stage.scene.nodes[node].host.http_get(at, "/metrics");
-    let text = text.await.map_err(|error| error.to_string())?.body;
+    let text = node.http_get(at, "/metrics").await;
+    let text = text.map_err(|error| error.to_string())?.body;
+    let labels = format!("{{peer=\"{router}\",vrf=\"default\"}} ");
     let lines = text.lines().filter_map(|line| {
         let line = line.strip_prefix("metallb_bfd_")?;
-        let (name, count) = line.split_once("{peer=\"10.0.0.1\",vrf=\"default\"} ")?;
+        let (name, count) = line.split_once(&labels)?;
         Some((name.to_owned(), count.parse().ok()?))
     });
     Ok(lines.collect())
 }
 
 /// FRR's side of the same.
-fn counted(scene: &Scene, node: usize) -> Result<Value, String> {
-    let found = scene.frr.json("show bfd peers counters json");
+fn counted(frr: &Frr, node: &str) -> Result<Value, String> {
+    let found = frr.json("show bfd peers counters json");
     let found = found.map_err(|error| error.to_string())?;
     let mut peers = found.as_array().into_iter().flatten();
-    let ip = scene.ip(node);
     peers
-        .find(|peer| peer["peer"] == *ip)
+        .find(|peer| peer["peer"] == *node)
         .cloned()
-        .ok_or_else(|| format!("no {ip} in {found}"))
+        .ok_or_else(|| format!("no {node} in {found}"))
+}
+
+/// Whether echo packets of both sides go and come back.
+fn round(ours: &BTreeMap<String, u64>, theirs: &Value) -> Result<(), String> {
+    let count = |name: &str| ours.get(name).copied().unwrap_or_default();
+    let enough = |name: &str| theirs[name].as_u64() > Some(5);
+    if count("session_up") == 1
+        && count("control_packet_input") > 1
+        && count("echo_packet_input") > 5
+        && count("echo_packet_output") > 5
+        && enough("echo-packet-input")
+        && enough("echo-packet-output")
+    {
+        Ok(())
+    } else {
+        Err(format!("{ours:?} {theirs}"))
+    }
 }
 
 #[test]
@@ -336,28 +364,25 @@ fn echo_packets_go_round_and_find_a_path_that_control_packets_do_not() {
             }
             for node in 0..2 {
                 wait_for(SOON, "echo packets both ways", async || {
-                    let ours = counters(&scene, node).await?;
-                    let theirs = counted(&scene, node)?;
-                    let count = |name: &str| ours.get(name).copied().unwrap_or_default();
-                    let enough = |name: &str| theirs[name].as_u64() > Some(5);
-                    if count("session_up") == 1
-                        && count("control_packet_input") > 1
-                        && count("echo_packet_input") > 5
-                        && count("echo_packet_output") > 5
-                        && enough("echo-packet-input")
-                        && enough("echo-packet-output")
-                    {
-                        Ok(())
-                    } else {
-                        Err(format!("{ours:?} {theirs}"))
-                    }
+                    let host = &scene.stage.scene.nodes[node].host;
+                    let ours = counters(host, "10.0.0.1").await?;
+                    round(&ours, &counted(&scene.frr, &scene.ip(node))?)
                 })
                 .await?;
             }
-            // The kernel of the first sends FRR's back by itself.
-            let ours = counters(&scene, 0).await?;
-            let theirs = counted(&scene, 0)?;
-            lab.say(format!("{ours:?} {theirs}"));
+
+            // All are there from the start: tools compare them (`spec/metallb.md` §5).
+            let host = &scene.stage.scene.nodes[2].host;
+            wait_for(SOON, "all metrics of a session", async || {
+                let names = counters(host, "10.0.0.1").await?.into_keys();
+                let names: Vec<String> = names.collect();
+                if names == METRICS {
+                    Ok(())
+                } else {
+                    Err(format!("{names:?}"))
+                }
+            })
+            .await?;
 
             // Echo packets alone are lost, and those of one node: both sides' control packets go on.
             let lossy = "table ip lossy { chain forward { \
@@ -445,6 +470,57 @@ fn over_several_hops_the_least_ttl_is_what_the_profile_says() {
             })
             .await?;
             scene.logs(0, "control detection time expired").await?;
+            Ok(())
+        },
+    );
+}
+
+const SIX: &str = "\
+frr defaults datacenter
+router bgp 64501
+ bgp router-id 10.0.0.1
+ no bgp ebgp-requires-policy
+ neighbor fd00::11 remote-as 64500
+ neighbor fd00::11 passive
+ neighbor fd00::11 bfd profile echo
+ address-family ipv6 unicast
+  neighbor fd00::11 activate
+";
+const SIX_BFD: &str = "\
+bfd
+ profile echo
+  detect-multiplier 10
+  transmit-interval 200
+  receive-interval 200
+  echo-mode
+  echo transmit-interval 200
+  echo receive-interval 200
+";
+
+/// Over IPv6 the daemons send each other's echo packets back.
+#[test]
+fn echo_packets_of_ipv6_go_from_daemon_to_daemon() {
+    lab::run(
+        "bfd::echo_packets_of_ipv6_go_from_daemon_to_daemon",
+        async |lab| {
+            let stage = Stage::of(&lab, 1).await?;
+            let frr = Frr::start(&stage.router, SIX, SIX_BFD).await?;
+            stage.example()?;
+            let peer = "myASN: 64500, peerASN: 64501, peerAddress: \"fd00::1\", connectTime: 1s, \
+                        bfdProfile: echo";
+            let profile = "receiveInterval: 200, transmitInterval: 200, detectMultiplier: 10, \
+                           echoMode: true, echoInterval: 200";
+            let objects =
+                object("BGPPeer", "sample", peer) + &object("BFDProfile", "echo", profile);
+            stage.write("sample.yaml", &objects)?;
+            let _agents = stage.start()?;
+            let node = &stage.scene.nodes[0].host;
+            wait_for(SOON, "echo packets both ways", async || {
+                let ours = counters(node, "fd00::1").await?;
+                let theirs = counted(&frr, "fd00::11")?;
+                round(&ours, &theirs)
+            })
+            .await?;
             Ok(())
         },
     );

@@ -191,4 +191,24 @@ mod tests {
             assert_eq!(found, wanted, "{remote:?} {peer} {multihop}");
         }
     }
+
+    #[test]
+    fn settings_are_what_the_profile_says() {
+        let profile = BfdProfile {
+            name: "fast".into(),
+            receive_ms: 100,
+            transmit_ms: 200,
+            multiplier: 4,
+            echo_ms: Some(50),
+            passive: true,
+            minimum_ttl: 250,
+        };
+        let near = settings(&profile, false);
+        let ms = Duration::from_millis;
+        assert_eq!((near.receive, near.transmit), (ms(100), ms(200)));
+        assert_eq!((near.multiplier.get(), near.echo), (4, Some(ms(50))));
+        assert_eq!((near.passive, near.hops), (true, Hops::Single));
+        let far = settings(&profile, true);
+        assert_eq!(far.hops, Hops::Multi { minimum_ttl: 250 });
+    }
 }
