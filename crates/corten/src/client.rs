@@ -28,12 +28,17 @@ const UNHEARD: Duration = Duration::from_secs(15);
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(5);
 
+/// What a connection reads at once, at most: a watch's buffer keeps the size that its first list
+/// made it take.
+const BUFFER: usize = 64 << 10;
+
 /// A client by this configuration.
 ///
 /// # Errors
 /// When certificates or credentials in it cannot be used.
 pub(crate) fn client(config: Config) -> Result<Client, Error> {
     let http = Http::builder(TokioExecutor::new())
+        .http1_max_buf_size(BUFFER)
         .build::<_, Body>(config.rustls_https_connector_with_connector(connector())?);
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())

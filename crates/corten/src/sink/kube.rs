@@ -39,7 +39,8 @@ pub struct KubeSink {
     host: Arc<str>,
     /// Where our own objects live.
     namespace: Arc<str>,
-    reported: Arc<Mutex<HashMap<Report, Told>>>,
+    /// By the report's fingerprint.
+    reported: Arc<Mutex<HashMap<u64, Told>>>,
     board: Option<Board>,
 }
 
@@ -236,20 +237,21 @@ impl Sink for KubeSink {
         let events: Api<Event> = Api::namespaced(self.client.clone(), namespace);
         let at = Timestamp::try_from(at).unwrap_or_else(|_| Timestamp::now());
         let time = Time(at);
-        let known = self.reported.lock().await.get(report).cloned();
+        let print = {
+            let mut hasher = DefaultHasher::new();
+            report.hash(&mut hasher);
+            hasher.finish()
+        };
+        let known = self.reported.lock().await.get(&print).cloned();
         if let Some(mut told) = known {
             told.count += 1;
             if self.count_up(&events, &told, &time).await? {
-                self.reported.lock().await.insert(report.clone(), told);
+                self.reported.lock().await.insert(print, told);
                 return Ok(());
             }
         }
-        let name = {
-            let mut hasher = DefaultHasher::new();
-            report.hash(&mut hasher);
-            let hash = hasher.finish() >> 32;
-            format!("{about}.{hash:x}{:x}", at.as_nanosecond())
-        };
+        let (hash, at) = (print >> 32, at.as_nanosecond());
+        let name = format!("{about}.{hash:x}{at:x}");
         let event = self.event(report, time, &name);
         match answer(events.create(&PostParams::default(), &event)).await {
             Ok(_) => {}
@@ -268,7 +270,7 @@ impl Sink for KubeSink {
             // A new event instead of a count: harmless, and memory stays bounded.
             reported.clear();
         }
-        reported.insert(report.clone(), Told { name, count: 1 });
+        reported.insert(print, Told { name, count: 1 });
         Ok(())
     }
 

@@ -20,6 +20,9 @@ pub(crate) const NAMESPACE: &str = "metallb-system";
 /// The agent's node.
 pub(crate) const NODE: &str = "speaker";
 const SLICES: &str = "/apis/discovery.k8s.io/v1/endpointslices";
+/// With more Services than this the agent finds its `ServiceBGPStatus` objects there, as after a
+/// restart: to put them up would take minutes that nobody measures.
+const PUT_UP: u32 = 20_000;
 
 /// The server. Its threads end with their connections.
 pub(crate) struct Api {
@@ -100,13 +103,18 @@ fn objects(path: &str, services: u32) -> Box<dyn Iterator<Item = Value>> {
         "/apis/metallb.io/v1beta1/namespaces/metallb-system/bgpadvertisements" => one(
             configuration("v1beta1", "BGPAdvertisement", "all", json!({})),
         ),
+        "/apis/metallb.io/v1beta1/namespaces/metallb-system/servicebgpstatuses"
+            if services > PUT_UP =>
+        {
+            Box::new((0..services).map(put_up))
+        }
         "/apis/metallb.io/v1beta2/namespaces/metallb-system/bgppeers" => {
             Box::new((1..=PEERS).map(move |number| {
                 let spec = json!({
                     "myASN": 64500, "peerASN": ASN, "peerAddress": address(number),
                     "connectTime": "1s",
                 });
-                configuration("v1beta2", "BGPPeer", &format!("peer-{number}"), spec)
+                configuration("v1beta2", "BGPPeer", &peer(number), spec)
             }))
         }
         _ => Box::new(std::iter::empty()),
@@ -151,6 +159,28 @@ fn slice(number: u32, ready: bool, version: u64) -> Value {
             "addresses": ["10.244.1.2"], "nodeName": NODE, "conditions": {"ready": ready},
         }],
     })
+}
+
+/// What the agent says of a Service.
+fn put_up(number: u32) -> Value {
+    let service = format!("s{number}");
+    let mut metadata = metadata(NAMESPACE, &format!("bgp-{number}"), 1);
+    metadata["labels"] = json!({
+        "metallb.io/node": NODE, "metallb.io/service-name": service,
+        "metallb.io/service-namespace": "default",
+    });
+    json!({
+        "apiVersion": "metallb.io/v1beta1", "kind": "ServiceBGPStatus", "metadata": metadata,
+        "status": {
+            "node": NODE, "serviceName": service, "serviceNamespace": "default",
+            "peers": (1..=PEERS).map(peer).collect::<Vec<_>>(),
+        },
+    })
+}
+
+/// The name of a peer's object.
+fn peer(number: u8) -> String {
+    format!("peer-{number}")
 }
 
 /// One connection's requests.

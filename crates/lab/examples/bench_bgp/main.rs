@@ -9,8 +9,8 @@
 //!   the UPDATE read by the last of the four peers.
 //! - [`death`]: a node is cut off, until the router's kernel has lost its route.
 //!
-//! `--quick` takes small numbers, which are no figures. Prints its progress, a table, and as its
-//! last line one JSON object. Needs the Debian packages frr, bird2 and gobgpd, and the right to
+//! `--quick` takes small numbers, which are no figures; `--only PART` leaves out all but `changes`,
+//! `10k`, `100k` or `deaths`. Prints its progress, a table, and as its last line one JSON object. Needs the Debian packages frr, bird2 and gobgpd, and the right to
 //! make namespaces.
 
 mod api;
@@ -44,6 +44,39 @@ struct Scale {
     deaths: u32,
 }
 
+impl Scale {
+    /// One part alone; `None`: there is no such part.
+    fn only(self, part: &str) -> Option<Self> {
+        let none = Self {
+            cold: self.cold.map(|(count, _)| (count, 0)),
+            changes: 0,
+            deaths: 0,
+            ..self
+        };
+        let [ten, hundred] = none.cold;
+        let [all_ten, all_hundred] = self.cold;
+        Some(match part {
+            "changes" => Self {
+                changes: self.changes,
+                ..none
+            },
+            "10k" => Self {
+                cold: [all_ten, hundred],
+                ..none
+            },
+            "100k" => Self {
+                cold: [ten, all_hundred],
+                ..none
+            },
+            "deaths" => Self {
+                deaths: self.deaths,
+                ..none
+            },
+            _ => return None,
+        })
+    }
+}
+
 const FULL: Scale = Scale {
     quick: false,
     cold: [(10_000, 5), (100_000, 3)],
@@ -64,12 +97,14 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let scale = match arguments.as_slice() {
-        [] => FULL,
-        ["--quick"] => QUICK,
-        _ => {
-            eprintln!("usage: bench_bgp [--quick]");
-            return 2.into();
-        }
+        [] => Some(FULL),
+        ["--quick"] => Some(QUICK),
+        ["--only", part] => FULL.only(part),
+        _ => None,
+    };
+    let Some(scale) = scale else {
+        eprintln!("usage: bench_bgp [--quick | --only changes|10k|100k|deaths]");
+        return 2.into();
     };
     lab::main("bench_bgp", async move |lab| bench(lab, scale).await)
 }
@@ -77,7 +112,10 @@ fn main() -> ExitCode {
 async fn bench(lab: Lab, scale: Scale) -> Outcome {
     let begin = Instant::now();
     let mut theatre = Theatre::build(&lab).await?;
-    let changes = theatre.changes(scale.services, scale.changes).await?;
+    let mut changes = Vec::new();
+    if scale.changes > 0 {
+        changes = theatre.changes(scale.services, scale.changes).await?;
+    }
     let mut colds: [BTreeMap<Who, Vec<Cold>>; 2] = Default::default();
     for ((count, rounds), colds) in scale.cold.into_iter().zip(&mut colds) {
         for round in 0..rounds as usize {
@@ -89,7 +127,10 @@ async fn bench(lab: Lab, scale: Scale) -> Outcome {
             }
         }
     }
-    let deaths = death::deaths(&lab, scale.deaths).await?;
+    let mut deaths = Deaths::default();
+    if scale.deaths > 0 {
+        deaths = death::deaths(&lab, scale.deaths).await?;
+    }
     report(&scale, &changes, &colds, &deaths, begin.elapsed());
     Ok(())
 }
@@ -136,8 +177,9 @@ fn report(
         part(50).map_or(f64::NAN, |it| millis(*it)),
         changes.last().map_or(f64::NAN, |it| millis(*it))
     );
-    let p99 = part(99).map_or(f64::NAN, |it| millis(*it));
-    report.line("change_to_update_p99_ms", p99, &what);
+    if let Some(p99) = part(99) {
+        report.line("change_to_update_p99_ms", millis(*p99), &what);
+    }
     for (((count, _), name), colds) in scale.cold.into_iter().zip(["10k", "100k"]).zip(colds) {
         for (who, rounds) in colds {
             let took = |it: &Cold| it.took.as_secs_f64();
@@ -178,6 +220,9 @@ fn report(
             "Corten sees a dead router; at most 160",
         ),
     ] {
+        if times.is_empty() {
+            continue;
+        }
         let longest = times.iter().copied().fold(f64::NAN, f64::max);
         let mean = times.iter().sum::<f64>() / times.len() as f64;
         let what = format!(

@@ -105,6 +105,12 @@ impl Allocator {
         Self::default()
     }
 
+    /// Takes no more memory than it needs.
+    pub(crate) fn pack(&mut self) {
+        crate::world::pack(&mut self.allocations);
+        crate::world::pack(&mut self.users);
+    }
+
     /// Replaces the pools. What is recorded stays, also where no pool holds it any more; the
     /// answer names the Services to decide again: users of a pool that changed or went, and all
     /// that lack an address.

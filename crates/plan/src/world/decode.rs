@@ -151,7 +151,7 @@ impl From<k8s::Service> for Service {
                 .ports
                 .into_iter()
                 .map(|port| Port {
-                    name: port.name.into(),
+                    name: name(port.name),
                     protocol: protocol(port.protocol),
                     port: port.port,
                     node_port: port.node_port,
@@ -167,6 +167,15 @@ impl From<k8s::Service> for Service {
                 })
                 .collect(),
         }
+    }
+}
+
+/// Most names of ports are empty, and those share one place.
+fn name(text: String) -> Name {
+    if text.is_empty() {
+        Name::default()
+    } else {
+        text.into()
     }
 }
 
@@ -188,7 +197,7 @@ impl Slice {
                 .filter_map(|port| {
                     Some(SlicePort {
                         port: port.port.filter(|number| *number != 0)?,
-                        name: port.name.into(),
+                        name: name(port.name),
                         protocol: protocol(port.protocol),
                     })
                 })

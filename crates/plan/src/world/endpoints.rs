@@ -199,6 +199,13 @@ impl Endpoints {
         }
     }
 
+    /// The key of a Service as it is known here.
+    pub(super) fn known(&self, service: &ServiceKey) -> Option<&ServiceKey> {
+        self.by_service
+            .get_key_value(service)
+            .map(|(known, _)| known)
+    }
+
     /// The slices of `service`, in the order of their names.
     pub fn slices(&self, service: &ServiceKey) -> impl Iterator<Item = &Slice> + '_ {
         self.by_service

@@ -100,6 +100,11 @@ impl Holders {
         }
     }
 
+    /// Takes no more memory than it needs.
+    pub(super) fn pack(&mut self) {
+        super::pack(&mut self.0);
+    }
+
     /// Every address that is held.
     pub(super) fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.0.keys().copied()

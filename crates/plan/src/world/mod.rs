@@ -68,7 +68,7 @@ pub struct World {
     service_ranges: BTreeMap<Name, Vec<IpNet>>,
     /// Secrets of the configuration's namespace.
     secrets: BTreeMap<Name, SecretFacts>,
-    services: BTreeMap<ServiceKey, Service>,
+    services: BTreeMap<ServiceKey, Box<Service>>,
     endpoints: Endpoints,
     nodes: BTreeMap<Name, Node>,
     states: BTreeMap<Name, NodeState>,
@@ -137,12 +137,12 @@ impl World {
 
     /// A Service.
     pub fn service(&self, key: &ServiceKey) -> Option<&Service> {
-        self.services.get(key)
+        self.services.get(key).map(Box::as_ref)
     }
 
     /// Every Service, in the order of their names.
     pub fn services(&self) -> impl Iterator<Item = &Service> + '_ {
-        self.services.values()
+        self.services.values().map(Box::as_ref)
     }
 
     /// The labels of a namespace, where it is known.
@@ -197,7 +197,7 @@ impl World {
     /// The Services of ours that hold `address`, in the order of their names. Of Services that may
     /// not share it the one that was known first stays, without the others.
     pub fn holders(&self, address: IpAddr) -> impl Iterator<Item = &Service> + '_ {
-        let find = |key| self.services.get(key).filter(|found| self.is_ours(found));
+        let find = |key| self.service(key).filter(|found| self.is_ours(found));
         self.holders.of(address, find).into_iter()
     }
 
@@ -247,7 +247,7 @@ impl World {
         match event {
             Event::Config { object, form } => self.apply_config(object, form),
             Event::Namespace { name, labels } => self.apply_namespace(name, labels),
-            Event::Service { key, form } => self.apply_service(key, form.map(|form| *form)),
+            Event::Service { key, form } => self.apply_service(key, form),
             Event::Slice { key, form } => self.apply_slice(key, form),
             Event::Node { name, form } => self.apply_node(name, form),
             Event::ServiceRange { name, form } => self.apply_service_range(name, form),
@@ -447,9 +447,12 @@ impl World {
         self.allocator.adopt(
             services
                 .values()
-                .map(|service| (service, namespaces.get(&service.key.namespace))),
+                .map(|service| (&**service, namespaces.get(&service.key.namespace))),
             &options,
         );
+        pack(&mut self.services);
+        self.holders.pack();
+        self.allocator.pack();
         self.everything()
     }
 
@@ -471,16 +474,20 @@ impl World {
         dirty
     }
 
-    fn apply_service(&mut self, key: ServiceKey, form: Option<Service>) -> Dirty {
+    fn apply_service(&mut self, key: ServiceKey, mut form: Option<Box<Service>>) -> Dirty {
         let mut dirty = Dirty::default();
         if self.services.get(&key) == form.as_ref() {
             return dirty;
         }
+        let key = self.shared(key);
+        if let Some(form) = &mut form {
+            form.key = key.clone();
+        }
         let assigned = |service: Option<&Service>| -> BTreeSet<IpAddr> {
             service.into_iter().flat_map(Service::assigned).collect()
         };
-        let before = assigned(self.services.get(&key));
-        let after = assigned(form.as_ref());
+        let before = assigned(self.service(&key));
+        let after = assigned(form.as_deref());
         let addresses = &before | &after;
         let holders = self.holding(&addresses);
         // An address that stays keeps its place: who was known first counts.
@@ -509,6 +516,13 @@ impl World {
         dirty
     }
 
+    /// The key of a Service as it is known already: there are many, and each stands in many places.
+    fn shared(&self, key: ServiceKey) -> ServiceKey {
+        let known = self.services.get_key_value(&key).map(|(known, _)| known);
+        let known = known.or_else(|| self.endpoints.known(&key)).cloned();
+        known.unwrap_or(key)
+    }
+
     /// Who holds these addresses.
     fn holding(&self, addresses: &BTreeSet<IpAddr>) -> BTreeSet<(IpAddr, ServiceKey)> {
         let of = |address: &IpAddr| {
@@ -519,8 +533,19 @@ impl World {
         addresses.iter().flat_map(of).collect()
     }
 
-    fn apply_slice(&mut self, key: SliceKey, form: Option<Slice>) -> Dirty {
+    fn apply_slice(&mut self, mut key: SliceKey, mut form: Option<Slice>) -> Dirty {
         let mut dirty = Dirty::default();
+        if let Some(slice) = &mut form {
+            slice.service = self.shared(slice.service.clone());
+            if key.namespace == slice.service.namespace {
+                key.namespace = slice.service.namespace.clone();
+            }
+            for node in slice.endpoints.iter_mut().filter_map(|it| it.node.as_mut()) {
+                if let Some((known, _)) = self.nodes.get_key_value(node) {
+                    *node = known.clone();
+                }
+            }
+        }
         let weighs = self.config().bgp.weighs();
         for Touched {
             service,
@@ -529,7 +554,7 @@ impl World {
             weights,
         } in self.endpoints.apply(key, form, weighs)
         {
-            let ours = self.services.get(&service);
+            let ours = self.service(&service);
             let ours = ours.filter(|service| self.is_ours(service));
             let weighed =
                 ours.filter(|service| weights && service.external_policy == Policy::Local);
@@ -664,6 +689,11 @@ impl World {
             }
         }
     }
+}
+
+/// Builds a map anew, with nodes that are full: those of one that grew are half empty.
+pub(crate) fn pack<K: Ord, T>(map: &mut BTreeMap<K, T>) {
+    *map = std::mem::take(map).into_iter().collect();
 }
 
 /// Puts `form` under `name`, or takes it out; says whether that changed anything.

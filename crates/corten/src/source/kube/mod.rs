@@ -145,7 +145,7 @@ impl Source for KubeSource {
         }
         let mut awaited = std::mem::take(&mut watches.awaited);
         while let Some(told) = steps.recv().await {
-            let event = match told {
+            let mut event = match told {
                 Told::Applied(object) => match events::applied(*object) {
                     Some(event) => event,
                     None => continue,
@@ -161,6 +161,17 @@ impl Source for KubeSource {
                     Event::Synced
                 }
             };
+            // Only who writes to Services asks for it; to an agent a write that changes nothing else
+            // is none.
+            if let (
+                Role::Agent,
+                Event::Service {
+                    form: Some(form), ..
+                },
+            ) = (self.role, &mut event)
+            {
+                form.resource_version = plan::name::Name::default();
+            }
             if let Err(stopped) = tell(&out, event).await {
                 return stopped;
             }

@@ -159,6 +159,9 @@ async fn in_time<T>(
     }
 }
 
+/// Objects as `namespace/name`; of those of the cluster the namespace is empty.
+type Names = HashSet<Box<str>>;
+
 /// A watch of one kind.
 pub(super) struct Watch<T> {
     client: Client,
@@ -166,7 +169,7 @@ pub(super) struct Watch<T> {
     scope: Scope,
     out: mpsc::Sender<Told>,
     /// What has been told as existing.
-    known: HashSet<(String, String)>,
+    known: Names,
     streaming: bool,
     /// What this request has told: steps that arrived.
     told: u64,
@@ -296,18 +299,19 @@ impl<T: Watched> Watch<T> {
             .await
     }
 
-    async fn gone(&self, (namespace, name): &(String, String)) -> Result<(), End> {
+    async fn gone(&self, key: &str) -> Result<(), End> {
+        let (namespace, name) = key.split_once('/').unwrap_or_default();
         let named = T::named(namespace, name);
         self.tell(Told::Gone(Box::new(named))).await
     }
 
-    fn key(object: &T) -> (String, String) {
+    fn key(object: &T) -> Box<str> {
         let metadata = object.metadata();
-        (metadata.namespace.clone(), metadata.name.clone())
+        format!("{}/{}", metadata.namespace, metadata.name).into()
     }
 
     /// The list has been told: what is known and was not seen is gone.
-    async fn listed(&mut self, seen: HashSet<(String, String)>) -> Result<(), End> {
+    async fn listed(&mut self, seen: Names) -> Result<(), End> {
         for key in self.known.difference(&seen) {
             self.gone(key).await?;
         }
@@ -324,12 +328,12 @@ impl<T: Watched> Watch<T> {
 
     /// A list broke off: what it told is known beside what was, so that the next one can tell what
     /// has gone meanwhile.
-    fn broken_off(&mut self, seen: HashSet<(String, String)>) {
+    fn broken_off(&mut self, seen: Names) {
         self.known.extend(seen);
     }
 
     async fn list_pages(&mut self) -> Result<String, (Option<String>, End)> {
-        let mut seen = HashSet::new();
+        let mut seen = Names::new();
         match self.pages(&mut seen).await {
             Ok(version) => {
                 self.listed(seen).await.map_err(|end| (None, end))?;
@@ -343,7 +347,7 @@ impl<T: Watched> Watch<T> {
     }
 
     /// Tells every page; gives the list's resourceVersion.
-    async fn pages(&mut self, seen: &mut HashSet<(String, String)>) -> Result<String, End> {
+    async fn pages(&mut self, seen: &mut Names) -> Result<String, End> {
         let mut params = ListParams::default().limit(PAGE);
         params.label_selector = self.scope.labels.clone();
         params.field_selector = self.scope.fields.clone();
@@ -374,7 +378,7 @@ impl<T: Watched> Watch<T> {
 
     async fn list_streaming(&mut self) -> Result<String, (Option<String>, End)> {
         let params = self.params().initial_events();
-        let mut seen = Some(HashSet::new());
+        let mut seen = Some(Names::new());
         self.stream(&params, "", &mut seen).await
     }
 
@@ -389,7 +393,7 @@ impl<T: Watched> Watch<T> {
         &mut self,
         params: &WatchParams,
         from: &str,
-        seen: &mut Option<HashSet<(String, String)>>,
+        seen: &mut Option<Names>,
     ) -> Result<String, (Option<String>, End)> {
         let mut version = (!from.is_empty()).then(|| from.to_owned());
         let outcome = self.consume(params, from, seen, &mut version).await;
@@ -411,7 +415,7 @@ impl<T: Watched> Watch<T> {
         &mut self,
         params: &WatchParams,
         from: &str,
-        seen: &mut Option<HashSet<(String, String)>>,
+        seen: &mut Option<Names>,
         version: &mut Option<String>,
     ) -> Result<(), End> {
         let request = self.request.watch(params, from).map_err(End::Request)?;

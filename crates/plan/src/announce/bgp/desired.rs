@@ -10,7 +10,7 @@ use super::route::{Known, Speaker};
 use super::session::Drain;
 use super::{Attributes, PeerSession};
 use crate::name::Name;
-use crate::world::{Dirty, World};
+use crate::world::{Dirty, World, pack};
 
 /// Name of the object that a peer comes from; BGPPeer and Peer share one space of names.
 pub type PeerKey = Name;
@@ -108,6 +108,10 @@ impl Bgp {
                     attributes: new,
                 });
             }
+        }
+        if whole {
+            let peers = self.peers.values_mut();
+            peers.for_each(|peer| pack(&mut peer.routes));
         }
         changes
     }

@@ -307,6 +307,10 @@ impl AdjOut {
                 at
             }
             None => {
+                // There are as many of these as routes for every peer: doubling is too much.
+                if self.entries.len() == self.entries.capacity() {
+                    self.entries.reserve_exact(64 + self.entries.len() / 8);
+                }
                 self.entries.push(entry);
                 (self.entries.len() - 1) as u32
             }

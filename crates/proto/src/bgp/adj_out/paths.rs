@@ -1,12 +1,24 @@
 //! Equal paths once.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{collections::HashMap, num::NonZeroU32, sync::Arc};
 
 use super::Path;
 
 /// A path's place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct PathId(u32);
+pub(super) struct PathId(NonZeroU32);
+
+impl PathId {
+    /// Of the last of so many places.
+    fn last(places: usize) -> Self {
+        let number = u32::try_from(places).ok().and_then(NonZeroU32::new);
+        Self(number.unwrap_or(NonZeroU32::MAX))
+    }
+
+    fn place(self) -> usize {
+        self.0.get() as usize - 1
+    }
+}
 
 #[derive(Debug)]
 struct Slot {
@@ -48,14 +60,14 @@ impl Paths {
         };
         let id = match self.free.pop() {
             Some(id) => {
-                if let Some(place) = self.slots.get_mut(id.0 as usize) {
+                if let Some(place) = self.slots.get_mut(id.place()) {
                     *place = slot;
                 }
                 id
             }
             None => {
                 self.slots.push(slot);
-                PathId((self.slots.len() - 1) as u32)
+                PathId::last(self.slots.len())
             }
         };
         self.index.insert(Arc::clone(path), id);
@@ -64,14 +76,14 @@ impl Paths {
 
     /// One more needs a path that is there.
     pub(super) fn share(&mut self, id: PathId) {
-        if let Some(slot) = self.slots.get_mut(id.0 as usize) {
+        if let Some(slot) = self.slots.get_mut(id.place()) {
             slot.users += 1;
         }
     }
 
     /// One less needs it.
     pub(super) fn release(&mut self, id: PathId) {
-        let Some(slot) = self.slots.get_mut(id.0 as usize) else {
+        let Some(slot) = self.slots.get_mut(id.place()) else {
             return;
         };
         slot.users = slot.users.saturating_sub(1);
@@ -84,7 +96,7 @@ impl Paths {
     }
 
     pub(super) fn get(&self, id: PathId) -> Option<&Arc<Path>> {
-        self.slots.get(id.0 as usize)?.path.as_ref()
+        self.slots.get(id.place())?.path.as_ref()
     }
 
     #[cfg(test)]

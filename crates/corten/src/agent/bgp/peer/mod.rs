@@ -199,6 +199,8 @@ impl Task {
             Command::Ready => {
                 self.ready = true;
                 self.out.set_ready(true);
+                // What grew step by step is half empty; built at once, a map has full nodes.
+                self.routes = std::mem::take(&mut self.routes).into_iter().collect();
             }
             Command::Stop => {}
         }
