@@ -15,7 +15,7 @@ struct Bench {
     help: &'static str,
 }
 
-const BENCHES: [Bench; 7] = [
+const BENCHES: [Bench; 9] = [
     Bench {
         name: "alloc",
         package: "plan",
@@ -57,6 +57,20 @@ const BENCHES: [Bench; 7] = [
         example: "bench_cluster",
         starts: Some("corten"),
         help: "install, upgrade and memory on a real cluster (root, Go, Debian packages)",
+    },
+    Bench {
+        name: "l2",
+        package: "lab",
+        example: "bench_l2",
+        starts: Some("corten"),
+        help: "layer 2 fail-over beside keepalived (namespaces, Debian package); --runs 3 to try",
+    },
+    Bench {
+        name: "member",
+        package: "lab",
+        example: "bench_member",
+        starts: Some("corten"),
+        help: "failure detection: CPU of 100 members with real sockets, of an idle agent (namespaces)",
     },
     Bench {
         name: "controller",

@@ -13,7 +13,7 @@ struct Tool {
     why: &'static str,
 }
 
-const TOOLS: [Tool; 13] = [
+const TOOLS: [Tool; 14] = [
     Tool {
         program: "ip",
         package: "iproute2",
@@ -58,6 +58,11 @@ const TOOLS: [Tool; 13] = [
         program: "exabgp",
         package: "exabgp",
         why: "a peer that sends what no router would",
+    },
+    Tool {
+        program: "keepalived",
+        package: "keepalived",
+        why: "layer 2's rival in a bench",
     },
     Tool {
         program: "qemu-system-x86_64",
