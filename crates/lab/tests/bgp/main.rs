@@ -50,7 +50,7 @@
 //! | Malformed attributes (RFC 7606), AS_SET | | | `rfc7606`: bare bytes, ExaBGP |
 //! | Another speaker on the node | `rival` | `rival`, `hub` | |
 //! | BFD: one hop, link-local, a silent path | `bfd`, `unnumbered` | `bird` | |
-//! | BFD: many hops, minimum TTL, passive | `forms` | | |
+//! | BFD: many hops, minimum TTL, passive | `bfd`, `forms` | | |
 //! | BFD: orderly ends, echo | `bfd` | | `proto::bfd` |
 
 mod advertising;
