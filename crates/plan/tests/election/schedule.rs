@@ -131,6 +131,9 @@ fn is_right(model: &Model) -> bool {
 /// The longest that an address is answered for by nobody after one fault, nothing being lost: the
 /// issue's bound. Who makes way is away for as long as its next start takes, besides.
 pub(crate) const TAKEN_OVER: Duration = Duration::from_millis(150);
+/// The same where a process was not run for just so long that it must be silent when it wakes (two
+/// beats), and the others had not yet found it dead: one of a million schedules.
+pub(crate) const WOKEN: Duration = Duration::from_millis(180);
 /// The longest that several answer for one address while the network is whole, nothing being lost:
 /// two beats, a latency, and what the latency of one of them takes longer.
 pub(crate) const YIELDED: Duration = Duration::from_millis(65);
@@ -268,6 +271,9 @@ impl Outcome {
         if leaves && !(lossless && schedule.is_single()) {
             // It answers until it hears that another node does.
             several += HAND_OVER;
+        }
+        if lossless && schedule.steps.iter().any(|step| step.fault == Fault::Pause) {
+            silence = WOKEN;
         }
         if !schedule.is_single() {
             silence = OF_SEVERAL;
