@@ -191,4 +191,6 @@ pub(crate) fn net(text: &str) -> Result<IpNet, LabError> {
 pub(crate) const AT_ONCE: AddressFlags = AddressFlags {
     nodad: true,
     no_prefix_route: false,
+    lifetime: None,
+    protocol: None,
 };

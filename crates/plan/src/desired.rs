@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::announce::bgp::{self, Bgp};
 use crate::announce::l2::{self, Announcement};
+use crate::announce::linux::{self, Placing};
 use crate::forward::{self, Mode, PortKey, ServicePort};
 use crate::name::{Name, ServiceKey};
 use crate::world::{Dirty, World};
@@ -25,6 +26,8 @@ pub struct Agent {
 pub struct Desired {
     /// The addresses it answers ARP and NDP for.
     pub l2: BTreeMap<IpAddr, Announcement>,
+    /// The addresses that it has on [`linux::DEVICE`].
+    pub linux: BTreeMap<IpAddr, Placing>,
     /// The sessions it holds and the routes it advertises on them.
     pub bgp: Bgp,
     /// The ports it forwards.
@@ -39,6 +42,8 @@ pub type Forwarding = BTreeMap<ServiceKey, BTreeMap<PortKey, ServicePort>>;
 pub struct Changes {
     /// Addresses to announce, or to withdraw.
     pub l2: Vec<(IpAddr, Option<Announcement>)>,
+    /// Addresses to put on [`linux::DEVICE`], or to take away.
+    pub linux: Vec<(IpAddr, Option<Placing>)>,
     /// Sessions and routes, in the order in which they are to be taken.
     pub bgp: Vec<bgp::Change>,
     /// Ports to program, or to remove.
@@ -48,7 +53,10 @@ pub struct Changes {
 impl Changes {
     /// Nothing changed.
     pub fn is_empty(&self) -> bool {
-        self.l2.is_empty() && self.bgp.is_empty() && self.forward.is_empty()
+        self.l2.is_empty()
+            && self.linux.is_empty()
+            && self.bgp.is_empty()
+            && self.forward.is_empty()
     }
 }
 
@@ -67,6 +75,7 @@ impl Desired {
                 changes.l2.push((*address, new));
             }
         }
+        changes.linux = self.replan_linux(world, &agent.node, dirty);
         changes.bgp = self.bgp.replan(world, &agent.node, dirty);
         let moved = dirty.places.contains(&agent.node);
         let everything = world.services().filter(|_| moved);
@@ -87,6 +96,34 @@ impl Desired {
             }
             if !new.is_empty() {
                 self.forward.insert(service.clone(), new);
+            }
+        }
+        changes
+    }
+
+    fn replan_linux(
+        &mut self,
+        world: &World,
+        me: &Name,
+        dirty: &Dirty,
+    ) -> Vec<(IpAddr, Option<Placing>)> {
+        if world.config().linux.is_empty() && self.linux.is_empty() {
+            return Vec::new();
+        }
+        let mut addresses: BTreeSet<IpAddr> = &dirty.addresses | &dirty.routes;
+        if dirty.bgp || dirty.nodes.contains(me) {
+            addresses.extend(world.addresses());
+            addresses.extend(self.linux.keys());
+        }
+        let mut changes = Vec::new();
+        for address in addresses {
+            let new = linux::plan(world, me, address);
+            if self.linux.get(&address) != new.as_ref() {
+                match new.clone() {
+                    Some(placing) => self.linux.insert(address, placing),
+                    None => self.linux.remove(&address),
+                };
+                changes.push((address, new));
             }
         }
         changes

@@ -155,6 +155,7 @@ mod tests {
         Announcement {
             interfaces: Interfaces::All,
             services,
+            placed: None,
         }
     }
 

@@ -1,5 +1,6 @@
 //! This node's interfaces, followed by netlink.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use linux::netlink::{Changes, Interface, Netlink, NetlinkError};
@@ -67,7 +68,13 @@ pub fn fit(interface: &Interface) -> bool {
 }
 
 /// What the agent says of its node's interfaces: those that are, or could be, announced on.
-pub fn state(interfaces: &[Interface], incarnation: u64, version: u64) -> NodeState {
+/// Addresses that it `placed` there itself say nothing of subnets.
+pub fn state(
+    interfaces: &[Interface],
+    placed: impl Fn(IpAddr) -> bool,
+    incarnation: u64,
+    version: u64,
+) -> NodeState {
     let interfaces = interfaces
         .iter()
         .filter(|interface| fit(interface))
@@ -75,6 +82,7 @@ pub fn state(interfaces: &[Interface], incarnation: u64, version: u64) -> NodeSt
             let subnets = interface
                 .addresses
                 .iter()
+                .filter(|(ip, _)| !placed(*ip))
                 .filter_map(|(ip, prefix)| ipnet::IpNet::new(*ip, *prefix).ok())
                 .filter(|net| net.prefix_len() < net.max_prefix_len())
                 .map(|net| net.trunc())

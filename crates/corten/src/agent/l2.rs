@@ -13,6 +13,7 @@ use proto::announcer::{self, Announcer};
 use proto::ethernet::Mac;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::addresses::Addresses;
 use super::interfaces::{self, Snapshot};
 use super::member::Silence;
 use super::port;
@@ -29,6 +30,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(super) struct Context {
     pub(super) node: Name,
     pub(super) interfaces: watch::Receiver<Snapshot>,
+    pub(super) addresses: Addresses,
     pub(super) silence: Silence,
     pub(super) metrics: Metrics,
 }
@@ -208,6 +210,7 @@ impl Manager {
                 let _ = port.commands.send(command).await;
             }
             self.count(address, old.as_ref(), false);
+            self.place(address, old.as_ref(), &announcement).await;
             if somewhere {
                 self.count(address, Some(&announcement), true);
                 if old.is_none_or(|old| old.interfaces != announcement.interfaces) {
@@ -218,6 +221,19 @@ impl Manager {
             }
         }
         nowhere
+    }
+
+    /// Puts the address on an interface, where that is wanted.
+    async fn place(&self, address: IpAddr, old: Option<&Announcement>, new: &Announcement) {
+        let before = old.and_then(|old| old.placed.as_ref());
+        match &new.placed {
+            Some(place) => {
+                let addresses = &self.context.addresses;
+                addresses.put_on_lan(address, place.clone()).await;
+            }
+            None if before.is_some() => self.context.addresses.take_off_lan(vec![address]).await,
+            None => {}
+        }
     }
 
     /// Another station says that it has `address`: when this node is leaving, its successor.
@@ -243,6 +259,12 @@ impl Manager {
     }
 
     async fn withdraw(&mut self, addresses: &[IpAddr]) {
+        let placed = |address: &&IpAddr| {
+            let announced = self.announced.get(*address);
+            announced.is_some_and(|it| it.placed.is_some())
+        };
+        let placed: Vec<IpAddr> = addresses.iter().filter(placed).copied().collect();
+        self.context.addresses.take_off_lan(placed).await;
         for address in addresses {
             if let Some(leaving) = &mut self.leaving {
                 leaving.unclaimed.remove(address);

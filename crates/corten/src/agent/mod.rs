@@ -4,13 +4,15 @@
 //!  source ──Update──► planner ──Command──► l2 ──► one port per interface (ARP, NDP)
 //!                      │  └────Change────► bgp ──► one task per peer ──Request─► bfd
 //!  member ──Event───►   │ │ ──Job──► forward (a thread: netlink blocks) ──Done──► planner
-//!  interfaces ─watch─►  │ └──Command──► member (peers, payload)
+//!  interfaces ─watch─►  │ ├──Command──► member (peers, payload)
+//!                       │ └──Command──► addresses (real ones on interfaces) ◄──Command── l2
 //!                       └──watch──► publisher (NodeState)   └──Report──► reporter
 //! ```
 //! The planner owns World and Desired. An address is announced only after `forward` has
 //! acknowledged its ports, and withdrawn before they are removed; no withdrawal waits for
 //! `forward`.
 
+mod addresses;
 mod advertised;
 mod bfd;
 mod bgp;
@@ -119,9 +121,17 @@ pub async fn run<S: Source, K: Sink>(
 
     let (member, silence, member_task) = member::start(&config, events_in, metrics.member.clone())?;
     let (forward, done) = forward::start(config.agent.mode, health.clone(), metrics.clone())?;
+    let addresses = addresses::Context {
+        interfaces: interfaces.clone(),
+        silence: silence.clone(),
+        health: health.clone(),
+        metrics: metrics.clone(),
+    };
+    let (addresses, addresses_task) = addresses::start(addresses);
     let l2 = l2::Context {
         node: config.agent.node.clone(),
         interfaces: interfaces.clone(),
+        addresses: addresses.clone(),
         silence,
         metrics: metrics.clone(),
     };
@@ -145,6 +155,10 @@ pub async fn run<S: Source, K: Sink>(
     tasks.spawn(member_task.run());
     tasks.spawn(async move {
         l2_task.await;
+        Ok(())
+    });
+    tasks.spawn(async move {
+        addresses_task.await;
         Ok(())
     });
     tasks.spawn(async move {
@@ -179,6 +193,7 @@ pub async fn run<S: Source, K: Sink>(
         forward,
         hand_over: HAND_OVER,
         l2: l2.clone(),
+        addresses,
         bgp: bgp.clone(),
         state: state_in,
         reporter,
@@ -225,6 +240,7 @@ pub async fn run<S: Source, K: Sink>(
                 }
                 forward::remove().await?;
                 bgp::rib::remove().await?;
+                addresses::remove().await?;
             }
             Ok(())
         }

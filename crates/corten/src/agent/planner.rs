@@ -8,6 +8,7 @@ use api::corten::v1alpha1::{DrainPhase, ForwardMode, Interface, NodeStateStatus}
 use ipnet::IpNet;
 use plan::announce::bgp::{Change, PeerKey};
 use plan::announce::l2::Announcement;
+use plan::announce::linux::Placing;
 use plan::desired::{Agent, Desired};
 use plan::forward::Mode;
 use plan::name::{Name, ServiceKey};
@@ -15,6 +16,7 @@ use plan::status::News;
 use plan::world::{Dirty, Event, Node, NodeState, Settings, World};
 use tokio::sync::{mpsc, watch};
 
+use super::addresses::Addresses;
 use super::advertised::Advertised;
 use super::bgp::Bgp;
 use super::drain::Drain;
@@ -45,6 +47,7 @@ pub(super) struct Parts {
     /// How long a drain waits for other nodes to take addresses over.
     pub(super) hand_over: Duration,
     pub(super) l2: L2,
+    pub(super) addresses: Addresses,
     pub(super) bgp: Bgp,
     pub(super) state: watch::Sender<Option<NodeStateStatus>>,
     pub(super) reporter: Reporter,
@@ -71,7 +74,11 @@ pub(super) struct Planner {
     told: BTreeMap<IpAddr, Vec<ServiceKey>>,
     /// Routes that wait until forwarding has caught up: the job that they wait for.
     routes: BTreeMap<(PeerKey, IpNet), (u64, Change)>,
-    /// For which Services they are, and what was said of that.
+    /// What is on `kube-lb0`, and for whom.
+    placed: BTreeMap<IpAddr, Vec<ServiceKey>>,
+    /// Addresses for it that wait likewise.
+    placings: BTreeMap<IpAddr, (u64, Placing)>,
+    /// For which Services the routes are, and what was said of that.
     said: Advertised,
     /// Nothing waited any more, once.
     advertised: bool,
@@ -107,6 +114,8 @@ impl Planner {
             peers: BTreeMap::new(),
             told: BTreeMap::new(),
             routes: BTreeMap::new(),
+            placed: BTreeMap::new(),
+            placings: BTreeMap::new(),
             advertised: false,
             drain: Drain::default(),
             snapshot: Snapshot::default(),
@@ -233,7 +242,11 @@ impl Planner {
     fn describe(&mut self) {
         let node = self.parts.agent.node.clone();
         let next = self.version + 1;
-        let mut state = interfaces::state(&self.snapshot, self.incarnation, next);
+        let placed = |address| {
+            let announced = self.desired.l2.get(&address);
+            announced.is_some_and(|it| it.placed.is_some())
+        };
+        let mut state = interfaces::state(&self.snapshot, placed, self.incarnation, next);
         let phase = self.drain.phase();
         // Others take the addresses over before this node gives them up.
         state.draining = phase == Some(DrainPhase::Leaving);
@@ -309,6 +322,13 @@ impl Planner {
         for address in withdraw {
             self.parts.statuses.set(address, None).await;
         }
+        let (place, take_off): (Vec<_>, Vec<_>) = changes
+            .linux
+            .into_iter()
+            .partition(|(_, placing)| placing.is_some());
+        for (address, _) in take_off {
+            self.take_off(address).await;
+        }
         let (advertise, retract): (Vec<_>, Vec<_>) = changes.bgp.into_iter().partition(|change| {
             matches!(
                 change,
@@ -331,6 +351,15 @@ impl Planner {
         let barrier = self.gate.barrier();
         for change in advertise {
             self.advertise(change, barrier).await;
+        }
+        for (address, placing) in place {
+            match (placing, barrier) {
+                (Some(placing), Some(job)) => {
+                    self.placings.insert(address, (job, placing));
+                }
+                (Some(placing), None) => self.place(address, placing).await,
+                (None, _) => {}
+            }
         }
         let news = self.said.change(&self.world, &dirty, barrier);
         self.say(news).await;
@@ -357,9 +386,11 @@ impl Planner {
 
     /// Says when every route has been handed over: End-of-RIB waits for that.
     async fn ready_routes(&mut self) {
-        if !self.advertised && self.routes.is_empty() && self.gate.barrier().is_none() {
+        let waits = !self.routes.is_empty() || !self.placings.is_empty();
+        if !self.advertised && !waits && self.gate.barrier().is_none() {
             self.advertised = true;
             self.parts.bgp.ready().await;
+            self.parts.addresses.settle().await;
             self.parts.statuses.settle_routes().await;
         }
     }
@@ -417,6 +448,35 @@ impl Planner {
                 let peers = self.said.table().peers(&service);
                 self.parts.statuses.advertised(service, peers).await;
             }
+        }
+    }
+
+    /// Puts an address on `kube-lb0`, and says so to whom it is new.
+    async fn place(&mut self, address: IpAddr, placing: Placing) {
+        self.placings.remove(&address);
+        self.parts
+            .addresses
+            .place(address, Some(placing.length))
+            .await;
+        let old = self.placed.insert(address, placing.services.clone());
+        let old = old.unwrap_or_default();
+        let gone = old.iter().filter(|it| !placing.services.contains(it));
+        let announced = &self.parts.metrics.announced;
+        gone.for_each(|service| announced.end(service, Protocol::Linux, address));
+        for service in placing.services.iter().filter(|it| !old.contains(it)) {
+            let node = &self.parts.agent.node;
+            announced.begin(node, service.clone(), Protocol::Linux, address);
+            let message = format!("announcing from node \"{node}\" with protocol \"linux\"");
+            self.report(service, false, "nodeAssigned", message);
+        }
+    }
+
+    async fn take_off(&mut self, address: IpAddr) {
+        self.placings.remove(&address);
+        self.parts.addresses.place(address, None).await;
+        for service in self.placed.remove(&address).unwrap_or_default() {
+            let announced = &self.parts.metrics.announced;
+            announced.end(&service, Protocol::Linux, address);
         }
     }
 
@@ -526,6 +586,15 @@ impl Planner {
             .collect();
         for change in free {
             self.parts.bgp.apply(change, None).await;
+        }
+        let programmed = |_: &_, (job, _): &mut (u64, Placing)| *job <= done.number;
+        let free: Vec<(IpAddr, Placing)> = self
+            .placings
+            .extract_if(.., programmed)
+            .map(|(address, (_, placing))| (address, placing))
+            .collect();
+        for (address, placing) in free {
+            self.place(address, placing).await;
         }
         let news = self.said.programmed(&self.world, done.number);
         self.say(news).await;

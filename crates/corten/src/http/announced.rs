@@ -22,6 +22,8 @@ pub enum Protocol {
     Bgp,
     /// In layer 2.
     Layer2,
+    /// On `kube-lb0`.
+    Linux,
 }
 
 impl fmt::Display for Protocol {
@@ -29,6 +31,7 @@ impl fmt::Display for Protocol {
         f.write_str(match self {
             Self::Bgp => "bgp",
             Self::Layer2 => "layer2",
+            Self::Linux => "linux",
         })
     }
 }

@@ -125,6 +125,8 @@ pub struct Metrics {
     pub forward_elements: IntCounter,
     /// 1 while MetalLB runs beside, and this process leaves work to it.
     pub standing_by: IntGauge,
+    /// Addresses on `kube-lb0`.
+    pub device_addresses: IntGauge,
     /// What the API server asked the webhook, and what came of it; labels path, answer.
     pub webhook_requests: IntCounterVec,
     /// BGP sessions.
@@ -209,6 +211,10 @@ impl Metrics {
             forward_elements: counter(
                 "corten_forward_elements_written_total",
                 "Elements written to the kernel's tables",
+            )?,
+            device_addresses: gauge(
+                "corten_kube_lb0_addresses",
+                "Addresses that this node has on kube-lb0",
             )?,
             standing_by: gauge(
                 "corten_standing_by",

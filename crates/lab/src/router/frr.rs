@@ -48,6 +48,30 @@ impl Frr {
         Ok(router)
     }
 
+    /// Starts one more of its daemons (`ospfd`, `ripd`), with nothing configured.
+    pub async fn add(&mut self, daemon: &'static str) -> Result<(), LabError> {
+        let (user, group) = account(&self.host)?;
+        let file = self
+            .host
+            .run_dir()
+            .join("frr")
+            .join(format!("{daemon}.conf"));
+        write(&self.host, &file, "")?;
+        chown(&file, Some(user), Some(group))
+            .map_err(|e| LabError::io(self.host.name(), "give away a file in FRR's folder", e))?;
+        self.spawn(daemon)?;
+        self.answers(daemon).await
+    }
+
+    /// Has the daemons take this configuration, as of a file that all share.
+    pub fn configure(&self, text: &str) -> Result<(), LabError> {
+        let file = self.host.run_dir().join("frr/all.conf");
+        write(&self.host, &file, text)?;
+        let mut vtysh = self.host.command("vtysh")?;
+        vtysh.args(["--vty_socket", RUN, "-f", &format!("{RUN}/all.conf")]);
+        output(&self.host, vtysh).map(drop)
+    }
+
     fn spawn(&mut self, daemon: &'static str) -> Result<(), LabError> {
         let mut command = self.host.command(format!("{LIB}/{daemon}"))?;
         command

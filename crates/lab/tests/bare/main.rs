@@ -7,6 +7,7 @@ mod forms;
 mod leaving;
 mod links;
 mod local;
+mod native;
 mod pause;
 mod refusals;
 mod state;

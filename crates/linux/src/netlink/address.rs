@@ -14,6 +14,11 @@ pub struct AddressFlags {
     pub nodad: bool,
     /// Make no route to the address's prefix.
     pub no_prefix_route: bool,
+    /// How long it lasts, seconds, and is never chosen as a source of connections by itself; none:
+    /// for ever. Added again it lasts that long anew.
+    pub lifetime: Option<u32>,
+    /// Who made it (`IFA_PROTO`; kernels before 5.18 do not keep it).
+    pub protocol: Option<u8>,
 }
 
 /// The interface's index, the address and its prefix length.
@@ -42,7 +47,7 @@ pub(super) fn from_message(message: &AddressMessage) -> Option<(u32, IpAddr, u8)
 }
 
 impl Netlink {
-    /// Adds an address to an interface.
+    /// Adds an address to an interface. One with a lifetime may be there already.
     pub async fn add_address(
         &self,
         index: u32,
@@ -64,6 +69,20 @@ impl Netlink {
         }
         if !wide.is_empty() {
             message.attributes.push(AddressAttribute::Flags(wide));
+        }
+        if let Some(seconds) = flags.lifetime {
+            let mut times = address::CacheInfo::default();
+            times.ifa_valid = seconds;
+            message.attributes.push(AddressAttribute::CacheInfo(times));
+        }
+        if let Some(protocol) = flags.protocol {
+            let protocol = address::AddressProtocol::from(protocol);
+            message
+                .attributes
+                .push(AddressAttribute::Protocol(protocol));
+        }
+        if flags.lifetime.is_some() {
+            request = request.replace();
         }
         request
             .execute()

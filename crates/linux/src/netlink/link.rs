@@ -4,7 +4,8 @@ use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use netlink_packet_route::link::{
-    self, BridgePortState, InfoData, InfoVeth, LinkAttribute, LinkMessage,
+    self, AfSpecInet, AfSpecUnspec, BridgePortState, InetDevConf, InfoData, InfoVeth,
+    LinkAttribute, LinkMessage,
 };
 use rtnetlink::{LinkBridge, LinkBridgePort, LinkDummy, LinkMessageBuilder, LinkUnspec, LinkVeth};
 
@@ -160,6 +161,45 @@ impl Netlink {
             .execute()
             .await
             .asked(|| format!("add dummy {name}"))
+    }
+
+    /// Marks a link with a text for people and programs (`ip link` shows it as alias).
+    pub async fn set_alias(&self, index: u32, alias: &str) -> Result<()> {
+        self.change(LinkUnspec::new_with_index(index).alias(alias), || {
+            format!("mark link {index}")
+        })
+        .await
+    }
+
+    /// The mark of [`Netlink::set_alias`].
+    pub async fn alias_of(&self, index: u32) -> Result<Option<String>> {
+        use futures::TryStreamExt;
+        let mut found = self.handle.link().get().match_index(index).execute();
+        let message = found
+            .try_next()
+            .await
+            .asked(|| format!("read link {index}"))?;
+        let attributes = message.into_iter().flat_map(|message| message.attributes);
+        Ok(attributes
+            .into_iter()
+            .find_map(|attribute| match attribute {
+                LinkAttribute::IfAlias(alias) => Some(alias),
+                _ => None,
+            }))
+    }
+
+    /// When an IPv4 address goes, others of its subnet stay (`promote_secondaries`); the kernel's
+    /// own way takes them along.
+    pub async fn keep_secondaries(&self, index: u32) -> Result<()> {
+        let mut settings = InetDevConf::default();
+        settings.promote_secondaries = 1;
+        let inet = AfSpecUnspec::Inet(vec![AfSpecInet::DevConfRequest(settings)]);
+        let message = LinkUnspec::new_with_index(index)
+            .append_extra_attribute(LinkAttribute::AfSpecUnspec(vec![inet]));
+        self.change(message, || {
+            format!("keep secondary addresses of link {index}")
+        })
+        .await
     }
 
     /// Removes a link.

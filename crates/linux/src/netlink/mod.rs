@@ -59,6 +59,11 @@ impl NetlinkError {
         self.errno() == Some(libc::EEXIST)
     }
 
+    /// The kernel does not know such a thing.
+    pub fn is_unknown(&self) -> bool {
+        self.errno() == Some(libc::EOPNOTSUPP)
+    }
+
     /// The thing to be changed or removed is not there.
     pub fn is_missing(&self) -> bool {
         matches!(

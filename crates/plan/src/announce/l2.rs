@@ -38,6 +38,9 @@ pub struct Announcement {
     pub interfaces: Interfaces,
     /// For whom: every Service that holds the address and may be announced.
     pub services: Vec<ServiceKey>,
+    /// The interface that the address itself is put on, with the prefix length of its subnet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub placed: Option<(Name, u8)>,
 }
 
 /// Why nobody, or somebody else, announces an address for a Service; MetalLB's reasons.
@@ -125,7 +128,7 @@ impl<'w> Claim<'w> {
         {
             return None;
         }
-        let interfaces = self.interfaces(node)?;
+        let interfaces = self.interfaces(able, address)?;
         let up = || {
             let fit = state.interfaces.iter();
             fit.filter(|(interface, state)| state.up && interfaces.contains(interface))
@@ -147,11 +150,19 @@ impl<'w> Claim<'w> {
     }
 
     /// The interfaces that a node's matching advertisements allow: their union; `None` when no
-    /// advertisement matches the node.
-    fn interfaces(&self, node: &Node) -> Option<Interfaces> {
+    /// advertisement matches the node. One that puts the address on an interface matches where an
+    /// interface has its subnet.
+    fn interfaces(&self, able: Able<'_>, address: IpAddr) -> Option<Interfaces> {
         let mut only = BTreeSet::new();
         let mut matched = false;
-        for ad in self.ads.iter().filter(|ad| ad.allows_node(&node.labels)) {
+        for ad in self.ads_for(able.node) {
+            if ad.on_interface {
+                if let Some((name, _)) = able.home(address) {
+                    matched = true;
+                    only.insert(name);
+                }
+                continue;
+            }
             matched = true;
             if ad.interfaces.is_empty() {
                 return Some(Interfaces::All);
@@ -159,6 +170,11 @@ impl<'w> Claim<'w> {
             only.extend(ad.interfaces.iter().cloned());
         }
         matched.then_some(Interfaces::Only(only))
+    }
+
+    fn ads_for(&self, node: &Node) -> impl Iterator<Item = &'w L2Advertisement> {
+        let ads = self.ads.iter().copied();
+        ads.filter(|ad| ad.allows_node(&node.labels))
     }
 }
 
@@ -187,6 +203,20 @@ impl<'w> Able<'w> {
             && world.presumed_alive(name)
             && !world.excluded(node))
         .then_some(Self { name, node, state })
+    }
+
+    /// The interface whose subnet holds `address`, with the subnet's prefix length: the smallest
+    /// one, then the first by name.
+    fn home(&self, address: IpAddr) -> Option<(Name, u8)> {
+        let up = self.state.interfaces.iter().filter(|(_, state)| state.up);
+        let fit = up.flat_map(|(name, state)| {
+            let subnets = state.subnets.iter();
+            let holding = subnets.filter(|subnet| subnet.contains(&address));
+            holding.map(move |subnet| (subnet.prefix_len(), name))
+        });
+        // Of equals the last counts.
+        let (length, name) = fit.rev().max_by_key(|(length, _)| *length)?;
+        Some((name.clone(), length))
     }
 
     /// All that may stand.
@@ -267,15 +297,19 @@ pub fn plan(world: &World, me: &str, address: IpAddr) -> Option<Announcement> {
     }
     let mut services = Vec::new();
     let mut interfaces: Option<Interfaces> = None;
+    let mut placed = None;
     let me = Able::find(world, standing.owner()?)?;
     for claim in claims(world, address) {
         // Not for a Service that this node may not announce, though it shares the address.
         if claim.stand(me, address).is_none() {
             continue;
         }
-        let Some(own) = claim.interfaces(me.node) else {
+        let Some(own) = claim.interfaces(me, address) else {
             continue;
         };
+        if claim.ads_for(me.node).any(|ad| ad.on_interface) {
+            placed = me.home(address);
+        }
         interfaces = Some(match (interfaces, own) {
             (Some(Interfaces::All), _) | (_, Interfaces::All) => Interfaces::All,
             (Some(Interfaces::Only(mut union)), Interfaces::Only(own)) => {
@@ -289,5 +323,6 @@ pub fn plan(world: &World, me: &str, address: IpAddr) -> Option<Announcement> {
     interfaces.map(|interfaces| Announcement {
         interfaces,
         services,
+        placed,
     })
 }

@@ -3,6 +3,7 @@
 pub mod bgp;
 pub mod election;
 pub mod l2;
+pub mod linux;
 
 #[cfg(test)]
 mod tests;

@@ -15,6 +15,8 @@ use crate::name::{Name, ServiceKey};
 use crate::world::tests::{Told, balancer, ip, labels, local, settings, slice, state};
 use crate::world::{EXCLUDE_LABEL, Event, Node, Part, Policy, Rival, Service, Settings};
 
+mod linux;
+
 const NODES: &str = "node-a node-b node-c";
 
 fn node(told: &mut Told, name: &str, node: Node) {

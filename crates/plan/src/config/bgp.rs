@@ -114,21 +114,8 @@ const COMMUNITY: &str = "write 65000:100 or large:65000:1:2";
 
 /// Lengths, communities, names and selectors of one object.
 pub(super) fn check(name: &str, spec: &BGPAdvertisementSpec, found: &mut Findings) -> Draft {
-    let length = |field: &str, family: &str, length: i32, least: u8, most: u8, f: &mut Findings| {
-        let fits = u8::try_from(length).ok();
-        let fits = fits.filter(|length| (least..=most).contains(length));
-        fits.unwrap_or_else(|| {
-            f.error(
-                field,
-                format!("invalid aggregation length {length} for {family}"),
-                format!("choose a prefix length from {least} to {most}"),
-            );
-            most
-        })
-    };
     let (v4, v6) = (spec.aggregation_length, spec.aggregation_length_v6);
-    let length_v4 = length("spec.aggregationLength", "IPv4", v4, 1, 32, found);
-    let length_v6 = length("spec.aggregationLengthV6", "IPv6", v6, 0, 128, found);
+    let (length_v4, length_v6) = lengths("spec", (v4, v6), 0, found);
     if !spec.service_selectors.is_empty() {
         for (field, default) in [
             ("aggregationLength", v4 == 32),
@@ -186,6 +173,32 @@ pub(super) fn check(name: &str, spec: &BGPAdvertisementSpec, found: &mut Finding
     }
 }
 
+/// Aggregation lengths of both families, which stand in `place`; `least` is the shortest one of
+/// IPv6.
+pub(super) fn lengths(
+    place: &str,
+    (v4, v6): (i32, i32),
+    least: u8,
+    found: &mut Findings,
+) -> (u8, u8) {
+    let mut length = |field: &str, family: &str, length: i32, least: u8, most: u8| {
+        let fits = u8::try_from(length).ok();
+        let fits = fits.filter(|length| (least..=most).contains(length));
+        fits.unwrap_or_else(|| {
+            found.error(
+                format!("{place}.{field}"),
+                format!("invalid aggregation length {length} for {family}"),
+                format!("choose a prefix length from {least} to {most}"),
+            );
+            most
+        })
+    };
+    (
+        length("aggregationLength", "IPv4", v4, 1, 32),
+        length("aggregationLengthV6", "IPv6", v6, least, 128),
+    )
+}
+
 /// MetalLB's text of a community that cannot be read.
 fn community_message(text: &str, error: &CommunityError) -> String {
     format!("{error}\ninvalid community {text:?} in BGP advertisement")
@@ -220,23 +233,22 @@ pub(super) fn resolve(
     values
 }
 
-/// What keeps an advertisement from a pool. `older` are those in force that reach it.
-pub(super) fn check_pool<'a>(
-    ad: &BgpAdvertisement,
+/// An aggregate must not reach beyond a pool.
+pub(super) fn check_lengths(
+    place: &str,
+    (v4, v6): (u8, u8),
     (pool, entries): (&Pool, &[Entry]),
-    older: impl Iterator<Item = &'a BgpAdvertisement>,
-    context: &Context<'_>,
     found: &mut Findings,
 ) {
     for Entry { text, widest } in entries {
         let block = *widest;
         let (field, length, wanted) = match block {
-            IpNet::V4(_) => ("spec.aggregationLength", block.prefix_len(), ad.length_v4),
-            IpNet::V6(_) => ("spec.aggregationLengthV6", block.prefix_len(), ad.length_v6),
+            IpNet::V4(_) => ("aggregationLength", block.prefix_len(), v4),
+            IpNet::V6(_) => ("aggregationLengthV6", block.prefix_len(), v6),
         };
         if wanted < length {
             found.error(
-                field,
+                format!("{place}.{field}"),
                 format!(
                     "invalid aggregation length {wanted}: prefix {length} in this pool is more \
                      specific than the aggregation length for addresses {text} (pool {:?})",
@@ -249,6 +261,17 @@ pub(super) fn check_pool<'a>(
             );
         }
     }
+}
+
+/// What keeps an advertisement from a pool. `older` are those in force that reach it.
+pub(super) fn check_pool<'a>(
+    ad: &BgpAdvertisement,
+    (pool, entries): (&Pool, &[Entry]),
+    older: impl Iterator<Item = &'a BgpAdvertisement>,
+    context: &Context<'_>,
+    found: &mut Findings,
+) {
+    check_lengths("spec", (ad.length_v4, ad.length_v6), (pool, entries), found);
     for other in older {
         // A Service that has both is judged where it is announced.
         let by_service = !ad.service_selectors.is_empty() || !other.service_selectors.is_empty();

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use super::address::Blocks;
 use super::bgp;
 use super::community::{Alias, CommunityValue};
+use super::l2::PoolChoice;
+use super::linux::{self, LinuxAdvertisement};
 use super::verdict::{Findings, finding};
 use super::{
     BgpAdvertisement, Compiled, Context, Draft, Finding, L2Advertisement, Object, ObjectKind,
@@ -40,6 +42,7 @@ enum Space {
     Pools,
     Peers,
     L2,
+    Linux,
     Bgp,
 }
 
@@ -63,6 +66,7 @@ enum Placed {
     Profile(super::BfdProfile),
     Peer(Box<Peer>),
     L2(L2Advertisement),
+    Linux(LinuxAdvertisement),
     Bgp(Box<BgpAdvertisement>),
 }
 
@@ -213,6 +217,9 @@ impl<'a> Compiler<'a> {
                 advertisement.pools = choice.resolve(&self.labels, found);
                 Some(Placed::L2(advertisement))
             }
+            Draft::Linux(choice, advertisement) => {
+                self.place_linux(reference, &choice, advertisement, form, found)
+            }
             Draft::Bgp(drafted) => self.place_bgp(reference, *drafted, form, found),
         }
     }
@@ -352,6 +359,28 @@ impl<'a> Compiler<'a> {
         Some(Placed::Peer(peer))
     }
 
+    fn place_linux(
+        &self,
+        reference: &ObjectRef,
+        choice: &PoolChoice,
+        mut ad: LinuxAdvertisement,
+        form: Form,
+        found: &mut Findings,
+    ) -> Option<Placed> {
+        self.name_is_free(Space::Linux, reference, found)?;
+        ad.pools = choice.resolve(&self.labels, found);
+        let lengths = (ad.length_v4, ad.length_v6);
+        ad.pools.retain(|name| {
+            let before = found.errors.len();
+            if let Some(pool) = self.compiled.config.pools.get(name) {
+                let entries = self.entries.get(name).map_or(&[][..], Vec::as_slice);
+                bgp::check_lengths(linux::PLACE, lengths, (pool, entries), found);
+            }
+            form != Form::LastGood || found.errors.len() == before
+        });
+        Some(Placed::Linux(ad))
+    }
+
     fn place_bgp(
         &self,
         reference: &ObjectRef,
@@ -435,6 +464,10 @@ impl<'a> Compiler<'a> {
             Placed::L2(advertisement) => {
                 config.l2.insert(name.clone(), advertisement);
                 Space::L2
+            }
+            Placed::Linux(advertisement) => {
+                config.linux.insert(name.clone(), advertisement);
+                Space::Linux
             }
             Placed::Bgp(advertisement) => {
                 config

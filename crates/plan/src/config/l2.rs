@@ -29,6 +29,10 @@ pub struct L2Advertisement {
     pub service_selectors: Vec<Selector>,
     /// Which of its nodes should rather announce.
     pub preferences: Vec<Preference>,
+    /// The address is put on the interface whose subnet holds it; a node without one does not
+    /// stand.
+    #[serde(default)]
+    pub on_interface: bool,
 }
 
 /// An entry of `spec.preferredNodeSelectors`.
@@ -166,6 +170,7 @@ pub(super) fn check(
             .collect(),
         service_selectors: found.selectors("spec.serviceSelectors", &spec.service_selectors),
         preferences,
+        on_interface: false,
     };
     (choice, advertisement)
 }

@@ -26,6 +26,7 @@ mod community;
 mod compiler;
 mod context;
 mod l2;
+mod linux;
 mod native;
 mod object;
 mod peer;
@@ -44,6 +45,7 @@ pub use bgp::{Bgp, BgpAdvertisement, compatible};
 pub use community::{CommunityError, CommunityValue};
 pub use context::{Context, KnownRange, Purpose};
 pub use l2::{L2Advertisement, Preference};
+pub use linux::LinuxAdvertisement;
 pub use object::{Object, ObjectKind, ObjectRef, Objects};
 pub use peer::{Neighbour, NextHops, Password, Peer, RemoteAs, Timers};
 pub use receive::Receive;
@@ -67,6 +69,9 @@ pub struct Config {
     pub pools: BTreeMap<Name, Pool>,
     /// Layer 2 advertisements with their pools resolved.
     pub l2: BTreeMap<Name, L2Advertisement>,
+    /// Advertisements on `kube-lb0` with their pools resolved.
+    #[serde(default)]
+    pub linux: BTreeMap<Name, LinuxAdvertisement>,
     /// Peers, BGP advertisements and BFD profiles.
     pub bgp: Bgp,
 }
@@ -103,6 +108,7 @@ enum Draft {
     Profile(BfdProfile),
     Peer(Box<Peer>),
     L2(l2::PoolChoice, L2Advertisement),
+    Linux(l2::PoolChoice, LinuxAdvertisement),
     Bgp(Box<bgp::Draft>),
 }
 

@@ -6,13 +6,14 @@
 use std::net::IpAddr;
 
 use api::corten::v1alpha1::{
-    Advertisement, AdvertisementSpec, BgpAnnouncement, Layer2, MacMode, Peer, PeerSpec,
+    Advertisement, AdvertisementSpec, BgpAnnouncement, Layer2, LinuxDevice, LinuxNative, MacMode,
+    Peer, PeerSpec,
 };
 use api::metallb::{BGPAdvertisementSpec, BGPPeerSpec, L2AdvertisementSpec, SecretReference};
 
 use super::object::ObjectKind;
 use super::verdict::Findings;
-use super::{Draft, bgp, l2, peer, receive};
+use super::{Draft, L2Advertisement, bgp, l2, linux, peer, receive};
 
 /// Longer paths serve nobody, and some routers refuse them.
 const MOST_PREPENDED: u8 = 10;
@@ -78,10 +79,7 @@ pub(super) fn advertisement(object: &Advertisement, found: &mut Findings) -> Opt
             draft.advertisement.weighted = by_bgp.weighted;
             Some(Draft::Bgp(Box::new(draft)))
         }
-        (None, None, Some(_)) => {
-            found.not_yet("spec.linux", true, "addresses on a Linux interface");
-            None
-        }
+        (None, None, Some(linux)) => Some(on_interface(name, spec, linux, found)),
         (None, None, None) => {
             found.error(
                 "spec",
@@ -99,6 +97,37 @@ pub(super) fn advertisement(object: &Advertisement, found: &mut Findings) -> Opt
             None
         }
     }
+}
+
+/// Addresses on a network interface: on the LAN's the election is that of layer 2.
+fn on_interface(
+    name: &str,
+    spec: &AdvertisementSpec,
+    linux: &LinuxNative,
+    found: &mut Findings,
+) -> Draft {
+    if linux.device == LinuxDevice::KubeLb0 {
+        let (choice, ad) = linux::check(name, spec, linux, found);
+        return Draft::Linux(choice, ad);
+    }
+    for (field, default) in [
+        ("aggregationLength", linux.aggregation_length == 32),
+        ("aggregationLengthV6", linux.aggregation_length_v6 == 128),
+    ] {
+        if !default {
+            found.error(
+                format!("spec.linux.{field}"),
+                "an address on the LAN has the prefix length of its subnet",
+                "leave it out; it is for device: kube-lb0",
+            );
+        }
+    }
+    let (choice, ad) = l2::check(name, &l2_spec(spec, &Layer2::default()), found);
+    let ad = L2Advertisement {
+        on_interface: true,
+        ..ad
+    };
+    Draft::L2(choice, ad)
 }
 
 fn l2_spec(spec: &AdvertisementSpec, layer2: &Layer2) -> L2AdvertisementSpec {

@@ -343,6 +343,7 @@ fn announcement(interfaces: &[&str], services: &[&str]) -> Announcement {
             Interfaces::Only(names)
         },
         services: services.iter().map(|name| key(name)).collect(),
+        placed: None,
     }
 }
 

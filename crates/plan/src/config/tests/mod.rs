@@ -990,7 +990,7 @@ proptest! {
             "alias" => object("Community", "bad", json!({"communities": [
                 {"name": "one", "value": "x"}]})),
             "profile" => object("BFDProfile", "bad", json!({"receiveInterval": 1})),
-            _ => own("Advertisement", "bad", json!({"linux": {"device": "lan"}})),
+            _ => own("Advertisement", "bad", json!({"linux": {"aggregationLength": 24}})),
         };
         let mut after = before.clone();
         after.insert(bad.reference(), Arc::new(bad.clone()));

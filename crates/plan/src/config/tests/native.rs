@@ -96,11 +96,6 @@ fn what_nothing_serves_yet_is_refused() {
             layer2("handBack", json!(false)),
             "spec.layer2.handBack",
         ),
-        (
-            "Advertisement",
-            json!({"linux": {"device": "kube-lb0"}}),
-            "spec.linux",
-        ),
     ] {
         let compiled = fresh([own(kind, "x", spec)]);
         let found = findings(&compiled, "x");
@@ -128,6 +123,37 @@ fn what_nothing_serves_yet_is_refused() {
         "{:?}",
         plain.verdicts
     );
+}
+
+#[test]
+fn addresses_are_put_on_interfaces() {
+    let compiled = fresh([
+        object("IPAddressPool", "p", json!({"addresses": ["10.0.0.0/24"]})),
+        own("Advertisement", "lan", json!({"linux": {"device": "lan"}})),
+        own(
+            "Advertisement",
+            "wide",
+            json!({"linux": {"device": "kube-lb0", "aggregationLength": 23}}),
+        ),
+        own(
+            "Advertisement",
+            "lb0",
+            json!({"linux": {"device": "kube-lb0", "aggregationLength": 24},
+                "serviceSelectors": [{"matchLabels": {"a": "b"}}]}),
+        ),
+    ]);
+    assert!(compiled.config.l2["lan"].on_interface);
+    let found = findings(&compiled, "wide");
+    let wanted = "spec.linux.aggregationLength: invalid aggregation length 23: ";
+    assert!(
+        found.len() == 1 && found[0].starts_with(wanted),
+        "{found:?}"
+    );
+    let names: Vec<&str> = compiled.config.linux.keys().map(|name| &**name).collect();
+    assert_eq!(names, ["lb0"]);
+    let ad = &compiled.config.linux["lb0"];
+    assert_eq!((ad.length_v4, ad.length_v6), (24, 128));
+    assert_eq!(ad.service_selectors.len(), 1);
 }
 
 #[test]
@@ -178,6 +204,26 @@ fn faults_name_the_kinds_own_fields() {
         (
             "Advertisement",
             json!({"layer2": {}, "pools": ["none"]}),
+            "spec.pools[0]: no IPAddressPool",
+        ),
+        (
+            "Advertisement",
+            json!({"linux": {"device": "kube-lb0", "aggregationLength": 33}}),
+            "spec.linux.aggregationLength: ",
+        ),
+        (
+            "Advertisement",
+            json!({"linux": {"device": "kube-lb0", "aggregationLengthV6": 0}}),
+            "spec.linux.aggregationLengthV6: ",
+        ),
+        (
+            "Advertisement",
+            json!({"linux": {"device": "lan", "aggregationLength": 24}}),
+            "spec.linux.aggregationLength: ",
+        ),
+        (
+            "Advertisement",
+            json!({"linux": {}, "pools": ["none"]}),
             "spec.pools[0]: no IPAddressPool",
         ),
         ("Advertisement", json!({}), "spec: exactly one of"),

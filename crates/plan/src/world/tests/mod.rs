@@ -184,6 +184,18 @@ pub(crate) fn object(kind: &str, name: &str, labels: &str, spec: Value) -> confi
     config::Object::try_from(decoded.object).expect("a configuration object")
 }
 
+/// An Advertisement of `corten.dev`.
+pub(crate) fn native(name: &str, spec: Value) -> config::Object {
+    let manifest = json!({
+        "apiVersion": "corten.dev/v1alpha1",
+        "kind": "Advertisement",
+        "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": spec,
+    });
+    let decoded = api::object::Object::decode(manifest).expect("an object");
+    config::Object::try_from(decoded.object).expect("a configuration object")
+}
+
 pub(crate) fn configured(object: config::Object) -> Event {
     Event::Config {
         object: object.reference(),
@@ -238,6 +250,10 @@ impl Told {
 
     pub(crate) fn advertise(&mut self, name: &str, spec: Value) -> Dirty {
         self.configure("L2Advertisement", name, spec)
+    }
+
+    pub(crate) fn native(&mut self, name: &str, spec: Value) -> Dirty {
+        self.tell(configured(native(name, spec)))
     }
 
     pub(crate) fn node(&mut self, name: &str, labels: &str) -> Dirty {

@@ -464,12 +464,22 @@ impl Cluster {
                     .iter()
                     .filter(|ad| ad.allows_node(&node.labels))
                     .collect();
+                // Where it would be put: by length, then by name.
+                let mut homes: Vec<(Reverse<u8>, &Name)> = Vec::new();
+                for (name, interface) in state.interfaces.iter().filter(|(_, it)| it.up) {
+                    for subnet in interface.subnets.iter().filter(|it| it.contains(&address)) {
+                        homes.push((Reverse(subnet.prefix_len()), name));
+                    }
+                }
+                let home = homes.iter().min().map(|(_, name)| *name);
                 let up: Vec<&Interface> = state
                     .interfaces
                     .iter()
                     .filter(|(name, interface)| {
                         let wanted = |ad: &&&&config::L2Advertisement| {
-                            ad.interfaces.is_empty() || ad.interfaces.contains(*name)
+                            let any = ad.interfaces.is_empty() && !ad.on_interface;
+                            let put = ad.on_interface && home == Some(*name);
+                            any || put || ad.interfaces.contains(*name)
                         };
                         interface.up && mine.iter().find(wanted).is_some()
                     })
@@ -639,6 +649,30 @@ fn an_advertisement() -> impl Strategy<Value = config::Object> {
         })
 }
 
+/// Of `corten.dev`: addresses on interfaces.
+fn a_native_advertisement() -> impl Strategy<Value = config::Object> {
+    (
+        one_of(&["linux", "other"]),
+        prop_oneof![
+            2 => Just(json!({"device": "lan"})),
+            2 => Just(json!({"device": "kube-lb0"})),
+        ],
+        prop_oneof![
+            3 => Just(json!([])),
+            1 => Just(json!([{"matchLabels": {"rack": "a"}}])),
+        ],
+        prop_oneof![
+            3 => Just(json!([])),
+            1 => Just(json!([{"matchLabels": {"team": "red"}}])),
+        ],
+    )
+        .prop_map(|(name, linux, nodes, services)| {
+            let spec =
+                json!({"linux": linux, "nodeSelectors": nodes, "serviceSelectors": services});
+            native(name, spec)
+        })
+}
+
 fn a_service_key() -> impl Strategy<Value = ServiceKey> {
     (
         prop_oneof![4 => Just("default"), 1 => Just("other")],
@@ -731,7 +765,7 @@ fn a_slice() -> impl Strategy<Value = Slice> {
 fn an_event() -> impl Strategy<Value = Event> {
     let maybe = |weight| prop::bool::weighted(weight);
     prop_oneof![
-        4 => (prop_oneof![a_pool().boxed(), an_advertisement().boxed(), bgp::an_object().boxed()], maybe(0.2)).prop_map(|(object, gone)| {
+        4 => (prop_oneof![a_pool().boxed(), an_advertisement().boxed(), a_native_advertisement().boxed(), bgp::an_object().boxed()], maybe(0.2)).prop_map(|(object, gone)| {
             Event::Config {
                 object: object.reference(),
                 form: (!gone).then(|| Arc::new(object)),
