@@ -148,7 +148,8 @@ router bgp 64500
     for peer in (1..=PEERS).map(address) {
         let _ = write!(
             text,
-            " neighbor {peer} remote-as {ASN}\n neighbor {peer} timers connect 1\n"
+            " neighbor {peer} remote-as {ASN}\n neighbor {peer} timers connect 1\n \
+             neighbor {peer} advertisement-interval 0\n"
         );
     }
     text += " address-family ipv4 unicast\n";
