@@ -69,6 +69,9 @@ pub(super) fn obstacle(architecture: &Architecture) -> Option<String> {
         .then(|| format!("{compiler} is missing: `apt-get install {package} {libc}`"))
 }
 
+/// What is beside the sources.
+const NO_SOURCES: [&str; 2] = ["target", ".git"];
+
 /// Where a build is made. Nothing of the program says so.
 #[derive(Debug)]
 pub(super) struct Place {
@@ -99,7 +102,7 @@ impl Place {
             target: folder.join("built"),
             cargo_home: folder.join("home"),
         };
-        copy(&here.source, &place.source, &["target", ".git"])?;
+        copy(&here.source, &place.source, &NO_SOURCES)?;
         let home = &place.cargo_home;
         fs::create_dir_all(home).map_err(cannot("make", home))?;
         for entry in fs::read_dir(&here.cargo_home).map_err(cannot("read", &here.cargo_home))? {
@@ -108,6 +111,11 @@ impl Place {
             std::os::unix::fs::symlink(entry.path(), &link).map_err(cannot("make", &link))?;
         }
         Ok(place)
+    }
+
+    /// A file of these sources that the other place's have not, or have otherwise.
+    pub(super) fn differs_from(&self, other: &Self) -> Result<Option<PathBuf>, Failure> {
+        differs(&self.source, &other.source)
     }
 
     /// What the compilers are to write instead of this place's paths: what was, and what is to be.
@@ -164,6 +172,27 @@ impl Place {
     }
 }
 
+/// A file of the copy that is not as it is in the original. What came to that alone is no part of
+/// any build of the copy.
+fn differs(copy: &Path, original: &Path) -> Result<Option<PathBuf>, Failure> {
+    for entry in fs::read_dir(copy).map_err(cannot("read", copy))? {
+        let entry = entry.map_err(cannot("read", copy))?;
+        let (path, origin) = (entry.path(), original.join(entry.file_name()));
+        let kind = entry.file_type().map_err(cannot("look at", &path))?;
+        let found = if kind.is_dir() {
+            differs(&path, &origin)?
+        } else {
+            let mine = fs::read(&path).map_err(cannot("read", &path))?;
+            let same = fs::read(&origin).is_ok_and(|theirs| theirs == mine);
+            (!same).then_some(origin)
+        };
+        if found.is_some() {
+            return Ok(found);
+        }
+    }
+    Ok(None)
+}
+
 /// Copies a folder's files and folders, but for those of these names.
 fn copy(from: &Path, to: &Path, but: &[&str]) -> Result<(), Failure> {
     fs::create_dir_all(to).map_err(cannot("make", to))?;
@@ -200,6 +229,12 @@ mod tests {
             "//!"
         );
         assert!(!to.join("target").exists() && !to.join("crates/target").exists());
+        assert_eq!(differs(&to, &from).expect("read"), None);
+        let changed = from.join("crates/lib.rs");
+        fs::write(&changed, "//! !").expect("written");
+        assert_eq!(differs(&to, &from).expect("read"), Some(changed.clone()));
+        fs::remove_file(&changed).expect("removed");
+        assert_eq!(differs(&to, &from).expect("read"), Some(changed));
         fs::remove_dir_all(&folder).expect("removed");
 
         let place = Place {

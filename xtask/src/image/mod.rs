@@ -80,9 +80,14 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         match obstacle(architecture) {
             _ if !wanted => {}
             None => {
+                // Its sources are those of now, as the first build's are.
+                let other = match options.check {
+                    true => Some(Other::new(&out)?),
+                    false => None,
+                };
                 let built = Place::here().build(architecture, &options.profile)?;
-                if options.check {
-                    check(architecture, &options.profile, &built, &out)?;
+                if let Some(other) = other {
+                    other.check(architecture, &options.profile, &built)?;
                 }
                 pack(architecture, &built, &out)?;
                 programs.push((architecture, built));
@@ -102,34 +107,52 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     }
 }
 
-/// Builds the program once more, in another place, and fails where that is another program.
-fn check(
-    architecture: &Architecture,
-    profile: &str,
-    built: &Path,
-    out: &Path,
-) -> Result<(), Failure> {
-    let folder = out.join(format!("check-{}", std::process::id()));
-    let place = Place::below(&folder)?;
-    let again = place.build(architecture, profile)?;
-    let one = fs::read(built).map_err(cannot("read", built))?;
-    let other = fs::read(&again).map_err(cannot("read", &again))?;
-    if one != other {
-        let differs = one.iter().zip(&other).position(|(a, b)| a != b);
-        let at = differs.unwrap_or_else(|| one.len().min(other.len()));
-        return failed(format!(
-            "{} and {} differ, first at octet {at}",
-            built.display(),
-            again.display()
-        ));
+/// Another place to build in.
+struct Other {
+    folder: PathBuf,
+    place: Place,
+}
+
+impl Other {
+    fn new(out: &Path) -> Result<Self, Failure> {
+        let folder = out.join(format!("check-{}", std::process::id()));
+        let place = Place::below(&folder)?;
+        Ok(Self { folder, place })
     }
-    fs::remove_dir_all(&folder).map_err(cannot("remove", &folder))?;
-    println!(
-        "{}: two builds in two places are one: sha256:{}",
-        architecture.name,
-        archive::sha256(&one)
-    );
-    Ok(())
+
+    /// Builds the program once more, there, and fails where that is another program.
+    fn check(
+        self,
+        architecture: &Architecture,
+        profile: &str,
+        built: &Path,
+    ) -> Result<(), Failure> {
+        let again = self.place.build(architecture, profile)?;
+        let one = fs::read(built).map_err(cannot("read", built))?;
+        let other = fs::read(&again).map_err(cannot("read", &again))?;
+        if let Some(file) = self.place.differs_from(&Place::here())? {
+            return failed(format!(
+                "{} has changed while it was built: nothing is said of two builds of one source",
+                file.display()
+            ));
+        }
+        if one != other {
+            let differs = one.iter().zip(&other).position(|(a, b)| a != b);
+            let at = differs.unwrap_or_else(|| one.len().min(other.len()));
+            return failed(format!(
+                "{} and {} differ, first at octet {at}",
+                built.display(),
+                again.display()
+            ));
+        }
+        fs::remove_dir_all(&self.folder).map_err(cannot("remove", &self.folder))?;
+        println!(
+            "{}: two builds in two places are one: sha256:{}",
+            architecture.name,
+            archive::sha256(&one)
+        );
+        Ok(())
+    }
 }
 
 /// Writes one layout with all architectures.
