@@ -115,7 +115,12 @@ fn objects() -> String {
 }
 
 /// Waits until BIRD's answer is so.
-async fn shows(bird: &Bird, command: &str, what: &str, so: impl Fn(&str) -> bool) -> Outcome {
+pub(crate) async fn shows(
+    bird: &Bird,
+    command: &str,
+    what: &str,
+    so: impl Fn(&str) -> bool,
+) -> Outcome {
     let awaited = format!("{what} in {command}");
     let found = wait_for(SOON, &awaited, async || {
         let said = bird.ask(command).map_err(|error| error.to_string())?;

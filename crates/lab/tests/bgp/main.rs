@@ -25,38 +25,41 @@
 //! | Send hold timer | | | `proto::bgp::fsm` |
 //! | Backoff after errors | | | `garbage`: bare bytes |
 //! | NOTIFICATIONs and their words | `forms`, `causes`, `drain` | `bird`, `receive` | |
-//! | BFD Down (6/10) | `bfd` | | |
+//! | BFD Down (6/10) | `bfd` | `bird_bfd` | |
 //! | Hard reset | `drain` | `bird` | |
-//! | Router ID, AS 0 | | | `plan`, `garbage` |
+//! | Router ID, AS 0 | | `choices` (IDs) | `plan`, `garbage` |
 //! | Extended messages | `subject` | `bird` | |
 //! | BGP roles | | | not offered |
-//! | Host name capability | `subject` | | |
-//! | A route an address, aggregates | `advertising` | `sessions`, `bird` | |
+//! | Host name capability | `subject` | `choices` | |
+//! | A route an address, aggregates | `advertising` | `bird`, `choices` | |
 //! | Packing, withdraw first | | | `proto::bgp::adj_out`, `cargo xtask bench bgp` |
 //! | Communities, large ones, union | `advertising`, `subject` | `bird` | `others` |
 //! | Link bandwidth, weighted ECMP | `weights` | `bird` (carries it) | `plan::announce::bgp` |
 //! | LOCAL_PREF | `advertising` | `bird` | |
 //! | MED | `subject` | `bird` | `others` |
 //! | AS path prepended | `forms` | `bird` | |
-//! | Selectors of nodes and peers | `advertising` | | |
-//! | Other next hops | `forms` | | |
+//! | Selectors of nodes and peers | `advertising` | `choices` | |
+//! | Other next hops | `forms` | `choices` | |
 //! | Receive policy, most prefixes | `receive` | `receive` | |
 //! | Add-path | `hub` | `hub` | |
 //! | Route refresh, both ways | `graceful`, `receive` | `bird`, `receive` | |
-//! | End-of-RIB | `subject` | | |
+//! | End-of-RIB | `subject` | `choices` | |
 //! | Graceful restart of ours | `graceful`, `subject` | `bird` | `others` |
 //! | Graceful restart of theirs, long-lived too | `receive` | `receive` | |
 //! | Graceful shutdown | `advertising`, `drain` | `bird` | |
 //! | Malformed attributes (RFC 7606), AS_SET | | | `rfc7606`: bare bytes, ExaBGP |
 //! | Another speaker on the node | `rival` | `rival`, `hub` | |
 //! | BFD: one hop, link-local, a silent path | `bfd`, `unnumbered` | `bird` | |
-//! | BFD: many hops, minimum TTL, passive | `bfd`, `forms` | | |
-//! | BFD: orderly ends, echo | `bfd` | | `proto::bfd` |
+//! | BFD: many hops, minimum TTL, passive | `bfd`, `forms` | `bird_bfd` | |
+//! | BFD: orderly ends | `bfd` | `bird_bfd` (takes ours for a failure, says nothing at its own) | `proto::bfd` |
+//! | BFD: echo | `bfd` | BIRD has none | `proto::bfd` |
 
 mod advertising;
 mod bfd;
 mod bird;
+mod bird_bfd;
 mod causes;
+mod choices;
 mod drain;
 mod forms;
 mod garbage;
