@@ -5,6 +5,7 @@ mod alone;
 pub mod capture;
 pub mod datagram;
 pub mod icmpv6;
+pub mod memory;
 pub mod namespace;
 pub mod netlink;
 pub mod nft;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::announce::bgp::{self, Bgp};
 use crate::announce::l2::{self, Announcement};
 use crate::announce::linux::{self, Placing};
-use crate::forward::{self, Mode, PortKey, ServicePort};
+use crate::forward::{self, HealthCheck, Mode, PortKey, ServicePort};
 use crate::name::{Name, ServiceKey};
 use crate::world::{Dirty, World};
 
@@ -32,6 +32,8 @@ pub struct Desired {
     pub bgp: Bgp,
     /// The ports it forwards.
     pub forward: Forwarding,
+    /// The health checks it answers.
+    pub health: BTreeMap<ServiceKey, HealthCheck>,
 }
 
 /// The ports of a node, by Service.
@@ -48,6 +50,8 @@ pub struct Changes {
     pub bgp: Vec<bgp::Change>,
     /// Ports to program, or to remove.
     pub forward: Vec<(PortKey, Option<ServicePort>)>,
+    /// Health checks to answer, or no longer.
+    pub health: Vec<(ServiceKey, Option<HealthCheck>)>,
 }
 
 impl Changes {
@@ -57,6 +61,7 @@ impl Changes {
             && self.linux.is_empty()
             && self.bgp.is_empty()
             && self.forward.is_empty()
+            && self.health.is_empty()
     }
 }
 
@@ -93,6 +98,14 @@ impl Desired {
                 if old.get(key) != Some(port) {
                     changes.forward.push((key.clone(), Some(port.clone())));
                 }
+            }
+            let check = forward::health_check(world, &agent.node, agent.mode, service);
+            if self.health.get(service) != check.as_ref() {
+                match check.clone() {
+                    Some(check) => self.health.insert(service.clone(), check),
+                    None => self.health.remove(service),
+                };
+                changes.health.push((service.clone(), check));
             }
             if !new.is_empty() {
                 self.forward.insert(service.clone(), new);

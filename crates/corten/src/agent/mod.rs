@@ -5,6 +5,7 @@
 //!                      │  └────Change────► bgp ──► one task per peer ──Request─► bfd
 //!  member ──Event───►   │ │ ──Job──► forward (a thread: netlink blocks) ──Done──► planner
 //!  interfaces ─watch─►  │ ├──Command──► member (peers, payload)
+//!                       │ ├──Change───► checks (ports for outer load balancers' health checks)
 //!                       │ └──Command──► addresses (real ones on interfaces) ◄──Command── l2
 //!                       └──watch──► publisher (NodeState)   └──Report──► reporter
 //! ```
@@ -16,6 +17,7 @@ mod addresses;
 mod advertised;
 mod bfd;
 mod bgp;
+mod checks;
 mod drain;
 pub(crate) mod forward;
 mod gate;
@@ -28,10 +30,12 @@ mod publisher;
 mod statuses;
 pub mod succession;
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use plan::desired::Agent;
+use plan::forward::Mode;
 use plan::world::Settings;
 use proto::member::Profile;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -40,6 +44,7 @@ use tokio::task::JoinSet;
 use self::statuses::Statuses;
 use self::succession::Place;
 use crate::http::Metrics;
+use crate::http::proxy::ProxyHealth;
 use crate::removal::Removal;
 use crate::report::Reporter;
 use crate::sink::Sink;
@@ -68,6 +73,8 @@ pub struct Config {
     pub member_profile: Profile,
     /// File with the secret that authenticates beats.
     pub member_key: Option<PathBuf>,
+    /// Where the health of the service proxy is served, in one's place.
+    pub healthz: Option<SocketAddr>,
 }
 
 /// What an agent in a cluster looks at when it is stopped.
@@ -185,6 +192,24 @@ pub async fn run<S: Source, K: Sink>(
         reports.run(sink).await;
         Ok(())
     });
+    let proxy = ProxyHealth::default();
+    let (checks, checks_task) = checks::start(checks::Context {
+        node: config.agent.node.clone(),
+        proxy: proxy.clone(),
+        reporter: reporter.clone(),
+    });
+    tasks.spawn(async move {
+        checks_task.await;
+        Ok(())
+    });
+    let healthz = config.healthz.filter(|_| config.agent.mode == Mode::All);
+    if let Some(address) = healthz {
+        let served = checks::serve_proxy(address, proxy.clone(), metrics.clone());
+        tasks.spawn(async move {
+            served.await;
+            Ok(())
+        });
+    }
     let planner = planner::Planner::new(planner::Parts {
         statuses,
         agent: config.agent,
@@ -194,6 +219,8 @@ pub async fn run<S: Source, K: Sink>(
         hand_over: HAND_OVER,
         l2: l2.clone(),
         addresses,
+        checks,
+        proxy,
         bgp: bgp.clone(),
         state: state_in,
         reporter,

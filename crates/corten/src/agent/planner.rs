@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use api::corten::v1alpha1::{DrainPhase, ForwardMode, Interface, NodeStateStatus};
 use ipnet::IpNet;
@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 use super::addresses::Addresses;
 use super::advertised::Advertised;
 use super::bgp::Bgp;
+use super::checks;
 use super::drain::Drain;
 use super::forward::{Done, Job};
 use super::gate::Gate;
@@ -28,6 +29,7 @@ use super::member;
 use super::statuses::Statuses;
 use crate::http::Metrics;
 use crate::http::announced::Protocol;
+use crate::http::proxy::ProxyHealth;
 use crate::report::Reporter;
 use crate::sink::{Component, Report, Subject};
 use crate::source::Updates;
@@ -48,6 +50,8 @@ pub(super) struct Parts {
     pub(super) hand_over: Duration,
     pub(super) l2: L2,
     pub(super) addresses: Addresses,
+    pub(super) checks: mpsc::Sender<checks::Change>,
+    pub(super) proxy: ProxyHealth,
     pub(super) bgp: Bgp,
     pub(super) state: watch::Sender<Option<NodeStateStatus>>,
     pub(super) reporter: Reporter,
@@ -349,6 +353,16 @@ impl Planner {
             }
         }
         let barrier = self.gate.barrier();
+        for change in changes.health {
+            let _ = self.parts.checks.send(change).await;
+        }
+        if self.parts.forward.is_some() && barrier.is_some() {
+            self.parts.proxy.queued(Instant::now());
+        }
+        let node = self.world.node(&self.parts.agent.node);
+        self.parts
+            .proxy
+            .set_going(node.is_some_and(|node| node.going));
         for change in advertise {
             self.advertise(change, barrier).await;
         }
@@ -392,6 +406,8 @@ impl Planner {
             self.parts.bgp.ready().await;
             self.parts.addresses.settle().await;
             self.parts.statuses.settle_routes().await;
+            // The lists of the start, and what was kept, were much at once.
+            linux::memory::trim();
         }
     }
 
@@ -577,6 +593,8 @@ impl Planner {
     async fn forwarded(&mut self, done: Done) {
         self.ready();
         let ready = self.gate.done(done.number);
+        let more = self.gate.barrier().is_some();
+        self.parts.proxy.updated(Instant::now(), more);
         self.announce(ready).await;
         let programmed = |_: &_, (job, _): &mut (u64, Change)| *job <= done.number;
         let free: Vec<Change> = self

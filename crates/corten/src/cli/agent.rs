@@ -1,6 +1,6 @@
 //! `corten agent`
 
-use std::net::Ipv6Addr;
+use std::net::{Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
@@ -90,6 +90,10 @@ pub(super) struct Node {
     /// equal on all nodes.
     #[arg(long, alias = "ml-secret-key-path", env = "METALLB_ML_SECRET_KEY_PATH")]
     member_key_file: Option<PathBuf>,
+    /// Where /healthz and /livez of the service proxy are served with --forward all, as kube-proxy
+    /// does; empty: nowhere [default: 0.0.0.0:10256 in a cluster, nowhere with a directory].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    healthz_bind_address: Option<String>,
     /// Take part in elections also where the Node bears the label
     /// node.kubernetes.io/exclude-from-external-load-balancers.
     #[arg(long, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true,
@@ -117,13 +121,27 @@ impl From<MemberProfile> for Profile {
 
 impl Node {
     /// The agent's configuration.
-    pub(super) fn config(&self, common: &Common, mode: Mode) -> Result<Config, Failure> {
+    pub(super) fn config(
+        &self,
+        common: &Common,
+        mode: Mode,
+        is_cluster: bool,
+    ) -> Result<Config, Failure> {
         let node = match &self.node_name {
             Some(name) => name.clone(),
             None => host::name()?,
         };
         let mut settings = common.settings();
         settings.ignore_exclude_label = self.ignore_exclude_lb;
+        let healthz = match self.healthz_bind_address.as_deref() {
+            Some("") => None,
+            Some(text) => Some(text.parse().map_err(|_| {
+                format!(
+                    "--healthz-bind-address {text:?} is no address with a port, like [::]:10256"
+                )
+            })?),
+            None => is_cluster.then(|| SocketAddr::from(([0; 4], 10256))),
+        };
         Ok(Config {
             agent: Agent {
                 node: node.into(),
@@ -132,6 +150,7 @@ impl Node {
             settings,
             member_port: self.member_port,
             member_profile: self.member_profile.into(),
+            healthz,
             member_key: self
                 .member_key_file
                 .as_ref()
@@ -156,7 +175,9 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
     }
     runtime()?.block_on(async {
         let stop = Signals::listen()?.stop();
-        let mut config = options.node.config(&options.common, mode)?;
+        let mut config = options
+            .node
+            .config(&options.common, mode, options.dir.is_none())?;
         config.settings.native_bgp = options.compatible.both.native_bgp();
         options.compatible.tell();
         let health = Health::default();

@@ -45,11 +45,11 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Give Services their addresses (in a cluster; any number of replicas, one leads).
-    Controller(controller::Options),
+    Controller(Box<controller::Options>),
     /// Announce and forward addresses on this node.
-    Agent(agent::Options),
+    Agent(Box<agent::Options>),
     /// Do both on a host without a cluster, from a directory of manifests.
-    Run(run::Options),
+    Run(Box<run::Options>),
     /// Judge manifests offline: exit 0 when all are good, 1 when not.
     Check(check::Options),
     /// Print the custom resource definitions as YAML, for `kubectl apply -f -`.
@@ -153,9 +153,9 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     log::init(cli.log_level);
     let result = match cli.command {
-        Command::Controller(options) => controller::main(options),
-        Command::Agent(options) => agent::main(options),
-        Command::Run(options) => run::main(options),
+        Command::Controller(options) => controller::main(*options),
+        Command::Agent(options) => agent::main(*options),
+        Command::Run(options) => run::main(*options),
         Command::Check(options) => return check::main(&options),
         Command::Crds(options) => crds::main(&options),
         Command::Bgp(options) => bgp::main(&options),

@@ -38,7 +38,7 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
     runtime()?.block_on(async {
         let _place = Alone::take().await?;
         let stop = Signals::listen()?.stop();
-        let config = options.node.config(&options.common, mode)?;
+        let config = options.node.config(&options.common, mode, false)?;
         let sink = DirSink::open(&options.dir)?;
         let health = Health::default();
         let metrics = Metrics::new()?;

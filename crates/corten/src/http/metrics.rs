@@ -125,6 +125,8 @@ pub struct Metrics {
     pub forward_elements: IntCounter,
     /// 1 while MetalLB runs beside, and this process leaves work to it.
     pub standing_by: IntGauge,
+    /// What the proxy's health was asked.
+    pub proxy_asked: super::proxy::Asked,
     /// Addresses on `kube-lb0`.
     pub device_addresses: IntGauge,
     /// What the API server asked the webhook, and what came of it; labels path, answer.
@@ -212,6 +214,18 @@ impl Metrics {
                 "corten_forward_elements_written_total",
                 "Elements written to the kernel's tables",
             )?,
+            proxy_asked: super::proxy::Asked {
+                healthz: counters(
+                    "kubeproxy_proxy_healthz_total",
+                    "Answers to /healthz of the service proxy",
+                    &["code"],
+                )?,
+                livez: counters(
+                    "kubeproxy_proxy_livez_total",
+                    "Answers to /livez of the service proxy",
+                    &["code"],
+                )?,
+            },
             device_addresses: gauge(
                 "corten_kube_lb0_addresses",
                 "Addresses that this node has on kube-lb0",

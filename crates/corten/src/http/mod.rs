@@ -12,6 +12,7 @@ pub mod certificate;
 pub mod listener;
 pub mod member;
 pub mod metrics;
+pub mod proxy;
 pub mod tls;
 
 use std::convert::Infallible;

@@ -4,6 +4,7 @@ mod edits;
 mod failover;
 mod families;
 mod forms;
+mod health;
 mod leaving;
 mod links;
 mod local;

@@ -8,6 +8,7 @@
 
 mod compile;
 mod element;
+mod health;
 mod jhash;
 mod select;
 pub mod slots;
@@ -19,6 +20,7 @@ mod tests;
 
 pub use compile::{compile, slots_id};
 pub use element::{Class, Element, ElementKey, Elements, Front, SlotsId};
+pub use health::{HealthCheck, health_check};
 pub use jhash::SEED;
 pub use select::{Mode, plan};
 pub use table::{Claim, Delta, Refusal, Table};

@@ -116,7 +116,7 @@ pub fn plan(
 
 /// A headless Service has no address of its own, an ExternalName none at all. Where no API server
 /// gives cluster IPs, families without cluster IPs are no headless Service.
-fn forwarded(service: &Service, mode: Mode) -> bool {
+pub(super) fn forwarded(service: &Service, mode: Mode) -> bool {
     let headless = service.cluster_ips.is_empty() && service.families.is_empty();
     mode != Mode::Off
         && service.kind != ServiceType::ExternalName

@@ -11,7 +11,7 @@ use api::annotations::DRAIN;
 use api::core as k8s;
 use ipnet::IpNet;
 
-use super::node::OUT_OF_SERVICE;
+use super::node::{OUT_OF_SERVICE, TO_BE_DELETED};
 use super::{
     Endpoint, FamilyPolicy, Hints, Ingress, Interface, Node, NodeState, Policy, Port, Service,
     ServiceType, Slice, SlicePort,
@@ -263,6 +263,12 @@ impl From<k8s::Node> for Node {
                 .taints
                 .iter()
                 .any(|taint| taint.key == OUT_OF_SERVICE),
+            going: object.metadata.deletion_timestamp.is_some()
+                || object
+                    .spec
+                    .taints
+                    .iter()
+                    .any(|taint| taint.key == TO_BE_DELETED),
             network_unavailable: has("NetworkUnavailable", "True"),
             unreachable: has("Ready", "Unknown"),
             drain_asked: object

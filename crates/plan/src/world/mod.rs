@@ -29,7 +29,7 @@ pub use dirty::Dirty;
 use endpoints::Touched;
 pub use endpoints::{Endpoint, Endpoints, Hints, Slice, SliceKey, SlicePort, Usable};
 pub use event::Event;
-pub use node::{EXCLUDE_LABEL, Interface, Node, NodeState, OUT_OF_SERVICE};
+pub use node::{EXCLUDE_LABEL, Interface, Node, NodeState, OUT_OF_SERVICE, TO_BE_DELETED};
 pub use ranking::{DEPTH, Fit, Standing};
 pub use rival::{Part, PodKey, Rival, Rivals};
 pub use service::{FamilyPolicy, Ingress, Labels, Policy, Port, Service, ServiceType};

@@ -12,6 +12,8 @@ use crate::net::Family;
 
 /// Presence of this label on a Node takes it out of every election.
 pub const EXCLUDE_LABEL: &str = "node.kubernetes.io/exclude-from-external-load-balancers";
+/// This taint on a Node says that the cluster autoscaler is about to delete it.
+pub const TO_BE_DELETED: &str = "ToBeDeletedByClusterAutoscaler";
 /// This taint on a Node says that it is off and will not come back by itself.
 pub const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 
@@ -34,6 +36,9 @@ pub struct Node {
     pub shutting_down: bool,
     /// Taint `node.kubernetes.io/out-of-service`: somebody has made sure that it is off.
     pub out_of_service: bool,
+    /// It is being taken away: the Node is being deleted, or the cluster autoscaler says so.
+    #[serde(default)]
+    pub going: bool,
     /// Condition `Ready` is Unknown: nothing is heard of its kubelet.
     pub unreachable: bool,
 }

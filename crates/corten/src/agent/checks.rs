@@ -1,0 +1,131 @@
+//! The ports that answer outer load balancers' health checks: one for each Service with
+//! `healthCheckNodePort`, and the proxy's own.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use plan::forward::HealthCheck;
+use plan::name::{Name, ServiceKey};
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+
+use crate::backoff::Backoff;
+use crate::http::Metrics;
+use crate::http::proxy::{self, Endpoints, ProxyHealth};
+use crate::report::Reporter;
+use crate::sink::{Component, Report, Subject};
+
+/// Commands that may wait.
+const QUEUE: usize = 64;
+/// Bounds of the time until a port that is taken is tried again.
+const RETRY: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
+
+/// A Service's check as it is to be, or none.
+pub(super) type Change = (ServiceKey, Option<HealthCheck>);
+
+/// What the task works with.
+#[derive(Debug)]
+pub(super) struct Context {
+    pub(super) node: Name,
+    pub(super) proxy: ProxyHealth,
+    pub(super) reporter: Reporter,
+}
+
+/// A port that answers, or tries to.
+struct Server {
+    port: u16,
+    endpoints: Endpoints,
+    task: AbortHandle,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Where changes are handed in, and the task to run: it owns the servers.
+pub(super) fn start(context: Context) -> (mpsc::Sender<Change>, impl Future<Output = ()> + Send) {
+    let (changes_in, mut changes) = mpsc::channel::<Change>(QUEUE);
+    let task = async move {
+        let mut servers: BTreeMap<ServiceKey, Server> = BTreeMap::new();
+        while let Some((service, check)) = changes.recv().await {
+            let Some(check) = check else {
+                servers.remove(&service);
+                continue;
+            };
+            match servers.get(&service) {
+                Some(server) if server.port == check.port => server.endpoints.set(check.endpoints),
+                _ => {
+                    // The old port is closed first: the new one may be another Service's old.
+                    servers.remove(&service);
+                    let server = open(&context, service.clone(), check);
+                    servers.insert(service, server);
+                }
+            }
+        }
+    };
+    (changes_in, task)
+}
+
+fn open(context: &Context, service: ServiceKey, check: HealthCheck) -> Server {
+    let HealthCheck {
+        port,
+        endpoints,
+        uid,
+    } = check;
+    let endpoints = Endpoints::new(service.clone(), endpoints, context.proxy.clone());
+    let serving = endpoints.clone();
+    let (reporter, node) = (context.reporter.clone(), context.node.clone());
+    let task = tokio::spawn(async move {
+        let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+        let mut told = None;
+        loop {
+            let Err(error) = serving.clone().serve(port).await;
+            let words = error.to_string();
+            if told.as_ref() != Some(&words) {
+                reporter.report(Report {
+                    component: Component::Speaker,
+                    about: Subject::Service {
+                        key: service.clone(),
+                        uid: uid.clone(),
+                    },
+                    warning: true,
+                    reason: "FailedToStartServiceHealthcheck",
+                    message: format!(
+                        "node {node} failed to start healthcheck \"{service}\" on port {port}: \
+                         {words}"
+                    ),
+                });
+                told = Some(words);
+            }
+            tokio::time::sleep(backoff.next()).await;
+        }
+    });
+    Server {
+        port,
+        endpoints,
+        task: task.abort_handle(),
+    }
+}
+
+/// Serves the proxy's own health until the agent ends; a port that is taken (kube-proxy has not gone
+/// yet) is tried again.
+pub(super) async fn serve_proxy(address: SocketAddr, health: ProxyHealth, metrics: Metrics) {
+    let mut backoff = Backoff::new(RETRY.0, RETRY.1);
+    let mut told = None;
+    loop {
+        let asked = metrics.proxy_asked.clone();
+        let Err(error) = proxy::serve(address, health.clone(), asked).await;
+        let words = error.to_string();
+        if told.as_ref() != Some(&words) {
+            tracing::warn!(
+                "the proxy's health is not served on {address}: {words}; remedy: end who listens \
+                 there, or choose another with --healthz-bind-address"
+            );
+            told = Some(words);
+        }
+        tokio::time::sleep(backoff.next()).await;
+    }
+}

@@ -1,0 +1,70 @@
+//! `healthCheckNodePort`: nodes with endpoints of a Service under policy Local say so.
+
+use std::net::{IpAddr, SocketAddr};
+
+use lab::wait_for;
+
+use crate::support::{Outcome, SOON, Stage, service, slice};
+
+const PORT: u16 = 30_999;
+
+/// Waits until this node's port answers so: the code, and how many endpoints; `None`: not at all.
+async fn says(stage: &Stage, node: IpAddr, wanted: Option<(u16, u64)>) -> Outcome {
+    let at = SocketAddr::new(node, PORT);
+    let what = format!("{at} to say {wanted:?}");
+    let found = wait_for(SOON, &what, async || {
+        let answer = stage.client().http_get(at, "/").await;
+        let said = answer.ok().map(|answer| {
+            let body: serde_json::Value = serde_json::from_str(&answer.body).unwrap_or_default();
+            assert_eq!(body["service"]["name"], "one", "{body}");
+            assert_eq!(body["service"]["namespace"], "default", "{body}");
+            assert_eq!(body["serviceProxyHealthy"], true, "{body}");
+            (answer.status, body["localEndpoints"].as_u64().unwrap_or(99))
+        });
+        if said == wanted {
+            Ok(())
+        } else {
+            Err(format!("{said:?}"))
+        }
+    });
+    Ok(found.await?)
+}
+
+#[test]
+fn nodes_say_whether_they_have_endpoints() {
+    lab::run(
+        "health::nodes_say_whether_they_have_endpoints",
+        async |lab| {
+            let mut stage = Stage::build(&lab, 2).await?;
+            let local = format!("externalTrafficPolicy: Local\n  healthCheckNodePort: {PORT}");
+            let head = service("one", &local);
+            stage.write(
+                "one.yaml",
+                &(head.clone() + &slice("one", false, &stage.scene.nodes[..1])),
+            )?;
+            let (first, second) = (stage.scene.nodes[0].ip, stage.scene.nodes[1].ip);
+            // Somebody else has the port on the second node: that is told, and tried again.
+            let host = stage.scene.nodes[1].host.clone();
+            let other = host.run(|| std::net::TcpListener::bind(("0.0.0.0", PORT)))??;
+            stage.start()?;
+            says(&stage, first, Some((200, 1))).await?;
+            let parts = ["FailedToStartServiceHealthcheck", "on port 30999"];
+            stage.logged("node-2", &parts).await?;
+            drop(other);
+            says(&stage, second, Some((503, 0))).await?;
+
+            // The endpoint moves.
+            stage.write(
+                "one.yaml",
+                &(head + &slice("one", false, &stage.scene.nodes[1..])),
+            )?;
+            says(&stage, first, Some((503, 0))).await?;
+            says(&stage, second, Some((200, 1))).await?;
+
+            // Another policy needs no check.
+            stage.serve("one")?;
+            says(&stage, first, None).await?;
+            says(&stage, second, None).await
+        },
+    );
+}

@@ -1,0 +1,133 @@
+//! Who answers the health checks of an outer load balancer (`spec/dataplane.md` §1.9).
+
+use serde::{Deserialize, Serialize};
+
+use super::Mode;
+use super::select::forwarded;
+use crate::name::{Name, ServiceKey};
+use crate::net::Family;
+use crate::world::{Policy, ServiceType, World};
+
+/// A port of the node that says whether a Service has endpoints here.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HealthCheck {
+    /// `spec.healthCheckNodePort`.
+    pub port: u16,
+    /// How many ready endpoints of the Service are on this node.
+    pub endpoints: usize,
+    /// The Service's UID; events refer to it.
+    pub uid: Name,
+}
+
+/// The health check of `service` on node `me`: in a service proxy's place, and where the policy is
+/// Local.
+pub fn health_check(
+    world: &World,
+    me: &str,
+    mode: Mode,
+    service: &ServiceKey,
+) -> Option<HealthCheck> {
+    let service = world.service(service)?;
+    let wanted = mode == Mode::All
+        && forwarded(service, mode)
+        && service.kind == ServiceType::LoadBalancer
+        && service.external_policy == Policy::Local
+        && service.health_check_node_port != 0;
+    wanted.then(|| {
+        // A Pod with addresses of both families is one endpoint.
+        let count = |family| world.endpoints().ready_on(&service.key, family, me);
+        HealthCheck {
+            port: service.health_check_node_port,
+            endpoints: count(Family::V4).max(count(Family::V6)),
+            uid: service.uid.clone(),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::tests::{Told, balancer, key, slice};
+    use crate::world::{Service, Slice};
+
+    #[test]
+    fn under_policy_local_ready_endpoints_on_this_node_count() {
+        let local = Service {
+            external_policy: Policy::Local,
+            health_check_node_port: 30_001,
+            ..balancer("s", "10.0.0.1")
+        };
+        let cases: [(Service, Mode, &str, Option<usize>); 9] = [
+            (local.clone(), Mode::All, "", Some(0)),
+            (local.clone(), Mode::All, "10.244.0.1@n", Some(1)),
+            (
+                local.clone(),
+                Mode::All,
+                "10.244.0.1@n 10.244.0.2@n 10.244.0.3@m",
+                Some(2),
+            ),
+            // Serving while it terminates is not enough.
+            (local.clone(), Mode::All, "~10.244.0.1@n", Some(0)),
+            (local.clone(), Mode::Vips, "10.244.0.1@n", None),
+            (local.clone(), Mode::Off, "10.244.0.1@n", None),
+            (
+                Service {
+                    health_check_node_port: 0,
+                    ..local.clone()
+                },
+                Mode::All,
+                "10.244.0.1@n",
+                None,
+            ),
+            (
+                Service {
+                    external_policy: Policy::Cluster,
+                    ..local.clone()
+                },
+                Mode::All,
+                "10.244.0.1@n",
+                None,
+            ),
+            (
+                Service {
+                    other_proxy: true,
+                    ..local
+                },
+                Mode::All,
+                "10.244.0.1@n",
+                None,
+            ),
+        ];
+        for (service, mode, endpoints, wanted) in cases {
+            let mut told = Told::common("n m");
+            told.service(service);
+            told.slice("s", slice("s", endpoints));
+            let found = health_check(&told.world, "n", mode, &key("s"));
+            let found = found.map(|check| {
+                assert_eq!(check.port, 30_001);
+                check.endpoints
+            });
+            assert_eq!(found, wanted, "{mode:?} {endpoints:?}");
+        }
+    }
+
+    #[test]
+    fn a_pod_of_two_families_is_one_endpoint() {
+        let mut told = Told::common("n");
+        told.service(Service {
+            external_policy: Policy::Local,
+            health_check_node_port: 30_001,
+            ..balancer("s", "10.0.0.1")
+        });
+        let four = slice("s", "10.244.0.1@n");
+        let mut six: Slice = four.clone();
+        six.family = Family::V6;
+        for endpoint in &mut six.endpoints {
+            endpoint.address = crate::world::tests::ip("fd00::1");
+        }
+        told.slice("s-4", four);
+        told.slice("s-6", six);
+        let check = health_check(&told.world, "n", Mode::All, &key("s"));
+        assert_eq!(check.map(|check| check.endpoints), Some(1));
+    }
+}
