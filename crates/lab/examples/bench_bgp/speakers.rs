@@ -1,10 +1,10 @@
 //! Who speaks: Corten's agent and its rivals, each with the same prefixes and the same peers.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::net::SocketAddr;
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
+use std::{fs, io};
 
 use lab::router::{Bird, Frr, GoBgp};
 use lab::{Host, Process, bin, wait_for};
@@ -127,6 +127,11 @@ impl Speaker {
 fn agent(host: &Host, api: &Api) -> Result<Process, Fault> {
     let kubeconfig = host.run_dir().join("kubeconfig");
     fs::write(&kubeconfig, api.kubeconfig())?;
+    // A first start: what the agent of the part before kept would be read and told too.
+    match fs::remove_dir_all(host.run_dir().join("corten")) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+        _ => {}
+    }
     let mut command = host.command(bin("corten")?)?;
     command.args(["agent", "--kubeconfig", "/run/kubeconfig", "--no-http"]);
     command.args(["--namespace", NAMESPACE, "--node-name", NODE]);
