@@ -20,7 +20,7 @@ pub mod v1alpha1 {
         BgpSession, DrainPhase, ForwardMode, Interface, NodeState, NodeStateStatus, SessionState,
     };
     pub use super::peer::{
-        LinkBandwidth, Listen, NextHop, Peer, PeerSpec, ReceivePolicy, SecretName,
+        LinkBandwidth, Listen, NextHop, Peer, PeerSpec, ReceivePolicy, Role, SecretName,
     };
     pub use super::pool::{AddressPool, AddressPoolStatus};
 

@@ -116,6 +116,13 @@ pub struct PeerSpec {
     /// Form of the link bandwidth community that the neighbour understands.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub link_bandwidth: Option<LinkBandwidth>,
+    /// What the cluster's side is to the neighbour (RFC 9234), told to it and checked against its
+    /// own role, if it says one. Only for neighbours of another AS. When unset, none is told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
+    /// Whether the session is refused to a neighbour that says no role. Needs role.
+    #[serde(skip_serializing_if = "is_default")]
+    pub strict_role: bool,
     /// Routes to take from the neighbour. When unset, none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub receive: Option<ReceivePolicy>,
@@ -151,6 +158,8 @@ impl Default for PeerSpec {
             next_hop: None,
             add_path: false,
             link_bandwidth: None,
+            role: None,
+            strict_role: false,
             receive: None,
             drain_on_cordon: false,
         }
@@ -199,6 +208,22 @@ pub enum LinkBandwidth {
     Transitive,
     /// Type byte 0x40.
     NonTransitive,
+}
+
+/// What one side of a session is to the other (RFC 9234).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(schemars::JsonSchema))]
+pub enum Role {
+    /// Gives transit.
+    Provider,
+    /// A route server.
+    RouteServer,
+    /// Of a route server.
+    RouteServerClient,
+    /// Takes transit: what a cluster usually is to its router.
+    Customer,
+    /// Of equal rank.
+    Peer,
 }
 
 /// Which routes of a neighbour are taken, and where to.

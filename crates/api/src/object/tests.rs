@@ -134,6 +134,7 @@ fn every_kind_goes_there_and_back() {
                 "multihop": true, "vrf": "red", "dualStack": true, "ttlSecurityHops": 1,
                 "listen": {"port": 1790}, "nextHop": {"ipv4": "10.0.0.9", "ipv6": "fd00::9"},
                 "addPath": true, "linkBandwidth": "NonTransitive",
+                "role": "Customer", "strictRole": true,
                 "receive": {"prefixes": ["10.0.0.0/8"], "maxPrefixes": 100, "table": 7},
                 "drainOnCordon": true}}),
         json!({"apiVersion": "corten.dev/v1alpha1", "kind": "AcceptedConfig",

@@ -29,7 +29,7 @@
 //! | Hard reset | `drain` | `bird` | |
 //! | Router ID, AS 0 | | `choices` (IDs) | `plan`, `garbage` |
 //! | Extended messages | `subject` | `bird` | |
-//! | BGP roles | | | not offered |
+//! | BGP roles, routes for customers only | `roles` | `roles` | `proto::bgp::role` |
 //! | Host name capability | `subject` | `choices` | |
 //! | A route an address, aggregates | `advertising` | `bird`, `choices` | |
 //! | Packing, withdraw first | | | `proto::bgp::adj_out`, `cargo xtask bench bgp` |
@@ -71,6 +71,7 @@ mod others;
 mod receive;
 mod rfc7606;
 mod rival;
+mod roles;
 mod routers;
 mod sessions;
 mod stage;

@@ -93,7 +93,7 @@ pub(crate) async fn learned(host: &Host, table: u32) -> Outcome<Vec<String>> {
     Ok(lines)
 }
 
-async fn has(host: &Host, table: u32, wanted: &[&str]) -> Outcome {
+pub(crate) async fn has(host: &Host, table: u32, wanted: &[&str]) -> Outcome {
     let what = format!("{wanted:?} in table {table}");
     let found = wait_for(SOON, &what, async || {
         let found = learned(host, table).await;
@@ -107,7 +107,7 @@ async fn has(host: &Host, table: u32, wanted: &[&str]) -> Outcome {
 }
 
 /// Waits until a line of the metrics is there.
-async fn metric(host: &Host, line: &str) -> Outcome {
+pub(crate) async fn metric(host: &Host, line: &str) -> Outcome {
     let at = SocketAddr::from(([127, 0, 0, 1], 17472));
     let found = wait_for(SOON, line, async || {
         let text = host.http_get(at, "/metrics").await;

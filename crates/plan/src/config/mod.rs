@@ -47,7 +47,7 @@ pub use context::{Context, KnownRange, Purpose};
 pub use l2::{L2Advertisement, Preference};
 pub use linux::LinuxAdvertisement;
 pub use object::{Object, ObjectKind, ObjectRef, Objects};
-pub use peer::{Neighbour, NextHops, Password, Peer, RemoteAs, Timers};
+pub use peer::{LocalRole, Neighbour, NextHops, Password, Peer, RemoteAs, Timers};
 pub use receive::Receive;
 pub use secret::{Hidden, SecretFacts};
 pub use selector::{Requirement, Selector, any_matches};

@@ -170,6 +170,7 @@ pub(super) fn peer(object: &Peer, found: &mut Findings) -> Option<peer::Peer> {
     let ttl_security = ttl_security(spec, found);
     let next_hop = next_hop(spec, found);
     let listen = listen(spec, found);
+    let role = role(spec, checked.as_ref(), found);
     let policy = spec.receive.as_ref();
     let receive = policy.map(|policy| receive::check(policy, &spec.vrf, found));
     checked.map(|peer| peer::Peer {
@@ -179,6 +180,7 @@ pub(super) fn peer(object: &Peer, found: &mut Findings) -> Option<peer::Peer> {
         next_hop,
         listen,
         add_path: spec.add_path,
+        role,
         receive,
         drain_on_cordon: spec.drain_on_cordon,
         ..peer
@@ -202,6 +204,33 @@ fn ttl_security(spec: &PeerSpec, found: &mut Findings) -> Option<u8> {
         );
     }
     Some(hops)
+}
+
+/// A role is said only between systems (RFC 9234 §4).
+fn role(
+    spec: &PeerSpec,
+    peer: Option<&peer::Peer>,
+    found: &mut Findings,
+) -> Option<peer::LocalRole> {
+    let Some(role) = spec.role else {
+        if spec.strict_role {
+            found.error(
+                "spec.strictRole",
+                "strictRole without role",
+                "set role to what the cluster is to the neighbour, or leave out strictRole",
+            );
+        }
+        return None;
+    };
+    if peer.is_some_and(|it| it.remote.is_internal(it.local_asn.unwrap_or(it.my_asn))) {
+        found.error(
+            "spec.role",
+            "role specified for a peer of our own AS",
+            "leave it out: roles are for peers of another AS",
+        );
+    }
+    let strict = spec.strict_role;
+    Some(peer::LocalRole { role, strict })
 }
 
 /// Who connects to us is known by its address.

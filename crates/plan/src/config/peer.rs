@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use api::corten::v1alpha1::LinkBandwidth;
+use api::corten::v1alpha1::{LinkBandwidth, Role};
 use api::duration::Duration;
 use api::metallb::{BGPPeerSpec, DynamicAsn};
 use serde::{Deserialize, Serialize};
@@ -62,6 +62,8 @@ pub struct Peer {
     pub listen: Option<u16>,
     /// A hub: it gets the next hops of all nodes.
     pub add_path: bool,
+    /// Our role towards it; `None`: none is told.
+    pub role: Option<LocalRole>,
     /// Routes to take from it; `None`: none.
     pub receive: Option<Receive>,
     /// A cordoned node stops advertising to it, gracefully.
@@ -77,6 +79,15 @@ pub struct NextHops {
     pub ipv6: Option<Ipv6Addr>,
 }
 
+/// What we are to a neighbour (RFC 9234).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalRole {
+    /// The role.
+    pub role: Role,
+    /// The neighbour must say its own.
+    pub strict: bool,
+}
+
 /// The AS number that a neighbour must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum RemoteAs {
@@ -86,6 +97,17 @@ pub enum RemoteAs {
     Internal,
     /// Any but ours.
     External,
+}
+
+impl RemoteAs {
+    /// Whether that is also ours.
+    pub fn is_internal(self, asn: u32) -> bool {
+        match self {
+            Self::Number(number) => number == asn,
+            Self::Internal => true,
+            Self::External => false,
+        }
+    }
 }
 
 /// Where a neighbour is.
@@ -276,6 +298,7 @@ pub(super) fn check(
         next_hop: NextHops::default(),
         listen: None,
         add_path: false,
+        role: None,
         receive: None,
         drain_on_cordon: false,
     })

@@ -38,6 +38,8 @@ pub struct Received {
     pub refused: u64,
     /// Announced prefixes that came through us: our AS or router ID is in the path.
     pub looped: u64,
+    /// Announced prefixes that have leaked: the peer should not have passed them on (RFC 9234 §5).
+    pub leaked: u64,
     /// Announced prefixes that are no unicast ones, or of a family that has been switched off.
     pub unusable: u64,
     /// Announced prefixes beyond the limit.
@@ -123,6 +125,8 @@ impl AdjIn {
             self.gone(nlri, changes);
         }
         let looped = is_loop(&update.attributes, session);
+        let role = session.role.filter(|_| session.codec.external);
+        let leaked = role.is_some_and(|it| it.is_leak(&update.attributes, session.remote_as));
         let attributes = Arc::new(update.attributes);
         let mut outcome = Ok(());
         for group in update.announced {
@@ -131,11 +135,12 @@ impl AdjIn {
                 let family = nlri.prefix.family();
                 let usable = nlri.prefix.is_unicast() && !self.disabled.contains(family);
                 let wanted = usable && accept(&nlri.prefix);
-                if !wanted || looped {
+                if !wanted || looped || leaked {
                     let counter = match (usable, wanted) {
                         (false, _) => &mut self.received.unusable,
                         (true, false) => &mut self.received.refused,
-                        (true, true) => &mut self.received.looped,
+                        (true, true) if looped => &mut self.received.looped,
+                        (true, true) => &mut self.received.leaked,
                     };
                     *counter += 1;
                     // It replaces what was announced before (RFC 4271 §9).
@@ -286,6 +291,7 @@ mod tests {
             enhanced_refresh: true,
             graceful: None,
             long_lived: Vec::new(),
+            role: None,
             host: None,
         }
     }
@@ -390,6 +396,33 @@ mod tests {
         let more = update(&[64513], &["203.0.113.0/24"]);
         let outcome = adj.apply(more, &session(), |_| true, &mut changes);
         assert_eq!(outcome.map_err(|error| error.limit), Err(1));
+    }
+
+    #[test]
+    fn a_leak_takes_the_place_of_what_was_there() {
+        let session = Negotiated {
+            role: Some(Role::Peer),
+            ..session()
+        };
+        let mut adj = AdjIn::new(None);
+        let mut changes = Vec::new();
+        let mut take = |only_to_customer: Option<Asn>, session: &Negotiated| {
+            let mut update = update(&[64513], &["192.0.2.0/24"]);
+            update.attributes.only_to_customer = only_to_customer;
+            changes.clear();
+            adj.apply(update, session, |_| true, &mut changes).unwrap();
+            (changes.len(), adj.routes().count(), adj.received().leaked)
+        };
+        assert_eq!(take(None, &session), (1, 1, 0));
+        assert_eq!(take(Some(Asn(64513)), &session), (1, 1, 0));
+        assert_eq!(take(Some(Asn(65000)), &session), (1, 0, 1));
+        assert_eq!(take(Some(Asn(65000)), &session), (0, 0, 2));
+        // Without a role of ours nobody can say what leaks.
+        let plain = Negotiated {
+            role: None,
+            ..session
+        };
+        assert_eq!(take(Some(Asn(65000)), &plain), (1, 1, 2));
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod number {
     pub(super) const ROUTE_REFRESH: u8 = 2;
     pub(super) const EXTENDED_NEXT_HOP: u8 = 5;
     pub(super) const EXTENDED_MESSAGE: u8 = 6;
+    pub(super) const ROLE: u8 = 9;
     pub(super) const GRACEFUL_RESTART: u8 = 64;
     pub(super) const FOUR_OCTET_AS: u8 = 65;
     pub(super) const ADD_PATH: u8 = 69;
@@ -35,6 +36,8 @@ pub enum Capability {
     ExtendedNextHop(Vec<(AfiSafi, u16)>),
     /// Messages up to 65535 bytes (RFC 8654).
     ExtendedMessage,
+    /// The number of a [`Role`](super::Role), or one that is not assigned (RFC 9234).
+    Role(u8),
     /// RFC 4724, RFC 8538.
     GracefulRestart(GracefulRestart),
     /// AS numbers of 4 bytes (RFC 6793).
@@ -121,6 +124,10 @@ impl Capability {
                 number::EXTENDED_NEXT_HOP
             }
             Self::ExtendedMessage => number::EXTENDED_MESSAGE,
+            Self::Role(role) => {
+                out.push(*role);
+                number::ROLE
+            }
             Self::GracefulRestart(graceful) => {
                 let flags = flag(graceful.restarting, RESTARTING)
                     | flag(graceful.notification, NOTIFICATION);
@@ -199,6 +206,7 @@ impl Capability {
                 Self::ExtendedNextHop(families)
             }
             number::EXTENDED_MESSAGE => Self::ExtendedMessage,
+            number::ROLE => Self::Role(reader.u8()?),
             number::GRACEFUL_RESTART => {
                 let time = reader.u16()?;
                 let [flags, _] = time.to_be_bytes();

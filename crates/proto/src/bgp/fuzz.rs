@@ -7,7 +7,8 @@
 use std::{net::Ipv4Addr, time::Duration};
 
 use super::{
-    Announce, Asn, Codec, Families, Family, Framer, MAX_EXTENDED_LEN, Message, Update,
+    Announce, Asn, Codec, Families, Family, Framer, LocalRole, MAX_EXTENDED_LEN, Message, Role,
+    Update,
     fsm::{Config, ConnectionId, DialError, Output, Peer, RemoteAs, Reset, Stop},
 };
 
@@ -84,6 +85,10 @@ fn sessions(data: &[u8]) -> usize {
         let id = Ipv4Addr::from_bits(0x0a00_0001 + index);
         Config {
             hold_time: 9,
+            role: Some(LocalRole {
+                role: Role::Peer,
+                strict: false,
+            }),
             ..Config::new(Asn(64512 + index), id, RemoteAs::Any)
         }
     };

@@ -39,6 +39,7 @@ mod packet;
 mod prefix;
 mod reader;
 mod refresh;
+mod role;
 #[cfg(test)]
 mod tests;
 mod update;
@@ -62,4 +63,5 @@ pub use open::{Asn, Open};
 pub use packet::{Framer, HEADER_LEN, Kind, MAX_EXTENDED_LEN, MAX_LEN, Message, keepalive};
 pub use prefix::{Nlri, Prefix, PrefixError};
 pub use refresh::{Refresh, RefreshKind};
+pub use role::{LocalRole, Role, RoleMismatch};
 pub use update::{Announce, Announced, TooLarge, Update, Withdraw, end_of_rib};

@@ -4,6 +4,7 @@ use std::{net::Ipv4Addr, time::Duration};
 
 use super::{
     AddPath, AfiSafi, Asn, Capability, Codec, Families, Family, GracefulRestart, LongLived, Open,
+    Role,
 };
 
 /// A session's terms.
@@ -29,6 +30,8 @@ pub struct Negotiated {
     pub graceful: Option<GracefulRestart>,
     /// What the peer said of long-lived graceful restart, if both sides do it.
     pub long_lived: Vec<LongLived>,
+    /// Our role, which also says the peer's (RFC 9234), said or not.
+    pub role: Option<Role>,
     /// The peer's host name.
     pub host: Option<String>,
 }
@@ -77,6 +80,10 @@ impl Negotiated {
             enhanced_refresh: both(&Capability::EnhancedRefresh),
             graceful,
             long_lived,
+            role: ours.capabilities.iter().find_map(|one| match one {
+                Capability::Role(number) => Role::of(*number),
+                _ => None,
+            }),
             host: theirs.capabilities.iter().find_map(|one| match one {
                 Capability::Fqdn { host, .. } => Some(host.clone()),
                 _ => None,

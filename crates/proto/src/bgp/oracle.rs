@@ -213,9 +213,10 @@ fn configs() -> impl Strategy<Value = Config> {
         flags,
         option::of(graceful),
         option::of("[a-z0-9-]{1,60}"),
+        option::of(0..5u8),
     )
         .prop_map(
-            |((asn, hold_time, id), [four, six, hops, send, receive], graceful, host)| {
+            |((asn, hold_time, id), [four, six, hops, send, receive], graceful, host, role)| {
                 let pick = |flag: bool, family| flag.then_some(family);
                 let families: Families = [pick(four, Family::Ipv4), pick(six, Family::Ipv6)]
                     .into_iter()
@@ -238,6 +239,10 @@ fn configs() -> impl Strategy<Value = Config> {
                             stale_time: std::time::Duration::ZERO,
                         }
                     }),
+                    role: role.and_then(Role::of).map(|role| LocalRole {
+                        role,
+                        strict: false,
+                    }),
                     host,
                     ..Config::new(Asn(asn), Ipv4Addr::from_bits(id), RemoteAs::Any)
                 }
@@ -257,6 +262,7 @@ fn capability(found: &other::Capability) -> Option<Capability> {
         C::RouteRefresh => Capability::RouteRefresh,
         C::EnhancedRouteRefresh => Capability::EnhancedRefresh,
         C::ExtendedMessage => Capability::ExtendedMessage,
+        C::Role { role } => Capability::Role(role.to_u8()),
         C::FourOctetAs { asn } => Capability::FourOctetAs(Asn(*asn)),
         C::ExtendedNextHop(all) => {
             let one = |it: &other::ExtendedNextHopFamily| {

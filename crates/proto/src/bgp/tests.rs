@@ -105,6 +105,42 @@ fn short_messages_have_their_bytes() {
 }
 
 #[test]
+fn only_external_routes_of_some_roles_are_for_customers_only() {
+    for (role, external, want) in [
+        (None, true, None),
+        (Some(Role::Provider), true, Some(Asn(64512))),
+        (Some(Role::RouteServer), true, Some(Asn(64512))),
+        (Some(Role::Peer), true, Some(Asn(64512))),
+        (Some(Role::Customer), true, None),
+        (Some(Role::RouteServerClient), true, None),
+        (Some(Role::Provider), false, None),
+    ] {
+        let codec = Codec {
+            external,
+            ..Codec::default()
+        };
+        let attributes = Attributes::default().toward(Asn(64512), role, &codec);
+        assert_eq!(attributes.only_to_customer, want, "{role:?}");
+    }
+}
+
+#[test]
+fn a_role_of_another_length_does_not_count() {
+    for value in [&[][..], &[3, 3]] {
+        let open = Open {
+            capabilities: vec![Capability::Unknown {
+                code: 9,
+                value: value.to_vec(),
+            }],
+            ..open()
+        };
+        let mut out = Vec::new();
+        open.encode(&mut out);
+        assert_eq!(decode(&out), Ok(Message::Open(open)));
+    }
+}
+
+#[test]
 fn an_update_has_its_bytes() {
     let attributes = Attributes {
         med: Some(0),
@@ -112,7 +148,7 @@ fn an_update_has_its_bytes() {
         ..Attributes::default()
     };
     let codec = Codec::default();
-    let attributes = attributes.toward(Asn(64512), &codec);
+    let attributes = attributes.toward(Asn(64512), None, &codec);
     let next_hop = NextHop::V4(Ipv4Addr::new(10, 0, 0, 1));
     let mut out = Vec::new();
     let prefix: Prefix = "192.0.2.7/32".parse().unwrap();
@@ -135,7 +171,7 @@ fn an_update_has_its_bytes() {
         external: false,
         ..codec
     };
-    let attributes = Attributes::default().toward(Asn(64512), &codec);
+    let attributes = Attributes::default().toward(Asn(64512), None, &codec);
     let next_hop = NextHop::V6("fe80::1".parse().unwrap());
     out.clear();
     let prefix: Prefix = "2001:db8::/32".parse().unwrap();
@@ -325,6 +361,7 @@ proptest! {
         id in 1..u32::MAX,
         time in 0..4096u16,
         flags: [bool; 6],
+        role: u8,
         families in proptest::collection::vec((any::<u16>(), any::<u8>()), 0..20),
         unknown in proptest::collection::vec(any::<u8>(), 0..100),
         host in "[a-zé]{0,60}",
@@ -336,6 +373,7 @@ proptest! {
             pairs.iter().copied().map(Capability::Multiprotocol).collect();
         capabilities.extend([
             Capability::FourOctetAs(Asn(asn)),
+            Capability::Role(role),
             Capability::GracefulRestart(GracefulRestart {
                 restarting,
                 notification,

@@ -80,6 +80,16 @@ pub(in crate::crds) fn peer(mut schema: Value) -> Value {
                 "ttlSecurityHops and multihop are mutually exclusive",
             ),
             rule(
+                "!has(self.role) || !(has(self.dynamicASN) && self.dynamicASN == 'internal' || \
+                 has(self.peerASN) && self.peerASN == (has(self.localASN) ? self.localASN : \
+                 self.myASN))",
+                "role is for peers of another AS",
+            ),
+            rule(
+                "!(has(self.strictRole) && self.strictRole) || has(self.role)",
+                "strictRole needs role",
+            ),
+            rule(
                 "!(has(self.listen) && has(self.interface) && self.interface != '')",
                 "listen and interface are mutually exclusive",
             ),

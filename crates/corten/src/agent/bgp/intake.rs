@@ -196,6 +196,7 @@ impl Intake {
         for (reason, count) in [
             ("policy", after.refused - before.refused),
             ("loop", after.looped - before.looped),
+            ("leak", after.leaked - before.leaked),
             ("unusable", after.unusable - before.unusable),
             ("limit", after.beyond - before.beyond),
             ("next-hop", lost),

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use api::corten::v1alpha1::LinkBandwidth as Form;
+use api::corten::v1alpha1::{LinkBandwidth as Form, Role as RoleForm};
 use ipnet::IpNet;
 use plan::announce::bgp::{Attributes, Bandwidth, PeerSession};
 use plan::config::{CommunityValue, RemoteAs};
 use proto::bgp::{
     AsPath, Asn, Community, ExtendedCommunity, Families, Family, LargeCommunity, LinkBandwidth,
-    LocalAddresses, Negotiated, NextHop, Nlri, Path, Prefix, fsm,
+    LocalAddresses, LocalRole, Negotiated, NextHop, Nlri, Path, Prefix, Role, fsm,
 };
 
 use super::super::interfaces::Snapshot;
@@ -65,8 +65,22 @@ pub(super) fn settings(session: &PeerSession, node: &str, restarting: bool) -> f
             false => Families::NONE,
         },
         passive: session.listen.is_some(),
+        role: session.role.map(|it| LocalRole {
+            role: role(it.role),
+            strict: it.strict,
+        }),
         host: Some(node.to_owned()),
         ..fsm::Config::new(Asn(session.asn), session.router_id, remote_as)
+    }
+}
+
+fn role(form: RoleForm) -> Role {
+    match form {
+        RoleForm::Provider => Role::Provider,
+        RoleForm::RouteServer => Role::RouteServer,
+        RoleForm::RouteServerClient => Role::RouteServerClient,
+        RoleForm::Customer => Role::Customer,
+        RoleForm::Peer => Role::Peer,
     }
 }
 
@@ -390,6 +404,7 @@ mod tests {
             next_hop: plan::config::NextHops::default(),
             listen: None,
             add_path: false,
+            role: None,
             receive: None,
         }
     }

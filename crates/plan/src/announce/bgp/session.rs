@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Withheld;
 use super::route::Speaker;
-use crate::config::{BfdProfile, Neighbour, NextHops, Password, Peer, Receive, RemoteAs, Timers};
+use crate::config::{
+    BfdProfile, LocalRole, Neighbour, NextHops, Password, Peer, Receive, RemoteAs, Timers,
+};
 use crate::name::Name;
 use crate::net::Family;
 
@@ -126,6 +128,8 @@ pub struct PeerSession {
     pub listen: Option<u16>,
     /// A hub: it gets the next hops of all nodes (RFC 7911).
     pub add_path: bool,
+    /// Our role; `None`: none is told.
+    pub role: Option<LocalRole>,
     /// Routes to take; `None`: none.
     pub receive: Option<Receive>,
 }
@@ -149,7 +153,7 @@ pub enum SessionChange {
 impl PeerSession {
     pub(super) fn of(speaker: &Speaker<'_>, peer: &Peer) -> Self {
         let asn = peer.local_asn.unwrap_or(peer.my_asn);
-        let internal = is_internal(peer.remote, asn);
+        let internal = peer.remote.is_internal(asn);
         let far = internal || peer.multihop || peer.ttl_security.is_some();
         Self {
             neighbour: peer.neighbour.clone(),
@@ -173,13 +177,14 @@ impl PeerSession {
             next_hop: peer.next_hop,
             listen: peer.listen,
             add_path: peer.add_path,
+            role: peer.role,
             receive: peer.receive.clone(),
         }
     }
 
     /// Whether the neighbour is of our AS.
     pub fn internal(&self) -> bool {
-        is_internal(self.remote, self.asn)
+        self.remote.is_internal(self.asn)
     }
 
     /// What it takes to come to `wanted`.
@@ -220,14 +225,6 @@ impl PeerSession {
         } else {
             SessionChange::Reopen
         }
-    }
-}
-
-fn is_internal(remote: RemoteAs, asn: u32) -> bool {
-    match remote {
-        RemoteAs::Number(number) => number == asn,
-        RemoteAs::Internal => true,
-        RemoteAs::External => false,
     }
 }
 

@@ -263,6 +263,23 @@ fn faults_name_the_kinds_own_fields() {
                 "multihop": true}),
             "spec.ttlSecurityHops: both",
         ),
+        ("Peer", peer("strictRole", json!(true)), "spec.strictRole: "),
+        (
+            "Peer",
+            json!({"myASN": 1, "peerASN": 1, "peerAddress": "::1", "role": "Customer"}),
+            "spec.role: role specified for a peer of our own AS",
+        ),
+        (
+            "Peer",
+            json!({"myASN": 1, "localASN": 2, "peerASN": 2, "peerAddress": "::1",
+                "role": "Customer"}),
+            "spec.role: role specified for a peer of our own AS",
+        ),
+        (
+            "Peer",
+            json!({"myASN": 1, "dynamicASN": "internal", "peerAddress": "::1", "role": "Peer"}),
+            "spec.role: role specified for a peer of our own AS",
+        ),
         (
             "Peer",
             peer("nextHop", json!({"ipv4": "x"})),
@@ -332,6 +349,35 @@ fn faults_name_the_kinds_own_fields() {
         fresh([own("Peer", "it", high)]).config.bgp.peers["it"].port,
         50000
     );
+}
+
+#[test]
+fn a_role_is_taken_as_it_is_said() {
+    for (more, want) in [
+        (json!({"peerASN": 2}), None),
+        (
+            json!({"peerASN": 2, "role": "Customer"}),
+            Some(("Customer", false)),
+        ),
+        (
+            json!({"dynamicASN": "external", "role": "RouteServerClient", "strictRole": true}),
+            Some(("RouteServerClient", true)),
+        ),
+        // Of our AS, but for the number that stands in its place.
+        (
+            json!({"peerASN": 1, "localASN": 2, "role": "Peer"}),
+            Some(("Peer", false)),
+        ),
+    ] {
+        let mut spec = more.clone();
+        spec["myASN"] = json!(1);
+        spec["peerAddress"] = json!("::1");
+        let compiled = fresh([own("Peer", "it", spec)]);
+        let found = compiled.config.bgp.peers["it"].role;
+        let found = found.map(|it| (format!("{:?}", it.role), it.strict));
+        let want = want.map(|(role, strict)| (role.to_owned(), strict));
+        assert_eq!(found, want, "{more}");
+    }
 }
 
 #[test]

@@ -119,7 +119,9 @@ impl AdjOut {
                     }
                     _ => {}
                 }
-                let attributes = path.attributes.toward(negotiated.local_as, &codec);
+                let attributes =
+                    path.attributes
+                        .toward(negotiated.local_as, negotiated.role, &codec);
                 Announce::new(&attributes, &next_hop, family, &codec).ok()
             });
             let Some(announce) = announce else {

@@ -79,6 +79,7 @@ fn negotiated(codec: Codec) -> Arc<Negotiated> {
         enhanced_refresh: true,
         graceful: None,
         long_lived: Vec::new(),
+        role: None,
         host: None,
     })
 }

@@ -15,7 +15,7 @@ pub use as_path::AsPath;
 pub use community::{Community, ExtendedCommunity, LargeCommunity, LinkBandwidth};
 pub use flaw::{AttributeFault, Disposition, Flaw};
 
-use super::{Asn, Codec, Family};
+use super::{Asn, Codec, Family, Role};
 pub(super) use decode::{Decoded, decode};
 pub(super) use encode::encode;
 pub(super) use mp::encode_next_hop;
@@ -116,14 +116,18 @@ pub struct Attributes {
 
 impl Attributes {
     /// As a route of our own goes to this peer: our AS in front and no LOCAL_PREF outside,
-    /// LOCAL_PREF inside (RFC 4271 §5.1.2, §5.1.5).
-    pub fn toward(&self, local_as: Asn, codec: &Codec) -> Self {
+    /// LOCAL_PREF inside (RFC 4271 §5.1.2, §5.1.5); ONLY_TO_CUSTOMER where our role demands it
+    /// (RFC 9234 §5).
+    pub fn toward(&self, local_as: Asn, role: Option<Role>, codec: &Codec) -> Self {
         let mut out = self.clone();
         if codec.external {
             out.as_path.prepend(local_as);
             out.local_pref = None;
             out.originator_id = None;
             out.cluster_list.clear();
+            if role.is_some_and(Role::marks) {
+                out.only_to_customer.get_or_insert(local_as);
+            }
         } else {
             out.local_pref.get_or_insert(DEFAULT_LOCAL_PREF);
         }

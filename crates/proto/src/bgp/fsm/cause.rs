@@ -6,7 +6,7 @@ use thiserror::Error;
 
 use super::{
     super::{
-        Asn, Error as MessageError, Families, Kind, Notification,
+        Asn, Error as MessageError, Families, Kind, Notification, RoleMismatch,
         notification::{cease, code},
     },
     Phase, RemoteAs,
@@ -127,6 +127,9 @@ pub enum Cause {
     /// The peer has our router ID.
     #[error("peer has our router ID")]
     OwnIdentifier,
+    /// Roles that do not fit.
+    #[error("role mismatch: {0}")]
+    Role(RoleMismatch),
     /// Nothing in common.
     #[error("no common address family: ours {ours}, the peer's {theirs}")]
     NoCommonFamily {
@@ -203,6 +206,10 @@ fn stranger(phase: Phase) -> &'static str {
 fn hint(notification: &Notification) -> &'static str {
     match (notification.code, notification.subcode) {
         (code::OPEN, 2) => ": it expects another AS number of us",
+        (code::OPEN, 11) => {
+            ": do the roles of both sides fit, and does it insist that we say ours (`role` of a \
+             Peer)?"
+        }
         (code::OPEN, 7) => ": have both sides an address family in common?",
         (6, cease::COLLISION) => ": does another speaker use this node's address?",
         (6, cease::REJECTED) => ": is this node among the peer's neighbours?",

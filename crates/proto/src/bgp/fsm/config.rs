@@ -3,7 +3,8 @@
 use std::{fmt, net::Ipv4Addr, time::Duration};
 
 use super::super::{
-    AddPath, AfiSafi, Asn, Capability, Families, Family, GracefulRestart, LongLived, Open,
+    AddPath, AfiSafi, Asn, Capability, Families, Family, GracefulRestart, LocalRole, LongLived,
+    Open,
 };
 
 /// Which AS the peer must be.
@@ -92,6 +93,8 @@ pub struct Config {
     pub add_path_send: Families,
     /// Graceful restart, if offered.
     pub graceful: Option<Graceful>,
+    /// Our role, if one is told (RFC 9234). Only towards another AS.
+    pub role: Option<LocalRole>,
     /// Our host name, if told.
     pub host: Option<String>,
     /// See [`Codec::disable_families`](super::super::Codec::disable_families).
@@ -117,6 +120,7 @@ impl Config {
             add_path_receive: Families::NONE,
             add_path_send: Families::NONE,
             graceful: None,
+            role: None,
             host: None,
             disable_families: false,
         }
@@ -139,6 +143,8 @@ impl Config {
             Capability::FourOctetAs(self.local_as),
             Capability::ExtendedMessage,
         ]);
+        let role = self.role.map(|it| Capability::Role(it.role as u8));
+        capabilities.extend(role);
         let modes: Vec<(AfiSafi, AddPath)> = self
             .families
             .iter()

@@ -7,6 +7,7 @@ use super::{
         Capability, Family, Framer, Message, Negotiated, Notification, Open, Refresh, Update,
         keepalive,
         notification::{cease, code},
+        role,
     },
     Cause, Config, Connection, ConnectionId, OPEN_HOLD, OPEN_WARNING, Output, Peer, Phase, Reset,
     STABLE, Stop,
@@ -206,6 +207,12 @@ impl Peer {
         // RFC 6286 §2.2: only within an AS must it be another.
         if theirs.identifier == config.router_id && theirs.asn == config.local_as {
             return Err((Notification::new(code::OPEN, 3), Cause::OwnIdentifier));
+        }
+        if let Some(ours) = config.role {
+            role::check(ours, theirs).map_err(|mismatch| {
+                let notification = Notification::new(code::OPEN, 11);
+                (notification, Cause::Role(mismatch))
+            })?;
         }
         let ours = config.open();
         if ours.families().and(theirs.families()).is_empty() {

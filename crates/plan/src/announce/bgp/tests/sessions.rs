@@ -37,6 +37,7 @@ fn what_is_left_out_is_frrs() {
             next_hop: config::NextHops::default(),
             listen: None,
             add_path: false,
+            role: None,
             receive: None,
         }
     );
@@ -104,6 +105,7 @@ fn every_field_arrives() {
             next_hop: config::NextHops::default(),
             listen: None,
             add_path: false,
+            role: None,
             receive: None,
         }
     );
@@ -167,6 +169,8 @@ fn what_needs_a_reset() {
         (json!({"routerID": "1.1.1.1"}), Reopen),
         (json!({"gracefulRestart": true}), Reopen),
         (json!({"dualStack": true}), Reopen),
+        (json!({"role": "Customer"}), Reopen),
+        (json!({"role": "Peer", "strictRole": true}), Reopen),
         (json!({"peerASN": 3}), Replace),
         (json!({"localASN": 3}), Replace),
         (json!({"sourceAddress": "10.0.0.1"}), Replace),

@@ -163,6 +163,48 @@ fn what_is_wrong_is_named() {
 }
 
 #[test]
+fn roles_must_fit() {
+    let said = |strict: bool, theirs: Option<Role>| {
+        let role = |role: Role, strict: bool| Some(LocalRole { role, strict });
+        let ours = Config {
+            role: role(Role::Provider, strict),
+            ..config(0)
+        };
+        let theirs = Config {
+            role: theirs.and_then(|it| role(it, false)),
+            ..config(1)
+        };
+        let mut peer = Peer::new(ours, 1);
+        peer.start(secs(0));
+        let id = dial(&mut peer, secs(0));
+        peer.received(secs(1), id, &open_of(&theirs));
+        let good = peer.state() == State::OpenConfirm;
+        let all = outputs(&mut peer);
+        assert_eq!(
+            notifications(&all),
+            if good { vec![] } else { vec![(2, 11)] }
+        );
+        let told = troubles(&all);
+        assert!(
+            told.iter()
+                .all(|it| it.starts_with("role mismatch: the peer"))
+        );
+        assert_eq!(told.is_empty(), good);
+        good
+    };
+    for (strict, theirs, good) in [
+        (false, Some(Role::Customer), true),
+        (true, Some(Role::Customer), true),
+        (false, None, true),
+        (true, None, false),
+        (false, Some(Role::Provider), false),
+        (false, Some(Role::Peer), false),
+    ] {
+        assert_eq!(said(strict, theirs), good, "{strict} {theirs:?}");
+    }
+}
+
+#[test]
 fn silence_is_named() {
     let mut peer = Peer::new(
         Config {
