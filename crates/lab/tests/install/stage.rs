@@ -259,7 +259,8 @@ spec:
         args: [serve]
         # kube-proxy hears of a Pod's end no sooner than the Pod.
         lifecycle: {{preStop: {{sleep: {{seconds: 2}}}}}}
-        readinessProbe: {{httpGet: {{port: 80}}, periodSeconds: 1}}
+        # A machine that stands still for a moment is no answer.
+        readinessProbe: {{httpGet: {{port: 80}}, periodSeconds: 1, timeoutSeconds: 5, failureThreshold: 5}}
 "
     )
 }
