@@ -194,7 +194,9 @@ impl Task {
                 if let Some(old) = old.filter(|old| *old != (name.clone(), length)) {
                     self.take_off(address, &old).await;
                 }
-                self.put(address).await;
+                if let Err(error) = self.put(address).await {
+                    self.said("lan addresses", Err(words(&error)));
+                }
                 false
             }
             Command::OffLan(addresses, done) => {
@@ -227,20 +229,24 @@ impl Task {
         Some(found.index)
     }
 
+    /// All of them; of several troubles the first is told.
     async fn renew(&mut self) {
         let addresses: Vec<IpAddr> = self.lan.keys().copied().collect();
+        let mut all = Ok(());
         for address in addresses {
-            self.put(address).await;
+            let done = self.put(address).await;
+            all = all.and_then(|()| done.map_err(|error| words(&error)));
         }
+        self.said("lan addresses", all);
     }
 
     /// Puts an address on the LAN, or lets it last longer. Not in silence: others may have it.
-    async fn put(&mut self, address: IpAddr) {
+    async fn put(&mut self, address: IpAddr) -> Result<(), NetlinkError> {
         let Some((name, length)) = self.lan.get(&address).cloned() else {
-            return;
+            return Ok(());
         };
         let Some(index) = self.index(&name).filter(|_| !self.context.silence.holds()) else {
-            return;
+            return Ok(());
         };
         let flags = AddressFlags {
             // The owner before may have it still; strangers are looked for in layer 2.
@@ -249,12 +255,8 @@ impl Task {
             lifetime: Some(LIFETIME),
             protocol: Some(PROTOCOL),
         };
-        let done = match self.netlink() {
-            Ok(netlink) => netlink.add_address(index, address, length, flags).await,
-            Err(error) => Err(error),
-        };
-        let done = done.map_err(|error| words(&error));
-        self.said("lan addresses", done);
+        let netlink = self.netlink()?;
+        netlink.add_address(index, address, length, flags).await
     }
 
     async fn take_off(&mut self, address: IpAddr, (name, length): &(Name, u8)) {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use plan::forward::HealthCheck;
 use plan::name::{Name, ServiceKey};
 use tokio::sync::mpsc;
-use tokio::task::AbortHandle;
+use tokio::task::JoinSet;
 
 use crate::backoff::Backoff;
 use crate::http::Metrics;
@@ -36,12 +36,14 @@ pub(super) struct Context {
 struct Server {
     port: u16,
     endpoints: Endpoints,
-    task: AbortHandle,
+    /// One; it ends when this is dropped.
+    task: JoinSet<()>,
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.task.abort();
+impl Server {
+    /// Returns when the port is free.
+    async fn close(mut self) {
+        self.task.shutdown().await;
     }
 }
 
@@ -51,17 +53,20 @@ pub(super) fn start(context: Context) -> (mpsc::Sender<Change>, impl Future<Outp
     let task = async move {
         let mut servers: BTreeMap<ServiceKey, Server> = BTreeMap::new();
         while let Some((service, check)) = changes.recv().await {
-            let Some(check) = check else {
-                servers.remove(&service);
-                continue;
-            };
-            match servers.get(&service) {
-                Some(server) if server.port == check.port => server.endpoints.set(check.endpoints),
-                _ => {
-                    // The old port is closed first: the new one may be another Service's old.
-                    servers.remove(&service);
-                    let server = open(&context, service.clone(), check);
+            match (servers.remove(&service), check) {
+                (Some(server), Some(check)) if server.port == check.port => {
+                    server.endpoints.set(check.endpoints);
                     servers.insert(service, server);
+                }
+                (old, check) => {
+                    // The port may be another Service's next.
+                    if let Some(old) = old {
+                        old.close().await;
+                    }
+                    if let Some(check) = check {
+                        let server = open(&context, service.clone(), check);
+                        servers.insert(service, server);
+                    }
                 }
             }
         }
@@ -78,7 +83,8 @@ fn open(context: &Context, service: ServiceKey, check: HealthCheck) -> Server {
     let endpoints = Endpoints::new(service.clone(), endpoints, context.proxy.clone());
     let serving = endpoints.clone();
     let (reporter, node) = (context.reporter.clone(), context.node.clone());
-    let task = tokio::spawn(async move {
+    let mut task = JoinSet::new();
+    task.spawn(async move {
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         let mut told = None;
         loop {
@@ -106,7 +112,7 @@ fn open(context: &Context, service: ServiceKey, check: HealthCheck) -> Server {
     Server {
         port,
         endpoints,
-        task: task.abort_handle(),
+        task,
     }
 }
 

@@ -173,9 +173,10 @@ impl Endpoints {
             "serviceProxyHealthy": well,
         });
         let mut response = respond(code(count > 0 && well), &body);
-        response
-            .headers_mut()
-            .insert(WEIGHT, HeaderValue::from(count));
+        let headers = response.headers_mut();
+        headers.insert(WEIGHT, HeaderValue::from(count));
+        // A connection that stayed would be answered when the check is gone.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         response
     }
 

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use lab::wait_for;
+use lab::{bin, wait_for};
 
 use crate::support::{Outcome, SOON, Stage, service, slice};
 
@@ -65,6 +65,53 @@ fn nodes_say_whether_they_have_endpoints() {
             stage.serve("one")?;
             says(&stage, first, None).await?;
             says(&stage, second, None).await
+        },
+    );
+}
+
+#[test]
+fn the_proxys_own_health_is_kube_proxys() {
+    lab::run(
+        "health::the_proxys_own_health_is_kube_proxys",
+        async |lab| {
+            let stage = Stage::build(&lab, 1).await?;
+            let node = &stage.scene.nodes[0];
+            let mut command = node.host.command(bin("corten")?)?;
+            command.arg("run").arg(&stage.dir);
+            command.args([
+                "--node-name",
+                "node-1",
+                "--healthz-bind-address",
+                "0.0.0.0:10256",
+            ]);
+            let _process = node.host.spawn("run", command)?;
+            let codes = async |wanted: [u16; 2]| -> Outcome {
+                let what = format!("/healthz and /livez to say {wanted:?}");
+                let found = wait_for(SOON, &what, async || {
+                    let mut codes = [0; 2];
+                    for (code, path) in codes.iter_mut().zip(["/healthz", "/livez"]) {
+                        let at = SocketAddr::new(node.ip, 10256);
+                        let answer = stage.client().http_get(at, path).await;
+                        *code = answer.map_err(|error| error.to_string())?.status;
+                    }
+                    if codes == wanted {
+                        Ok(())
+                    } else {
+                        Err(format!("{codes:?}"))
+                    }
+                });
+                Ok(found.await?)
+            };
+            codes([200, 200]).await?;
+            // The cluster autoscaler is about to delete the node.
+            let nodes = format!(
+                "apiVersion: v1\nkind: Node\nmetadata: {{name: node-1}}\n\
+             spec: {{taints: [{{key: ToBeDeletedByClusterAutoscaler, effect: NoSchedule}}]}}\n\
+             status: {{addresses: [{{type: InternalIP, address: {}}}]}}\n",
+                node.ip
+            );
+            stage.write("nodes.yaml", &nodes)?;
+            codes([503, 200]).await
         },
     );
 }

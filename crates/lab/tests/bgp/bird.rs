@@ -149,23 +149,7 @@ fn updates(said: &str) -> Option<u64> {
 fn bird_reads_asks_keeps_and_says() {
     lab::run("bird::bird_reads_asks_keeps_and_says", async |lab| {
         let stage = Stage::of(&lab, 1).await?;
-        let node = &stage.scene.nodes[0].host;
-        for last in 21..24 {
-            stage
-                .router
-                .add_address("eth0", &format!("10.0.0.{last}/24"))
-                .await?;
-            node.add_address("eth0", &format!("10.0.0.1{last}/24"))
-                .await?;
-        }
-        for last in 21..23 {
-            stage
-                .router
-                .add_address("eth0", &format!("fd00::{last}/64"))
-                .await?;
-            node.add_address("eth0", &format!("fd00::1{last}/64"))
-                .await?;
-        }
+        stage.more_addresses(21..24, 21..23).await?;
         let bird = Bird::start(&stage.router, CONFIG).await?;
         stage.write("objects.yaml", &objects())?;
         stage.label_nodes(&[""])?;

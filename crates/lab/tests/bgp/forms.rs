@@ -128,23 +128,7 @@ fn objects() -> String {
 fn frr_takes_every_form() {
     lab::run("forms::frr_takes_every_form", async |lab| {
         let stage = Stage::of(&lab, 1).await?;
-        let node = &stage.scene.nodes[0].host;
-        for last in 21..26 {
-            stage
-                .router
-                .add_address("eth0", &format!("10.0.0.{last}/24"))
-                .await?;
-            node.add_address("eth0", &format!("10.0.0.1{last}/24"))
-                .await?;
-        }
-        for last in 21..23 {
-            stage
-                .router
-                .add_address("eth0", &format!("fd00::{last}/64"))
-                .await?;
-            node.add_address("eth0", &format!("fd00::1{last}/64"))
-                .await?;
-        }
+        stage.more_addresses(21..26, 21..23).await?;
         let mut near = Frr::start(&stage.router, NEAR, "").await?;
         let far = Frr::start(&stage.outside, FAR, BFDD).await?;
         stage.write("objects.yaml", &objects())?;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -43,6 +44,20 @@ impl Stage {
             router,
             outside,
         })
+    }
+
+    /// More addresses on the LAN: 10.0.0.N and fd00::N for the router, with a 1 before N for the
+    /// first node.
+    pub(crate) async fn more_addresses(&self, v4: Range<u8>, v6: Range<u8>) -> Outcome {
+        let node = &self.scene.nodes[0].host;
+        let v4 = v4.map(|n| ("10.0.0.", n, 24));
+        for (net, n, length) in v4.chain(v6.map(|n| ("fd00::", n, 64))) {
+            let router = format!("{net}{n}/{length}");
+            self.router.add_address("eth0", &router).await?;
+            node.add_address("eth0", &format!("{net}1{n}/{length}"))
+                .await?;
+        }
+        Ok(())
     }
 
     /// Puts a manifest there, or replaces it.

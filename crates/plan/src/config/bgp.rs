@@ -13,7 +13,7 @@ use super::context::Context;
 use super::l2::PoolChoice;
 use super::peer::Peer;
 use super::pool::Entry;
-use super::selector::{Selector, any_matches};
+use super::selector::{Selector, chooses};
 use super::verdict::Findings;
 use crate::ipam::Pool;
 use crate::name::Name;
@@ -88,12 +88,12 @@ impl BgpAdvertisement {
 
     /// Whether a node with these labels may announce.
     pub fn allows_node(&self, labels: &Labels) -> bool {
-        self.node_selectors.is_empty() || any_matches(&self.node_selectors, labels)
+        chooses(&self.node_selectors, labels)
     }
 
     /// Whether it is for a Service with these labels.
     pub fn allows_service(&self, labels: &Labels) -> bool {
-        self.service_selectors.is_empty() || any_matches(&self.service_selectors, labels)
+        chooses(&self.service_selectors, labels)
     }
 
     /// Whether it is for a peer.

@@ -6,7 +6,7 @@ use std::fmt;
 use ipnet::IpNet;
 
 use super::address::Blocks;
-use super::{SecretFacts, Selector, any_matches};
+use super::{SecretFacts, Selector, chooses};
 use crate::name::Name;
 use crate::world::{Labels, Node};
 
@@ -71,13 +71,11 @@ impl<'a> Context<'a> {
 
     /// Whether some node is selected by both; an empty list selects all nodes.
     pub(super) fn share_node(&self, a: &[Selector], b: &[Selector]) -> bool {
-        let selects =
-            |list: &[Selector], labels: &Labels| list.is_empty() || any_matches(list, labels);
         self.nodes.is_empty()
             || self
                 .nodes
                 .values()
-                .any(|labels| selects(a, labels) && selects(b, labels))
+                .any(|labels| chooses(a, labels) && chooses(b, labels))
     }
 }
 

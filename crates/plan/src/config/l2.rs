@@ -7,7 +7,7 @@ use api::metallb::L2AdvertisementSpec;
 use serde::{Deserialize, Serialize};
 
 use super::verdict::{Findings, sorted};
-use super::{Selector, any_matches};
+use super::{Selector, chooses};
 use crate::name::Name;
 use crate::world::Labels;
 
@@ -47,12 +47,12 @@ pub struct Preference {
 impl L2Advertisement {
     /// Whether a node with these labels may announce.
     pub fn allows_node(&self, labels: &Labels) -> bool {
-        self.node_selectors.is_empty() || any_matches(&self.node_selectors, labels)
+        chooses(&self.node_selectors, labels)
     }
 
     /// Whether it is for a Service with these labels.
     pub fn allows_service(&self, labels: &Labels) -> bool {
-        self.service_selectors.is_empty() || any_matches(&self.service_selectors, labels)
+        chooses(&self.service_selectors, labels)
     }
 
     /// How much a node with these labels is preferred; 0 where it may not announce.

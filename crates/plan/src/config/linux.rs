@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::l2::PoolChoice;
 use super::verdict::Findings;
-use super::{Selector, any_matches, bgp};
+use super::{Selector, bgp, chooses};
 use crate::name::Name;
 use crate::net::Family;
 use crate::world::Labels;
@@ -40,12 +40,12 @@ impl LinuxAdvertisement {
 
     /// Whether it is for a node with these labels.
     pub fn allows_node(&self, labels: &Labels) -> bool {
-        self.node_selectors.is_empty() || any_matches(&self.node_selectors, labels)
+        chooses(&self.node_selectors, labels)
     }
 
     /// Whether it is for a Service with these labels.
     pub fn allows_service(&self, labels: &Labels) -> bool {
-        self.service_selectors.is_empty() || any_matches(&self.service_selectors, labels)
+        chooses(&self.service_selectors, labels)
     }
 }
 

@@ -50,7 +50,7 @@ pub use object::{Object, ObjectKind, ObjectRef, Objects};
 pub use peer::{LocalRole, Neighbour, NextHops, Password, Peer, RemoteAs, Timers};
 pub use receive::Receive;
 pub use secret::{Hidden, SecretFacts};
-pub use selector::{Requirement, Selector, any_matches};
+pub use selector::{Requirement, Selector, any_matches, chooses};
 pub use verdict::{ACCEPTED, Finding, Verdict};
 
 use std::collections::BTreeMap;

@@ -152,7 +152,7 @@ pub enum Password {
 impl Peer {
     /// Whether a node with these labels holds the session.
     pub fn on_node(&self, labels: &crate::world::Labels) -> bool {
-        self.node_selectors.is_empty() || super::any_matches(&self.node_selectors, labels)
+        super::chooses(&self.node_selectors, labels)
     }
 }
 

@@ -58,6 +58,11 @@ impl Selector {
     }
 }
 
+/// Whether `selectors` choose an object with these labels; an empty list chooses all.
+pub fn chooses(selectors: &[Selector], labels: &Labels) -> bool {
+    selectors.is_empty() || any_matches(selectors, labels)
+}
+
 /// Whether one of `selectors` matches; an empty list matches nothing.
 pub fn any_matches(selectors: &[Selector], labels: &Labels) -> bool {
     selectors.iter().any(|selector| selector.matches(labels))

@@ -14,7 +14,7 @@ use api::metallb::{ConfigurationResult, ConfigurationStateStatus};
 use serde::{Deserialize, Serialize};
 
 use super::summary;
-use crate::config::{Finding, Object, ObjectKind, ObjectRef, Selector, Verdict, any_matches};
+use crate::config::{Finding, Object, ObjectKind, ObjectRef, Selector, Verdict, chooses};
 use crate::name::Name;
 use crate::world::World;
 
@@ -99,9 +99,7 @@ fn concerns(world: &World, node: &str, object: &ObjectRef) -> bool {
     };
     let compiled: Result<Vec<Selector>, _> = selectors.iter().map(Selector::compile).collect();
     // A selector that cannot be read may have meant this node.
-    compiled.map_or(true, |selectors| {
-        selectors.is_empty() || any_matches(&selectors, &node.labels)
-    })
+    compiled.map_or(true, |selectors| chooses(&selectors, &node.labels))
 }
 
 /// What a component says of the configuration.
