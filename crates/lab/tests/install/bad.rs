@@ -29,6 +29,15 @@ pub(crate) async fn story(stage: &Stage) -> Outcome {
 
     let kind = ["delete", "crd", "l2advertisements.metallb.io"];
     stage.kubectl(&kind).await?;
+    // The server serves it for a second yet: an agent of that time reads it, and has all it needs.
+    wait_for(SOON, "the kind to be served no more", async || {
+        let advertisements = "/apis/metallb.io/v1beta1/l2advertisements";
+        match stage.cluster.api().get(advertisements).await {
+            Err(error) if error.status() == Some(404) => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    })
+    .await?;
     named(
         stage,
         "the cluster does not know the kind L2Advertisement",
