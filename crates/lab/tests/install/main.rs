@@ -23,7 +23,7 @@ use stage::{Stage, step};
 /// For the whole story: two minutes on an idle machine.
 const MINUTES: Duration = Duration::from_secs(900);
 
-/// Only these steps, for work on one of them; the first is always needed.
+/// Only these steps, for work on one of them; the first is always needed, and "outage" by "removed".
 const STEPS: &str = "LAB_INSTALL_STEPS";
 
 fn wanted(step: &str) -> bool {
