@@ -147,6 +147,7 @@ fn main() {
         let agent = Agent {
             node: "node-1".into(),
             mode: Mode::Vips,
+            sources: plan::forward::Sources::default(),
         };
         let mut desired = Desired::default();
         let mut measure = |what: &str, events: Vec<Event>| {

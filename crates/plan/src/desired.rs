@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::announce::bgp::{self, Bgp};
 use crate::announce::l2::{self, Announcement};
 use crate::announce::linux::{self, Placing};
-use crate::forward::{self, HealthCheck, Mode, PortKey, ServicePort};
+use crate::forward::{self, HealthCheck, Mode, PortKey, ServicePort, Sources};
 use crate::name::{Name, ServiceKey};
 use crate::world::{Dirty, World};
 
@@ -19,6 +19,8 @@ pub struct Agent {
     pub node: Name,
     /// What it forwards.
     pub mode: Mode,
+    /// What it is told of sources.
+    pub sources: Sources,
 }
 
 /// The desired state of one node.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use dataplane::nft::{self, Nft, Report};
-use plan::forward::{Mode, PortKey, ServicePort};
+use plan::forward::{Locality, Mode, PortKey, ServicePort};
 use tokio::sync::mpsc;
 
 use super::gate::Ports;
@@ -23,6 +23,8 @@ pub(super) enum Job {
     Adopt(u64, Ports),
     /// Changes.
     Apply(u64, Ports),
+    /// What sources change, from the next job on.
+    Locality(Locality),
 }
 
 /// A job is done.
@@ -106,6 +108,10 @@ impl Executor {
     fn run(mut self) {
         while let Some(job) = self.jobs.blocking_recv() {
             let (number, report) = match job {
+                Job::Locality(locality) => {
+                    self.nft.set_locality(locality);
+                    continue;
+                }
                 Job::Adopt(number, ports) => {
                     let table: BTreeMap<PortKey, ServicePort> = ports
                         .into_iter()

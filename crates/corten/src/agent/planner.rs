@@ -10,7 +10,7 @@ use plan::announce::bgp::{Change, PeerKey};
 use plan::announce::l2::Announcement;
 use plan::announce::linux::Placing;
 use plan::desired::{Agent, Desired};
-use plan::forward::Mode;
+use plan::forward::{Locality, Mode};
 use plan::name::{Name, ServiceKey};
 use plan::status::News;
 use plan::world::{Dirty, Event, Node, NodeState, Settings, World};
@@ -71,6 +71,8 @@ pub(super) struct Planner {
     met: bool,
     /// The forwarding of the whole node has been handed out once.
     adopted: bool,
+    /// What sources change, as handed out.
+    locality: Locality,
     incarnation: u64,
     version: u64,
     peers: BTreeMap<Name, IpAddr>,
@@ -113,6 +115,7 @@ impl Planner {
             synced: false,
             met: false,
             adopted: false,
+            locality: Locality::default(),
             incarnation: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX),
             version: 0,
             peers: BTreeMap::new(),
@@ -348,7 +351,7 @@ impl Planner {
         }
         if self.parts.forward.is_some() {
             self.gate.program(changes.forward);
-            if !self.adopted {
+            if !self.adopted || self.new_locality().is_some() {
                 self.gate.force();
             }
         }
@@ -581,6 +584,10 @@ impl Planner {
         let Some((number, ports)) = self.gate.job() else {
             return;
         };
+        if let Some(locality) = self.new_locality() {
+            self.locality = locality.clone();
+            let _ = forward.send(Job::Locality(locality)).await;
+        }
         let job = if self.adopted {
             Job::Apply(number, ports)
         } else {
@@ -588,6 +595,13 @@ impl Planner {
         };
         self.adopted = true;
         let _ = forward.send(job).await;
+    }
+
+    /// What sources change now, if it is something else than before.
+    fn new_locality(&self) -> Option<Locality> {
+        let agent = &self.parts.agent;
+        let locality = agent.sources.on(self.world.node(&agent.node));
+        (locality != self.locality).then_some(locality)
     }
 
     async fn forwarded(&mut self, done: Done) {

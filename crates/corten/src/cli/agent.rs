@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
 use super::metallb::Speaker as Compatible;
+use super::proxying::Proxying;
 use super::serving::{Probes, Serving, go_bool};
 use super::{Cluster, Common, Failure, Forward, Signals, cluster, host, runtime};
 use crate::agent::succession::{self, Alone, Begun, Turn};
@@ -99,6 +100,8 @@ pub(super) struct Node {
     #[arg(long, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_value = "false", default_missing_value = "true", value_parser = go_bool)]
     ignore_exclude_lb: bool,
+    #[command(flatten)]
+    proxying: Proxying,
 }
 
 /// `--member-profile`.
@@ -146,6 +149,7 @@ impl Node {
             agent: Agent {
                 node: node.into(),
                 mode,
+                sources: self.proxying.sources()?,
             },
             settings,
             member_port: self.member_port,

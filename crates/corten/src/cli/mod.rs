@@ -13,6 +13,7 @@ mod host;
 mod metallb;
 mod nodes;
 mod probe;
+mod proxying;
 mod run;
 mod serving;
 mod sysctl;

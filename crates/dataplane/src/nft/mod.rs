@@ -20,7 +20,7 @@
 //!
 //! Whom session affinity has led where stands in maps that packets fill; they are kept as they are.
 //!
-//! Not here yet: local Pods' short cut. Conntrack entries are not touched here.
+//! Conntrack entries are not touched here.
 
 mod adopt;
 mod error;
@@ -32,7 +32,7 @@ mod write;
 use std::collections::{BTreeMap, BTreeSet};
 
 use linux::nft::Socket;
-use plan::forward::{PortKey, ServicePort, Table};
+use plan::forward::{Locality, PortKey, ServicePort, Table};
 
 pub use error::Error;
 use layout::Sets;
@@ -76,6 +76,8 @@ pub struct Nft {
     rules: Rules,
     /// Timeouts of session affinity, in seconds, that there are rules for.
     timeouts: BTreeSet<u32>,
+    /// What sources change.
+    locality: Locality,
     table: Table,
     /// What a new table is made with.
     flags: u32,
@@ -101,12 +103,14 @@ impl Nft {
         let sets = Sets::new();
         // With the usual timeout, so that the kernel is asked whether it can keep clients at all.
         let timeouts = BTreeSet::from([USUAL_TIMEOUT]);
-        let rules = Rules::new(&sets, &timeouts);
+        let locality = Locality::default();
+        let rules = Rules::new(&sets, &timeouts, &locality);
         let mut nft = Self {
             socket,
             sets,
             rules,
             timeouts,
+            locality,
             table: Table::default(),
             flags: 0,
             denied: BTreeMap::new(),
@@ -116,12 +120,22 @@ impl Nft {
         Ok(nft)
     }
 
+    /// What sources change. New rules are in force with the next call of [`Nft::adopt`],
+    /// [`Nft::apply`] or [`Nft::check`].
+    pub fn set_locality(&mut self, locality: Locality) {
+        if self.locality != locality {
+            self.locality = locality;
+            self.rules = Rules::new(&self.sets, &self.timeouts, &self.locality);
+            self.doubtful = true;
+        }
+    }
+
     /// Makes the kernel forward `desired` and nothing else: reads what is there, keeps what is
     /// right, mends the rest. Never flushes first.
     pub fn adopt(&mut self, desired: &BTreeMap<PortKey, ServicePort>) -> Result<Report, Error> {
         let mut table = Table::default();
         self.timeouts = BTreeSet::from([USUAL_TIMEOUT]);
-        self.rules = Rules::new(&self.sets, &self.timeouts);
+        self.rules = Rules::new(&self.sets, &self.timeouts, &self.locality);
         for (key, port) in desired {
             self.knows_timeout(port);
             table.set(key, Some(port.clone()));
@@ -197,7 +211,7 @@ impl Nft {
             .keep()
             .is_some_and(|timeout| self.timeouts.insert(timeout));
         if new {
-            self.rules = Rules::new(&self.sets, &self.timeouts);
+            self.rules = Rules::new(&self.sets, &self.timeouts, &self.locality);
         }
         new
     }

@@ -3,12 +3,14 @@
 //! ```text
 //! guard-prerouting, guard-output   dstnat-10  source ranges: drop who may not connect
 //! nat-prerouting, nat-output       dstnat-5   session affinity: client . id → kept, if member → dnat;
-//!                                             front → class → chain pick-N (host-N for host)
+//!                                             front → class → chain pick-N (host-N for what this
+//!                                             host and local Pods send)
 //!   pick-N, host-N                            id . hash mod N → slot → dnat
 //! keep-prerouting, keep-output     dstnat+5   session affinity: client . id → kept, for so long
 //! fate-prerouting, fate-output     dstnat+10  front → class → drop or reject; other ports of a
 //!                                             cluster IP → reject
-//! nat-postrouting                  srcnat     by what the client connected to; hairpins
+//! nat-postrouting                  srcnat     by what the client connected to; hairpins; by source
+//!   masquerade                                  unless a local Pod sends it
 //! ```
 //!
 //! dstnat−5 comes before kube-proxy's chains at dstnat, so that mode `vips` wins over them. The
@@ -25,13 +27,14 @@
 //! where the program shows `0x1d . 0x1d`, an id is meant, and `0x1d vmap` means the class.
 
 mod affinity;
+mod local;
 
 use std::collections::BTreeSet;
 
 use linux::nft::{
     Base, ChainSpec, Ct, Expr, Flow, Hook, Meta, NfProto, Op, Reg, SetSpec, Shape, Verdict,
 };
-use plan::forward::{SEED, slots};
+use plan::forward::{Locality, SEED, slots};
 use plan::net::Family;
 
 use super::layout::{
@@ -76,11 +79,13 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    /// With a rule for each of these timeouts of session affinity, in seconds.
-    pub(super) fn new(sets: &Sets, timeouts: &BTreeSet<u32>) -> Self {
+    /// With a rule for each of these timeouts of session affinity, in seconds, and those that tell
+    /// local Pods' traffic.
+    pub(super) fn new(sets: &Sets, timeouts: &BTreeSet<u32>, locality: &Locality) -> Self {
         let mut build = Build {
             sets,
             timeouts,
+            locality,
             rules: Self {
                 chains: Vec::new(),
                 maps: Vec::new(),
@@ -95,6 +100,7 @@ impl Rules {
 struct Build<'a> {
     sets: &'a Sets,
     timeouts: &'a BTreeSet<u32>,
+    locality: &'a Locality,
     rules: Rules,
 }
 
@@ -120,6 +126,7 @@ impl Build<'_> {
         self.chain("keep", None);
         self.chain("fate-reject", None);
         self.rule("fate-reject", "nobody serves this", vec![Expr::Reject]);
+        self.masquerade_chain();
 
         let pick = self.picks("pick", Kind::Front);
         let host = self.picks("host", Kind::Host);
@@ -137,21 +144,17 @@ impl Build<'_> {
             for chain in ["guard-prerouting", "guard-output"] {
                 self.guard(chain, family);
             }
-            self.kept("nat-output", "own client seen before", family, Kind::Host);
-            self.dispatch(
-                "nat-output",
-                "own connections",
-                family,
-                Kind::Host,
-                &host,
-                false,
-            );
-            for chain in ["nat-prerouting", "nat-output"] {
-                self.kept(chain, "client seen before", family, Kind::Front);
-                self.dispatch(chain, "fronts", family, Kind::Front, &pick, false);
+            for (chain, of_host) in [("nat-prerouting", false), ("nat-output", true)] {
+                for (who, when) in self.short_cuts(family, of_host) {
+                    let seen = format!("{who}, seen before");
+                    self.kept(chain, &seen, family, Kind::Host, when.clone());
+                    self.dispatch(chain, who, family, Kind::Host, &host, &when);
+                }
+                self.kept(chain, "client seen before", family, Kind::Front, Vec::new());
+                self.dispatch(chain, "fronts", family, Kind::Front, &pick, &[]);
             }
             for chain in ["keep-prerouting", "keep-output"] {
-                let mut exprs = self.keeps(family);
+                let mut exprs = self.keeps(family, Kind::Front);
                 exprs.push(Expr::Verdict(Verdict::Goto("keep".to_owned())));
                 self.rule(chain, "session affinity", exprs);
             }
@@ -159,7 +162,7 @@ impl Build<'_> {
                 self.keep(family, *timeout);
             }
             for chain in ["fate-prerouting", "fate-output"] {
-                self.dispatch(chain, "no endpoints", family, Kind::Front, &fate, true);
+                self.no_endpoints(chain, family, &fate);
                 self.other_ports(chain, family);
             }
             self.masquerade(family);
@@ -311,14 +314,24 @@ impl Build<'_> {
         family: Family,
         kind: Kind,
         map: &str,
-        only_new: bool,
+        when: &[Expr],
     ) {
-        let mut exprs = self.look_up(family, kind, only_new);
+        let mut exprs = self.look_up(family, kind, false);
+        exprs.extend_from_slice(when);
         exprs.push(Expr::Dispatch {
             map: map.to_owned(),
             key: CLASS,
         });
         self.rule(chain, comment, exprs);
+    }
+
+    fn no_endpoints(&mut self, chain: &str, family: Family, map: &str) {
+        let mut exprs = self.look_up(family, Kind::Front, true);
+        exprs.push(Expr::Dispatch {
+            map: map.to_owned(),
+            key: CLASS,
+        });
+        self.rule(chain, "no endpoints", exprs);
     }
 
     fn other_ports(&mut self, chain: &str, family: Family) {
@@ -360,18 +373,7 @@ impl Build<'_> {
         ]);
         self.rule("nat-postrouting", "hairpin", exprs);
 
-        let mut exprs = ours;
-        exprs.extend(self.look_up_original(family, Kind::Host));
-        exprs.extend([
-            Expr::SourceType { to: SCRATCH },
-            Expr::Cmp {
-                reg: SCRATCH,
-                op: Op::Eq,
-                with: RTN_LOCAL.to_ne_bytes().to_vec(),
-            },
-            Expr::Masquerade,
-        ]);
-        self.rule("nat-postrouting", "own connections, policy Local", exprs);
+        self.masquerade_by_source(family, &ours);
     }
 }
 
@@ -445,21 +447,27 @@ fn is_family(family: Family) -> Vec<Expr> {
     ]
 }
 
+/// Where the source address begins in the IP header.
+const fn address_start(family: Family) -> u32 {
+    match family {
+        Family::V4 => 12,
+        Family::V6 => 8,
+    }
+}
+
 fn source(family: Family, to: Reg) -> Expr {
-    address(family, 12, 8, to)
+    address(family, address_start(family), to)
 }
 
 fn destination(family: Family, to: Reg) -> Expr {
-    address(family, 16, 24, to)
+    let length = u32::from(address_length(family));
+    address(family, address_start(family) + length, to)
 }
 
-fn address(family: Family, offset4: u32, offset6: u32, to: Reg) -> Expr {
+fn address(family: Family, offset: u32, to: Reg) -> Expr {
     Expr::Payload {
         base: Base::Network,
-        offset: match family {
-            Family::V4 => offset4,
-            Family::V6 => offset6,
-        },
+        offset,
         length: u32::from(address_length(family)),
         to,
     }
@@ -495,7 +503,11 @@ mod tests {
     #[test]
     fn rules_refer_to_what_exists() {
         let sets = Sets::new();
-        let rules = Rules::new(&sets, &BTreeSet::from([10, 10_800]));
+        let locality = Locality {
+            pods: plan::forward::Pods::Ranges(vec!["10.244.0.0/20".parse().expect("a range")]),
+            ..Locality::default()
+        };
+        let rules = Rules::new(&sets, &BTreeSet::from([10, 10_800]), &locality);
         let chains: BTreeSet<_> = rules.chains.iter().map(|c| c.name.as_str()).collect();
         assert_eq!(chains.len(), rules.chains.len());
         let known: BTreeSet<_> = sets

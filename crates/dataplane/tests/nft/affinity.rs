@@ -7,11 +7,12 @@ use std::time::Instant;
 
 use dataplane::nft::{Nft, TABLE};
 use linux::nft::Socket;
-use plan::forward::{FrontendKind, ServicePort};
+use plan::forward::{Fate, FrontendKind, Origin, Packet, ServicePort};
 use plan::net::{Family, Protocol};
-use plan::world::Policy::Cluster;
+use plan::world::Policy::{Cluster, Local};
 
 use super::lab::{DEADLINE, Desired, Lab, Seen, frontend, key, sandboxed, service, tcp, udp};
+use super::traffic::tracer;
 
 /// More connections than chance leads to one endpoint of seven: once in 10^33.
 const MANY: usize = 40;
@@ -126,6 +127,60 @@ fn a_client_keeps_its_endpoint() {
                 let report = nft.apply(&[(key, Some(on.clone()))]).expect("apply");
                 assert!(report.rules_replaced, "a timeout that was not in use");
                 assert_eq!(answers(&lab, &on, protocol).len(), 1);
+            }
+        }
+    });
+}
+
+/// Policy Local at the VIP, Cluster at the cluster IP: a client is known at both, by the kernel as
+/// by the tracer; and so is this host, which takes the short cut.
+#[test]
+fn both_policies_remember_a_client() {
+    sandboxed("affinity::both_policies_remember_a_client", || {
+        let lab = Lab::new();
+        lab.serve(8080);
+        for family in [Family::V4, Family::V6] {
+            let mut all = port(family, 2..9, Some(10_800));
+            all.frontends[0].policy = Local;
+            // Two of seven are here.
+            all.local = all.cluster.iter().take(2).copied().collect();
+            let desired = Desired::from([(key("web", Protocol::Tcp, family), all.clone())]);
+            let mut nft = Nft::open().expect("open");
+            nft.adopt(&desired).expect("adopt");
+            let mut tracer = tracer(&desired);
+            let [vip, cluster] = [0, 1].map(|n: usize| {
+                let front = &all.frontends[n];
+                SocketAddr::new(front.address, front.port)
+            });
+            // The VIP first, for its endpoints are in both sets. The host has another address for
+            // each.
+            for (host, tos) in [(false, [vip, cluster]), (true, [vip, vip])] {
+                let mut found = BTreeSet::new();
+                for to in tos.into_iter().cycle().take(MANY) {
+                    let seen = match host {
+                        true => tcp(to, DEADLINE),
+                        false => lab.client.run(|| tcp(to, DEADLINE)).expect("enter"),
+                    };
+                    let Seen::Answer { by, from, .. } = seen else {
+                        panic!("{to}: {seen:?}");
+                    };
+                    found.insert(by);
+                    let packet = Packet {
+                        from: match host {
+                            true => Origin::Host,
+                            false => Origin::Interface("client"),
+                        },
+                        protocol: Protocol::Tcp,
+                        source: from,
+                        destination: to,
+                    };
+                    let fate = tracer.connect(&packet);
+                    assert!(
+                        matches!(fate, Fate::Dnat { to, .. } if to == by),
+                        "{packet:?}: {by} and {fate:?}"
+                    );
+                }
+                assert_eq!(found.len(), 1, "{family} {host}: {found:?}");
             }
         }
     });

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use dataplane::nft::{Error, Nft, TABLE};
 use linux::nft::{Batch, Data, Element, Socket, TABLE_OWNER, TABLE_PERSIST};
 use plan::forward::FrontendKind::{ClusterIp, ExternalIp, LoadBalancer};
+use plan::forward::{Detector, Sources};
 use plan::net::{Family, Protocol};
 use plan::world::Policy::Cluster;
 
@@ -441,6 +442,15 @@ fn the_nft_program_understands_the_table() {
         for port in desired.values_mut() {
             port.affinity_seconds = Some(10_800);
         }
+        let sources = Sources {
+            detector: Detector::ClusterCidr(
+                ["10.244.0.0/20", "fd00:244::/56"]
+                    .map(|range| range.parse().expect("range"))
+                    .to_vec(),
+            ),
+            masquerade_all: false,
+        };
+        nft.set_locality(sources.on(None));
         nft.adopt(&desired).expect("adopt");
         let output = match Command::new("nft").args(["list", "ruleset"]).output() {
             Ok(output) => output,
@@ -460,6 +470,8 @@ fn the_nft_program_understands_the_table() {
             "comment \"session affinity",
             "comment \"client seen before",
             "comment \"for 10800 s",
+            "ip saddr 10.244.0.0/20",
+            "comment \"local Pods keep their address",
         ] {
             assert!(text.contains(expected), "{expected} is not in\n{text}");
         }

@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use dataplane::nft::Nft;
 use linux::nft::{Base, Batch, ChainSpec, Expr, Flow, Hook, NfProto, Op, Reg, Socket};
-use plan::forward::{Fate, Frontend, FrontendKind, Origin, Packet, Tracer};
+use plan::forward::{Detector, Fate, Frontend, FrontendKind, Origin, Packet, Sources, Tracer};
 use plan::net::{Family, Protocol};
 use plan::world::Policy::{self, Cluster, Local};
 
@@ -13,6 +13,10 @@ use super::lab::{
     BRIEFLY, DEADLINE, Desired, Lab, Seen, frontend, key, sandboxed, service, tcp, udp,
 };
 use FrontendKind::{ClusterIp, LoadBalancer};
+
+/// Where the clients' packets come in, and the Pods'.
+const CLIENT: Origin<'_> = Origin::Interface("client");
+const POD: Origin<'_> = Origin::Interface("pods");
 
 const FAMILIES: [(Family, &str, &str); 2] = [
     (Family::V4, "10.0.0.101", "10.96.0.1"),
@@ -26,7 +30,7 @@ fn both(vip: &str, cluster: &str, port: u16, policy: Policy) -> Vec<Frontend> {
     ]
 }
 
-fn tracer(desired: &Desired) -> Tracer {
+pub(super) fn tracer(desired: &Desired) -> Tracer {
     let elements: Vec<_> = desired
         .iter()
         .flat_map(|(key, port)| {
@@ -38,7 +42,7 @@ fn tracer(desired: &Desired) -> Tracer {
 }
 
 /// Compares what a client saw with what the tracer says for the ports that were used.
-fn agree(tracer: &Tracer, from: Origin, protocol: Protocol, to: SocketAddr, seen: &Seen) {
+fn agree(tracer: &Tracer, from: Origin<'_>, protocol: Protocol, to: SocketAddr, seen: &Seen) {
     let Seen::Answer {
         by,
         peer,
@@ -99,7 +103,7 @@ fn tcp_and_udp_reach_every_endpoint_in_both_families() {
                                             udp("[fd00::9]:0".parse().expect("ip"), to)
                                         }
                                     };
-                                    agree(&tracer, Origin::Interface, protocol, to, &seen);
+                                    agree(&tracer, CLIENT, protocol, to, &seen);
                                     if let Seen::Answer { by, .. } = seen {
                                         *counts.entry(by).or_default() += 1;
                                     }
@@ -124,7 +128,7 @@ struct Case {
     pods: std::ops::Range<u8>,
     local: bool,
     usable: bool,
-    from: Origin,
+    from: Origin<'static>,
     expected: Outcome,
 }
 
@@ -136,7 +140,7 @@ enum Outcome {
 }
 
 fn cases() -> Vec<Case> {
-    use Origin::{Host, Interface};
+    use Origin::Host;
     use Outcome::{Answer, Refused, Silence};
     let answer = |masquerade| Answer { masquerade };
     let case = |name, number, kind, policy, pods, local, usable, from, expected| Case {
@@ -160,7 +164,7 @@ fn cases() -> Vec<Case> {
             some.clone(),
             false,
             true,
-            Interface,
+            CLIENT,
             answer(true),
         ),
         case(
@@ -182,7 +186,7 @@ fn cases() -> Vec<Case> {
             some.clone(),
             false,
             true,
-            Interface,
+            CLIENT,
             answer(false),
         ),
         case(
@@ -193,7 +197,7 @@ fn cases() -> Vec<Case> {
             some.clone(),
             true,
             true,
-            Interface,
+            CLIENT,
             answer(false),
         ),
         case(
@@ -204,7 +208,7 @@ fn cases() -> Vec<Case> {
             some.clone(),
             false,
             true,
-            Interface,
+            CLIENT,
             Silence,
         ),
         case(
@@ -226,7 +230,7 @@ fn cases() -> Vec<Case> {
             none.clone(),
             false,
             false,
-            Interface,
+            CLIENT,
             Refused,
         ),
         case(
@@ -237,7 +241,7 @@ fn cases() -> Vec<Case> {
             none.clone(),
             false,
             false,
-            Interface,
+            CLIENT,
             Refused,
         ),
         case(
@@ -259,7 +263,7 @@ fn cases() -> Vec<Case> {
             none.clone(),
             false,
             false,
-            Interface,
+            CLIENT,
             Refused,
         ),
         case(
@@ -321,7 +325,7 @@ fn fates() {
                 };
                 let seen = match case.from {
                     Origin::Host => tcp(to, patience),
-                    Origin::Interface => lab.client.run(|| tcp(to, patience)).expect("enter"),
+                    Origin::Interface(_) => lab.client.run(|| tcp(to, patience)).expect("enter"),
                 };
                 let outcome = match &seen {
                     Seen::Answer { peer, from, .. } => Outcome::Answer {
@@ -360,6 +364,114 @@ fn fates() {
     });
 }
 
+/// What tells Pods, and what becomes of the client's connections and of this host's
+/// (dataplane.md 1.6), in the kernel and in the tracer.
+#[test]
+fn short_cuts() {
+    sandboxed("traffic::short_cuts", || {
+        use Detector::{Bridge, ClusterCidr, Prefix};
+        let lab = Lab::new();
+        lab.serve(8080);
+        let mut desired = Desired::new();
+        for (family, vip, cluster) in FAMILIES {
+            // Endpoints exist, but none is on this node.
+            let fronts = both(vip, cluster, 80, Local);
+            desired.insert(
+                key("web", Protocol::Tcp, family),
+                service(fronts, 2..4, false),
+            );
+        }
+        let mut nft = Nft::open().expect("open");
+        let cidr = |text: &str| {
+            let ranges = text.split(' ').map(|range| range.parse().expect("range"));
+            ClusterCidr(ranges.collect())
+        };
+        let (pod, other) = (Some(false), None);
+        // Masquerade of the client to the VIP, if that answers at all; of the client to the cluster
+        // IP; of this host to both. It sends to the VIP from 10.0.0.1 and to the cluster IP from
+        // 10.1.0.1; where that is a Pod's address, it is a Pod.
+        let cases = [
+            (Detector::default(), false, other, false, [true, false]),
+            (Detector::default(), true, other, true, [true, true]),
+            (
+                cidr("10.0.0.0/20 fd00::/60"),
+                false,
+                pod,
+                false,
+                [false, true],
+            ),
+            (
+                cidr("10.0.0.9/32 fd00::9/128"),
+                false,
+                pod,
+                false,
+                [true, true],
+            ),
+            (
+                cidr("10.244.0.0/16 fd00:0:1::/64"),
+                false,
+                other,
+                true,
+                [true, true],
+            ),
+            (
+                cidr("10.1.0.0/24 fd01::/64"),
+                false,
+                other,
+                true,
+                [true, false],
+            ),
+            (Bridge("client".to_owned()), false, pod, false, [true, true]),
+            (Bridge("clien".to_owned()), false, other, true, [true, true]),
+            (Prefix("clien".to_owned()), false, pod, false, [true, true]),
+            (Prefix("pod".to_owned()), true, other, true, [true, true]),
+        ];
+        for (detector, masquerade_all, vip_seen, cluster_seen, own) in cases {
+            let name = format!("{detector:?} {masquerade_all}");
+            let sources = Sources {
+                detector,
+                masquerade_all,
+            };
+            let locality = sources.on(None);
+            nft.set_locality(locality.clone());
+            nft.adopt(&desired).expect("adopt");
+            assert!(nft.check().expect("check").is_zero(), "read back equal");
+            let tracer = tracer(&desired).with(locality);
+            for (family, vip, cluster) in FAMILIES {
+                let [vip, cluster]: [SocketAddr; 2] =
+                    [vip, cluster].map(|ip| format!("{ip}:80").parse().expect("socket"));
+                let asked = [
+                    (CLIENT, vip, vip_seen),
+                    (CLIENT, cluster, Some(cluster_seen)),
+                    (Origin::Host, vip, Some(own[0])),
+                    (Origin::Host, cluster, Some(own[1])),
+                ];
+                for (from, to, masquerade) in asked {
+                    let patience = match masquerade {
+                        Some(_) => DEADLINE,
+                        None => BRIEFLY,
+                    };
+                    let seen = match from {
+                        Origin::Host => tcp(to, patience),
+                        Origin::Interface(_) => {
+                            lab.client.run(|| tcp(to, patience)).expect("enter")
+                        }
+                    };
+                    let what = format!("{name}, {from:?} to {to}, {family}");
+                    match (&seen, masquerade) {
+                        (Seen::Answer { peer, from, .. }, Some(masquerade)) => {
+                            assert_eq!(peer != from, masquerade, "{what}");
+                        }
+                        (Seen::Silence, None) => continue,
+                        _ => panic!("{what}: {seen:?}"),
+                    }
+                    agree(&tracer, from, Protocol::Tcp, to, &seen);
+                }
+            }
+        }
+    });
+}
+
 #[test]
 fn a_pod_reaches_itself_through_its_service() {
     sandboxed("traffic::a_pod_reaches_itself_through_its_service", || {
@@ -381,7 +493,7 @@ fn a_pod_reaches_itself_through_its_service() {
                 .pods
                 .run(|| udp(SocketAddr::new(pod, 0), to))
                 .expect("enter");
-            agree(&tracer, Origin::Interface, Protocol::Udp, to, &seen);
+            agree(&tracer, POD, Protocol::Udp, to, &seen);
             let Seen::Answer { peer, .. } = seen else {
                 panic!("no answer");
             };
@@ -453,7 +565,7 @@ fn a_large_service_uses_a_table_of_slots() {
                 (0..40)
                     .map(|_| {
                         let seen = tcp(to, DEADLINE);
-                        agree(&tracer, Origin::Interface, Protocol::Tcp, to, &seen);
+                        agree(&tracer, CLIENT, Protocol::Tcp, to, &seen);
                         let Seen::Answer { by, .. } = seen else {
                             panic!("no answer: {seen:?}")
                         };

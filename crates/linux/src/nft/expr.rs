@@ -20,6 +20,8 @@ impl Reg {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Meta {
+    /// The name of the interface that the packet came in by: sixteen bytes with final zeros.
+    InterfaceName = 6,
     /// The packet's family: 2 is IPv4, 10 is IPv6.
     NfProto = 15,
     /// The transport protocol's number.

@@ -11,13 +11,13 @@ use crate::world::Policy;
 
 /// The id of the slots of `key` under `policy`.
 pub fn slots_id(key: &PortKey, policy: Policy) -> SlotsId {
-    let set = match policy {
-        Policy::Cluster => "cluster",
-        Policy::Local => "local",
-    };
-    let digest = Sha256::digest(format!("{key} {set}"));
+    let digest = Sha256::digest(format!("{key} cluster"));
     let bytes: Option<&[u8; 8]> = digest.first_chunk();
-    SlotsId::new(bytes.map_or(0, |bytes| u64::from_be_bytes(*bytes)))
+    let id = SlotsId::new(bytes.map_or(0, |bytes| u64::from_be_bytes(*bytes)));
+    match policy {
+        Policy::Cluster => id.of_port(),
+        Policy::Local => SlotsId::new(id.bits() | SlotsId::LOCAL),
+    }
 }
 
 /// The elements that forward `port`.

@@ -42,9 +42,17 @@ impl SlotsId {
         Self(bits)
     }
 
+    /// The bit that tells policy Local from policy Cluster.
+    pub const LOCAL: u64 = 1;
+
     /// Its bits.
     pub const fn bits(self) -> u64 {
         self.0
+    }
+
+    /// What both policies of a service port have alike: clients are remembered by it.
+    pub const fn of_port(self) -> Self {
+        Self(self.0 & !Self::LOCAL)
     }
 }
 
@@ -95,8 +103,8 @@ pub enum Element {
     },
     /// Set `clusterip`: an address whose ports without a front are rejected.
     ClusterIp(IpAddr),
-    /// Map `host`: connections from this host itself to an external front with policy Local go to
-    /// any endpoint, masqueraded, as kube-proxy does.
+    /// Map `host`: connections from this host itself, and from local Pods, to an external front
+    /// with policy Local go to any endpoint, as kube-proxy does; the host's are masqueraded.
     Host {
         /// Where the client connects to.
         front: Front,

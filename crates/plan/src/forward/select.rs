@@ -1,8 +1,5 @@
 //! From World to the Service table: which endpoints each port of a Service leads to on this node
 //! (`spec/dataplane.md` §1.1 to 1.4).
-//!
-//! The short cut of Pods to external addresses under policy Local is the next step; sets and fates
-//! are already those of the whole.
 
 #[cfg(test)]
 mod tests;

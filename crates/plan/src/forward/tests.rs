@@ -29,7 +29,7 @@ fn sockets(list: &[&str]) -> Vec<SocketAddr> {
     list.iter().map(|text| text.parse().unwrap()).collect()
 }
 
-fn packet(from: Origin, source: &str, destination: &str) -> Packet {
+fn packet<'a>(from: Origin<'a>, source: &str, destination: &str) -> Packet<'a> {
     Packet {
         from,
         protocol: Protocol::Tcp,
@@ -57,7 +57,7 @@ fn service(policy: Policy, cluster: &[&str], local: &[&str], usable: bool) -> Se
     }
 }
 
-fn fate(port: &ServicePort, packet: &Packet) -> Fate {
+fn fate(port: &ServicePort, packet: &Packet<'_>) -> Fate {
     let elements = compile(&key("web", Family::V4), port);
     elements.iter().collect::<Tracer>().trace(packet)
 }
@@ -72,8 +72,9 @@ fn to(socket: &str, masquerade: bool) -> Fate {
 /// The table of dataplane.md 1.4 and 1.6, cell by cell.
 #[test]
 fn fates() {
-    use Origin::{Host, Interface};
+    use Origin::Host;
     use Policy::{Cluster as C, Local as L};
+    const INTERFACE: Origin<'_> = Origin::Interface("eth0");
     let vip = "10.0.0.101:80";
     let cluster_ip = "10.96.0.1:80";
     let none: &[&str] = &[];
@@ -83,7 +84,7 @@ fn fates() {
         &'a [&'a str],
         &'a [&'a str],
         bool,
-        (Origin, &'a str, &'a str),
+        (Origin<'a>, &'a str, &'a str),
         Fate,
     );
     let cases: Vec<Case<'_>> = vec![
@@ -93,7 +94,7 @@ fn fates() {
             &[POD],
             none,
             true,
-            (Interface, CLIENT, vip),
+            (INTERFACE, CLIENT, vip),
             to(POD, true),
         ),
         (
@@ -111,7 +112,7 @@ fn fates() {
             &[POD],
             none,
             true,
-            (Interface, CLIENT, cluster_ip),
+            (INTERFACE, CLIENT, cluster_ip),
             to(POD, false),
         ),
         (
@@ -120,7 +121,7 @@ fn fates() {
             &[POD],
             none,
             true,
-            (Interface, "10.1.0.2:9", cluster_ip),
+            (INTERFACE, "10.1.0.2:9", cluster_ip),
             to(POD, true),
         ),
         (
@@ -129,7 +130,7 @@ fn fates() {
             &[POD],
             &[POD],
             true,
-            (Interface, CLIENT, vip),
+            (INTERFACE, CLIENT, vip),
             to(POD, false),
         ),
         (
@@ -138,7 +139,7 @@ fn fates() {
             &[POD],
             none,
             true,
-            (Interface, CLIENT, vip),
+            (INTERFACE, CLIENT, vip),
             Fate::Drop,
         ),
         (
@@ -156,7 +157,7 @@ fn fates() {
             none,
             none,
             false,
-            (Interface, CLIENT, vip),
+            (INTERFACE, CLIENT, vip),
             Fate::Reject,
         ),
         (
@@ -165,7 +166,7 @@ fn fates() {
             none,
             none,
             false,
-            (Interface, CLIENT, vip),
+            (INTERFACE, CLIENT, vip),
             Fate::Reject,
         ),
         (
@@ -174,7 +175,7 @@ fn fates() {
             none,
             none,
             false,
-            (Interface, CLIENT, cluster_ip),
+            (INTERFACE, CLIENT, cluster_ip),
             Fate::Reject,
         ),
         (
@@ -183,7 +184,7 @@ fn fates() {
             &[POD],
             none,
             true,
-            (Interface, CLIENT, "10.96.0.1:81"),
+            (INTERFACE, CLIENT, "10.96.0.1:81"),
             Fate::Reject,
         ),
         (
@@ -192,7 +193,7 @@ fn fates() {
             &[POD],
             none,
             true,
-            (Interface, CLIENT, "10.0.0.101:81"),
+            (INTERFACE, CLIENT, "10.0.0.101:81"),
             Fate::Pass,
         ),
         (
@@ -201,7 +202,7 @@ fn fates() {
             &[POD],
             none,
             true,
-            (Interface, CLIENT, "10.0.0.1:80"),
+            (INTERFACE, CLIENT, "10.0.0.1:80"),
             Fate::Pass,
         ),
     ];
@@ -240,7 +241,7 @@ fn source_ranges_guard_load_balancer_addresses_only() {
         ("198.51.100.8:1", "10.96.0.1:80", to(POD, false)),
     ];
     for (source, destination, expected) in table {
-        let sent = packet(Origin::Interface, source, destination);
+        let sent = packet(Origin::Interface("eth0"), source, destination);
         assert_eq!(fate(&port, &sent), expected, "{source} to {destination}");
     }
     let ranges = compile(&key("web", Family::V4), &port)
@@ -260,7 +261,7 @@ fn endpoints_share_new_connections() {
     let mut counts = BTreeMap::new();
     for client in 0..2000u16 {
         let source = format!("192.0.2.7:{}", 20_000 + client);
-        let sent = packet(Origin::Interface, &source, "10.0.0.101:80");
+        let sent = packet(Origin::Interface("eth0"), &source, "10.0.0.101:80");
         let Fate::Dnat { to, .. } = tracer.trace(&sent) else {
             panic!("no endpoint for {source}");
         };
@@ -509,5 +510,141 @@ fn session_affinity_in_elements() {
                 .iter()
                 .all(|endpoint| port.cluster.contains(endpoint))
         );
+    }
+}
+
+/// Traffic of local Pods and of this host, by detector (dataplane.md 1.6): front, detector, origin,
+/// and what becomes of it. There is no endpoint on this node.
+#[test]
+fn short_cuts_and_masquerade() {
+    const EXTERNAL: &str = "10.0.0.101:80";
+    const NODE: &str = "172.16.0.1:30080";
+    const INTERNAL: &str = "10.96.0.1:80";
+    let cidr = || Detector::ClusterCidr(vec!["10.244.0.0/16".parse().unwrap()]);
+    let prefix = || Detector::Prefix("veth".to_owned());
+    let none = Detector::default;
+    let (pod, host) = ("10.244.0.7:9", "172.16.0.1:9");
+    let (veth, eth) = (Origin::Interface("veth7"), Origin::Interface("eth0"));
+    let local = Policy::Local;
+    let cases = [
+        // Policy Local, external addresses: a local Pod goes to all, with its own address.
+        (local, EXTERNAL, cidr(), veth, pod, to(POD, false)),
+        (local, NODE, cidr(), veth, pod, to(POD, false)),
+        (local, EXTERNAL, prefix(), veth, pod, to(POD, false)),
+        (local, EXTERNAL, none(), veth, pod, Fate::Drop),
+        (local, EXTERNAL, cidr(), eth, CLIENT, Fate::Drop),
+        (local, EXTERNAL, prefix(), eth, pod, Fate::Drop),
+        // This host goes to all, masqueraded; from an address among the Pods' it is a Pod.
+        (local, EXTERNAL, cidr(), Origin::Host, host, to(POD, true)),
+        (local, NODE, none(), Origin::Host, host, to(POD, true)),
+        (local, EXTERNAL, prefix(), Origin::Host, host, to(POD, true)),
+        (local, EXTERNAL, cidr(), Origin::Host, pod, to(POD, false)),
+        // A Pod that is led to itself.
+        (local, NODE, cidr(), veth, "10.1.0.2:9", Fate::Drop),
+        (local, NODE, prefix(), veth, "10.1.0.2:9", to(POD, true)),
+        // Policy Cluster: always masqueraded.
+        (Policy::Cluster, EXTERNAL, cidr(), veth, pod, to(POD, true)),
+        // Cluster IP: whoever is no local Pod is masqueraded, where Pods are known.
+        (local, INTERNAL, none(), eth, CLIENT, to(POD, false)),
+        (local, INTERNAL, cidr(), eth, CLIENT, to(POD, true)),
+        (local, INTERNAL, cidr(), veth, pod, to(POD, false)),
+        (local, INTERNAL, cidr(), Origin::Host, host, to(POD, true)),
+        (local, INTERNAL, prefix(), Origin::Host, pod, to(POD, true)),
+        (local, INTERNAL, prefix(), veth, pod, to(POD, false)),
+    ];
+    for (policy, destination, detector, from, source, expected) in cases {
+        let mut port = service(policy, &[POD], &[], true);
+        port.frontends.push(Frontend {
+            port: 30_080,
+            ..frontend("172.16.0.1", FrontendKind::NodePort, policy)
+        });
+        let name = format!("{policy:?} {destination} {detector:?} {from:?} {source}");
+        let sources = Sources {
+            detector,
+            masquerade_all: false,
+        };
+        let elements = compile(&key("web", Family::V4), &port);
+        let tracer: Tracer = elements.iter().collect();
+        let packet = packet(from, source, destination);
+        let fate = tracer.clone().with(sources.on(None)).trace(&packet);
+        assert_eq!(fate, expected, "{name}");
+        let all = Sources {
+            masquerade_all: true,
+            ..sources
+        };
+        let fate = tracer.with(all.on(None)).trace(&packet);
+        match destination {
+            INTERNAL => assert_eq!(fate, to(POD, true), "{name}, all"),
+            _ => assert_eq!(fate, expected, "{name}, all"),
+        }
+    }
+}
+
+/// Session affinity as packets see it: one memory for each service port, whatever the address and
+/// the policy; refreshed by each connection; only endpoints that are in use (dataplane.md 1.8).
+#[test]
+fn a_client_is_led_to_the_same_endpoint() {
+    let pods = ["10.1.0.2:8080", "10.1.0.3:8080", "10.1.0.4:8080"];
+    let port = |policy, cluster: &[&str], local: &[&str], seconds| ServicePort {
+        affinity_seconds: Some(seconds),
+        ..service(policy, cluster, local, true)
+    };
+    let compiled = |port: &ServicePort| compile(&key("web", Family::V4), port);
+    let from = |client: u16, destination| {
+        let source = format!("192.0.2.7:{}", 20_000 + client);
+        packet(Origin::Interface("eth0"), &source, destination)
+    };
+    let endpoint = |fate| match fate {
+        Fate::Dnat { to, .. } => to,
+        other => panic!("{other:?}"),
+    };
+    let (vip, cluster_ip) = ("10.0.0.101:80", "10.96.0.1:80");
+    // Policy Local at the VIP, Cluster at the cluster IP; all endpoints are here.
+    let all = compiled(&port(Policy::Local, &pods, &pods, 60));
+    let mut tracer: Tracer = all.iter().collect();
+    let first = endpoint(tracer.connect(&from(0, cluster_ip)));
+    for client in 1..40 {
+        for destination in [vip, cluster_ip] {
+            let led = endpoint(tracer.connect(&from(client, destination)));
+            assert_eq!(led, first, "{client} {destination}");
+        }
+    }
+    // Each connection lets the time begin anew.
+    for client in 0..5 {
+        tracer.pass(59);
+        assert_eq!(endpoint(tracer.connect(&from(client, vip))), first);
+    }
+    // When it is over, the hash picks again: among 40 ports some lead elsewhere.
+    tracer.pass(60);
+    let spread = (0..40).map(|client| endpoint(tracer.trace(&from(client, vip))));
+    assert_eq!(spread.collect::<BTreeSet<_>>().len(), 3);
+    // An endpoint that is in one set only: the other set picks anew, and that is remembered.
+    let first = endpoint(tracer.connect(&from(0, cluster_ip)));
+    let others: Vec<&str> = pods
+        .into_iter()
+        .filter(|pod| *pod != first.to_string())
+        .collect();
+    let fewer = compiled(&port(Policy::Local, &pods, &others, 60));
+    let mut tracer = tracer.changed(&fewer);
+    assert_eq!(endpoint(tracer.trace(&from(1, cluster_ip))), first);
+    let second = endpoint(tracer.connect(&from(1, vip)));
+    assert_ne!(second, first);
+    assert_eq!(endpoint(tracer.trace(&from(2, cluster_ip))), second);
+    // Another client is another matter, and without affinity nobody is kept.
+    let off = compiled(&service(Policy::Local, &pods, &pods, true));
+    let tracer = tracer.changed(&off);
+    let spread = (0..40).map(|client| endpoint(tracer.trace(&from(client, vip))));
+    assert_eq!(spread.collect::<BTreeSet<_>>().len(), 3);
+}
+
+/// Both policies of a port have one id but for a bit, and ports have nothing in common.
+#[test]
+fn ids_of_a_port() {
+    for name in ["a", "b", "c", "d"] {
+        let key = key(name, Family::V6);
+        let [cluster, local] = [Policy::Cluster, Policy::Local].map(|p| slots_id(&key, p));
+        assert_eq!(cluster.of_port(), local.of_port());
+        assert_eq!(cluster.bits() | SlotsId::LOCAL, local.bits());
+        assert_ne!(cluster, local);
     }
 }

@@ -1,31 +1,42 @@
 //! The packet tracer: a model of the constant rules, walked over the elements of a table.
 //!
 //! It answers what becomes of the first packet of a connection, the endpoint included: the hash
-//! is the kernel's. It knows of no earlier connection, which session affinity goes by. The same cases run against the kernel in `dataplane`'s tests.
+//! is the kernel's, and what session affinity goes by is remembered ([`Tracer::connect`]). The same
+//! cases run against the kernel in `dataplane`'s tests.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
+use super::Locality;
 use super::element::{Class, Element, Front, SlotsId};
 use super::jhash::{SEED, jhash, scale};
 use crate::net::{Family, Protocol};
 
 /// Where a packet enters the rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// A socket of this host sent it.
+pub enum Origin<'a> {
+    /// A socket of this host sent it, from an address of this host.
     Host,
-    /// It came in by an interface.
-    Interface,
+    /// It came in by the interface with this name.
+    Interface(&'a str),
+}
+
+impl<'a> Origin<'a> {
+    const fn interface(self) -> Option<&'a str> {
+        match self {
+            Self::Host => None,
+            Self::Interface(name) => Some(name),
+        }
+    }
 }
 
 /// The first packet of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Packet {
+pub struct Packet<'a> {
     /// Where it enters.
-    pub from: Origin,
+    pub from: Origin<'a>,
     /// Its protocol.
     pub protocol: Protocol,
     /// Its source.
@@ -61,6 +72,12 @@ pub struct Tracer {
     cluster_ips: HashSet<IpAddr>,
     hosts: HashMap<Front, (SlotsId, u32)>,
     fronts: HashMap<Front, Entry>,
+    members: HashSet<(SlotsId, SocketAddr)>,
+    locality: Locality,
+    /// Where clients were led to, and until when that counts.
+    kept: HashMap<(IpAddr, SlotsId), (SocketAddr, u64)>,
+    /// Seconds that have passed.
+    now: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -69,6 +86,7 @@ struct Entry {
     class: Class,
     masquerade: bool,
     restricted: bool,
+    keep: u32,
 }
 
 impl<'a> FromIterator<&'a Element> for Tracer {
@@ -90,8 +108,9 @@ impl<'a> FromIterator<&'a Element> for Tracer {
                 Element::Range { id, sources } => {
                     tracer.ranges.entry(id).or_default().push(sources);
                 }
-                // Whom a client was led to before is not known here.
-                Element::Member { .. } => {}
+                Element::Member { id, endpoint } => {
+                    tracer.members.insert((id, endpoint));
+                }
                 Element::ClusterIp(address) => {
                     tracer.cluster_ips.insert(address);
                 }
@@ -106,13 +125,14 @@ impl<'a> FromIterator<&'a Element> for Tracer {
                     class,
                     masquerade,
                     restricted,
-                    ..
+                    keep,
                 } => {
                     let entry = Entry {
                         id,
                         class,
                         masquerade,
                         restricted,
+                        keep,
                     };
                     tracer.fronts.insert(front, entry);
                 }
@@ -123,36 +143,73 @@ impl<'a> FromIterator<&'a Element> for Tracer {
 }
 
 impl Tracer {
+    /// With these rules for sources.
+    #[must_use]
+    pub fn with(mut self, locality: Locality) -> Self {
+        self.locality = locality;
+        self
+    }
+
+    /// The same elements changed to `elements`: who was led where stays known.
+    #[must_use]
+    pub fn changed<'a>(self, elements: impl IntoIterator<Item = &'a Element>) -> Self {
+        Self {
+            locality: self.locality,
+            kept: self.kept,
+            now: self.now,
+            ..elements.into_iter().collect()
+        }
+    }
+
+    /// Time passes.
+    pub const fn pass(&mut self, seconds: u64) {
+        self.now += seconds;
+    }
+
+    /// What becomes of `packet`, which is sent: where its client is led to is remembered.
+    pub fn connect(&mut self, packet: &Packet<'_>) -> Fate {
+        let fate = self.trace(packet);
+        // Chains `keep-*`.
+        if let (Fate::Dnat { to, .. }, Some(entry)) = (fate, self.fronts.get(&front(packet)))
+            && entry.keep > 0
+        {
+            let until = self.now + u64::from(entry.keep);
+            let client = (packet.source.ip(), entry.id.of_port());
+            self.kept.insert(client, (to, until));
+        }
+        fate
+    }
+
     /// What becomes of `packet`.
-    pub fn trace(&self, packet: &Packet) -> Fate {
-        let front = Front {
-            address: packet.destination.ip(),
-            protocol: packet.protocol,
-            port: packet.destination.port(),
-        };
+    pub fn trace(&self, packet: &Packet<'_>) -> Fate {
+        let front = front(packet);
         let entry = self.fronts.get(&front);
+        let (source, interface) = (packet.source.ip(), packet.from.interface());
+        let pod = self.locality.is_pod(source, interface);
         // Chains `guard-*`, before any rewriting.
         if entry.is_some_and(|entry| entry.restricted && !self.admits(entry.id, packet.source)) {
             return Fate::Drop;
         }
-        // Chains `nat-*`: the host's own connections look into `host` first.
-        if packet.from == Origin::Host
+        let hairpin = |to: SocketAddr| source == to.ip() && self.hairpins.contains(&to.ip());
+        // Chains `nat-*`: local Pods and the host look into `host` first.
+        if (pod || packet.from == Origin::Host)
             && let Some((id, modulus)) = self.hosts.get(&front)
             && let Some(to) = self.pick(*id, *modulus, packet)
         {
             return Fate::Dnat {
                 to,
-                masquerade: true,
+                masquerade: !pod || hairpin(to),
             };
         }
         if let Some(entry) = entry
             && let Class::Pick(modulus) = entry.class
             && let Some(to) = self.pick(entry.id, modulus, packet)
         {
-            let hairpin = packet.source.ip() == to.ip() && self.hairpins.contains(&to.ip());
+            let foreign = self.cluster_ips.contains(&front.address)
+                && self.locality.masquerades(source, interface);
             return Fate::Dnat {
                 to,
-                masquerade: entry.masquerade || hairpin,
+                masquerade: entry.masquerade || hairpin(to) || foreign,
             };
         }
         // Chains `fate-*`: what was not rewritten.
@@ -169,15 +226,33 @@ impl Tracer {
         ranges.iter().any(|range| range.contains(&source.ip()))
     }
 
-    fn pick(&self, id: SlotsId, modulus: u32, packet: &Packet) -> Option<SocketAddr> {
+    /// The endpoint that the client is kept at, or the one that the hash picks.
+    fn pick(&self, id: SlotsId, modulus: u32, packet: &Packet<'_>) -> Option<SocketAddr> {
+        let keeps = self.fronts.get(&front(packet)).is_some_and(|e| e.keep > 0);
+        let kept = self.kept.get(&(packet.source.ip(), id.of_port()));
+        if let Some((endpoint, until)) = kept
+            && keeps
+            && *until > self.now
+            && self.members.contains(&(id, *endpoint))
+        {
+            return Some(*endpoint);
+        }
         let family = Family::of(packet.destination.ip());
         let index = scale(hash(packet), modulus);
         self.slots.get(&(family, id, index)).copied()
     }
 }
 
+fn front(packet: &Packet<'_>) -> Front {
+    Front {
+        address: packet.destination.ip(),
+        protocol: packet.protocol,
+        port: packet.destination.port(),
+    }
+}
+
 /// The hash of a packet's five addresses, laid out as the rules load them.
-fn hash(packet: &Packet) -> u32 {
+fn hash(packet: &Packet<'_>) -> u32 {
     let mut bytes = Vec::with_capacity(40);
     for address in [packet.source.ip(), packet.destination.ip()] {
         match address {

@@ -145,6 +145,7 @@ fn a_take_over_changes_what_it_takes() {
     let agent = Agent {
         node: "node-2".into(),
         mode: Mode::Vips,
+        sources: crate::forward::Sources::default(),
     };
     let mut desired = Desired::default();
     desired.replan(&told.world, &agent, &told.world.everything());

@@ -155,6 +155,7 @@ impl Cluster {
             let agent = Agent {
                 node: (*node).into(),
                 mode: [Mode::All, Mode::Vips, Mode::Off][n % 3],
+                sources: crate::forward::Sources::default(),
             };
             (agent, Desired::default())
         };

@@ -1,0 +1,151 @@
+//! Options of the service proxy, under kube-proxy's names.
+
+use ipnet::IpNet;
+use plan::forward::{Detector, Sources};
+
+use super::Failure;
+
+/// Bytes that the name of an interface may have.
+const NAME: usize = 15;
+
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(super) struct Proxying {
+    /// The Pods' addresses, by which they are known as local; none: Pods are not told from others.
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    cluster_cidr: Vec<IpNet>,
+    /// How Pods are told from others: connections from elsewhere to a cluster IP are masqueraded,
+    /// and Pods reach external addresses whatever the policy.
+    #[arg(
+        long,
+        value_enum,
+        ignore_case = true,
+        default_value = "ClusterCIDR",
+        value_name = "MODE"
+    )]
+    detect_local_mode: Mode,
+    /// With BridgeInterface: the bridge that the node's Pods are on.
+    #[arg(long, value_name = "NAME")]
+    pod_bridge_interface: Option<String>,
+    /// With InterfaceNamePrefix: how the names of the Pods' interfaces begin.
+    #[arg(long, value_name = "PREFIX")]
+    pod_interface_name_prefix: Option<String>,
+    /// Masquerade all connections to cluster IPs.
+    #[arg(long, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_value = "false", default_missing_value = "true",
+        value_parser = super::serving::go_bool)]
+    masquerade_all: bool,
+}
+
+/// `--detect-local-mode`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum Mode {
+    #[default]
+    #[value(name = "ClusterCIDR")]
+    ClusterCidr,
+    #[value(name = "NodeCIDR")]
+    NodeCidr,
+    #[value(name = "BridgeInterface")]
+    Bridge,
+    #[value(name = "InterfaceNamePrefix")]
+    Prefix,
+}
+
+impl Proxying {
+    pub(super) fn sources(&self) -> Result<Sources, Failure> {
+        let detector = match self.detect_local_mode {
+            Mode::ClusterCidr => Detector::ClusterCidr(self.cluster_cidr.clone()),
+            Mode::NodeCidr => Detector::NodeCidr,
+            Mode::Bridge => Detector::Bridge(name(
+                "--pod-bridge-interface",
+                self.pod_bridge_interface.as_deref(),
+            )?),
+            Mode::Prefix => Detector::Prefix(name(
+                "--pod-interface-name-prefix",
+                self.pod_interface_name_prefix.as_deref(),
+            )?),
+        };
+        Ok(Sources {
+            detector,
+            masquerade_all: self.masquerade_all,
+        })
+    }
+}
+
+fn name(flag: &str, text: Option<&str>) -> Result<String, Failure> {
+    match text {
+        Some(text) if (1..=NAME).contains(&text.len()) => Ok(text.to_owned()),
+        Some(text) => Err(format!(
+            "{flag} {text:?} is no name of an interface: it has 1 to {NAME} characters"
+        )
+        .into()),
+        None => Err(format!("this --detect-local-mode needs {flag}").into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        proxying: Proxying,
+    }
+
+    fn parse(line: &str) -> Result<Proxying, clap::Error> {
+        let words = std::iter::once("corten").chain(line.split_whitespace());
+        Line::try_parse_from(words).map(|line| line.proxying)
+    }
+
+    #[test]
+    fn kube_proxys_options() {
+        let cidr = |text: &str| {
+            let ranges = text.split_whitespace().map(|range| range.parse().unwrap());
+            Detector::ClusterCidr(ranges.collect())
+        };
+        let table = [
+            ("", Some(cidr(""))),
+            ("--cluster-cidr=10.244.0.0/16", Some(cidr("10.244.0.0/16"))),
+            (
+                "--cluster-cidr 10.244.0.0/16,fd00::/56 --detect-local-mode=ClusterCIDR",
+                Some(cidr("10.244.0.0/16 fd00::/56")),
+            ),
+            ("--detect-local-mode=NodeCIDR", Some(Detector::NodeCidr)),
+            (
+                "--detect-local-mode=BridgeInterface --pod-bridge-interface=cbr0",
+                Some(Detector::Bridge("cbr0".to_owned())),
+            ),
+            (
+                "--detect-local-mode=InterfaceNamePrefix --pod-interface-name-prefix=veth",
+                Some(Detector::Prefix("veth".to_owned())),
+            ),
+            ("--detect-local-mode=BridgeInterface", None),
+            (
+                "--detect-local-mode=InterfaceNamePrefix --pod-interface-name-prefix=",
+                None,
+            ),
+            (
+                "--detect-local-mode=BridgeInterface --pod-bridge-interface=abcdefghijklmnop",
+                None,
+            ),
+        ];
+        for (line, expected) in table {
+            let sources = parse(line).expect(line).sources();
+            assert_eq!(sources.ok().map(|it| it.detector), expected, "{line}");
+        }
+        for line in ["--cluster-cidr=10.244.0.0", "--detect-local-mode=Guess"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+        for (line, all) in [
+            ("", false),
+            ("--masquerade-all", true),
+            ("--masquerade-all=true", true),
+            ("--masquerade-all=false", false),
+        ] {
+            let sources = parse(line).expect(line).sources().expect(line);
+            assert_eq!(sources.masquerade_all, all, "{line}");
+        }
+    }
+}
