@@ -15,7 +15,7 @@ struct Bench {
     help: &'static str,
 }
 
-const BENCHES: [Bench; 9] = [
+const BENCHES: [Bench; 10] = [
     Bench {
         name: "alloc",
         package: "plan",
@@ -71,6 +71,13 @@ const BENCHES: [Bench; 9] = [
         example: "bench_member",
         starts: Some("corten"),
         help: "failure detection: CPU of 100 members with real sockets, of an idle agent (namespaces)",
+    },
+    Bench {
+        name: "proxy",
+        package: "lab",
+        example: "bench_proxy",
+        starts: Some("corten"),
+        help: "the service proxy beside kube-proxy: load, change, first packet, rates (Go); --quick to try",
     },
     Bench {
         name: "controller",

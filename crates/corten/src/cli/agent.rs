@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
 
+use clap::builder::{OsStringValueParser, TypedValueParser as _};
 use plan::desired::Agent;
 use plan::forward::Mode;
 use plan::world::Event;
@@ -55,7 +56,9 @@ pub(super) struct Options {
     daemonset: String,
     /// Keep what is known in this folder, which should be memory-backed: an agent that restarts
     /// while the API server is away goes on from it; empty: keep nothing.
-    #[arg(long, default_value = "/run/corten", value_name = "FOLDER")]
+    // clap's own parser of paths refuses an empty one.
+    #[arg(long, default_value = "/run/corten", value_name = "FOLDER",
+        value_parser = OsStringValueParser::new().map(PathBuf::from))]
     keep_in: PathBuf,
     /// Read manifests and allocations from this directory instead of a cluster.
     #[arg(long, conflicts_with_all = ["kubeconfig", "api_server"])]

@@ -237,4 +237,17 @@ mod tests {
     fn the_flags_of_every_command_agree() {
         Cli::command().debug_assert();
     }
+
+    /// The flags whose help says what an empty value means.
+    #[test]
+    fn empty_values_are_taken() {
+        for flag in ["--keep-in=", "--healthz-bind-address=", "--daemonset="] {
+            let parsed = Cli::command().try_get_matches_from(["corten", "agent", flag]);
+            assert!(
+                parsed.is_ok(),
+                "{flag}: {}",
+                parsed.err().map_or_else(String::new, |e| e.to_string())
+            );
+        }
+    }
 }

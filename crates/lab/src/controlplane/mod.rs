@@ -188,6 +188,12 @@ impl ControlPlane {
         &self.api
     }
 
+    /// The program that it is, with the cluster's other parts in it (`kube-proxy`).
+    #[must_use]
+    pub fn binary(&self) -> &Path {
+        &self.binary
+    }
+
     /// The kubeconfig file of an account, for programs on the lab's hosts.
     #[must_use]
     pub fn kubeconfig(&self, account: Account) -> PathBuf {
