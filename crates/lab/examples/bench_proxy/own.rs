@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use dataplane::nft::Nft;
 use plan::desired::{Agent, Desired};
-use plan::forward::{Mode, PortKey, ServicePort};
+use plan::forward::{Mode, PortKey, ServicePort, Sources};
 use plan::net::Family;
 use plan::world::{Dirty, Event, Settings, World};
 
@@ -47,6 +47,7 @@ impl Own {
             agent: Agent {
                 node: gate.node.name().into(),
                 mode: Mode::All,
+                sources: Sources::default(),
             },
             nft,
             families: families.to_vec(),

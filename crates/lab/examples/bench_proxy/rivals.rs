@@ -169,6 +169,7 @@ impl Theatre {
                     .arg(self.plane.kubeconfig(Account::Agent))
                     .args(["--api-server", &format!("https://{}", self.plane.server())])
                     .args(["--forward", "all", "--node-name", node.name()])
+                    .arg("--cluster-cidr=10.244.0.0/16")
                     // Each start is a first one.
                     .args(["--keep-in=", "--http-address", "127.0.0.1:17472"]);
                 command
