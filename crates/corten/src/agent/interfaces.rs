@@ -7,25 +7,10 @@ use linux::netlink::{Changes, Interface, Netlink, NetlinkError};
 use plan::world::NodeState;
 use tokio::sync::watch;
 
+use super::exclude::Exclude;
+
 /// All interfaces, as of one moment.
 pub type Snapshot = Arc<Vec<Interface>>;
-
-/// Name prefixes of interfaces that are never announced on: MetalLB's default exclude list
-/// (`spec/metallb.md` §4.3).
-const EXCLUDED: [&str; 12] = [
-    "docker",
-    "cbr",
-    "dummy",
-    "virbr",
-    "lxcbr",
-    "veth",
-    "cali",
-    "tunl",
-    "flannel",
-    "kube-ipvs",
-    "cni",
-    "nodelocaldns",
-];
 
 /// Lists the interfaces.
 pub async fn snapshot() -> Result<Snapshot, NetlinkError> {
@@ -52,12 +37,8 @@ pub async fn follow(out: watch::Sender<Snapshot>) -> Result<(), NetlinkError> {
 }
 
 /// Whether addresses may be announced on the interface.
-pub fn fit(interface: &Interface) -> bool {
-    let excluded = EXCLUDED
-        .iter()
-        .any(|prefix| interface.name.starts_with(prefix))
-        || interface.name.starts_with("lxc");
-    !excluded
+pub fn fit(interface: &Interface, exclude: &Exclude) -> bool {
+    !exclude.has(&interface.name)
         && interface.up
         && interface.carrier
         && interface.master.is_none()
@@ -71,13 +52,14 @@ pub fn fit(interface: &Interface) -> bool {
 /// Addresses that it `placed` there itself say nothing of subnets.
 pub fn state(
     interfaces: &[Interface],
+    exclude: &Exclude,
     placed: impl Fn(IpAddr) -> bool,
     incarnation: u64,
     version: u64,
 ) -> NodeState {
     let interfaces = interfaces
         .iter()
-        .filter(|interface| fit(interface))
+        .filter(|interface| fit(interface, exclude))
         .map(|interface| {
             let subnets = interface
                 .addresses
@@ -98,5 +80,51 @@ pub fn state(
         draining: false,
         incarnation,
         version,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use linux::netlink::LinkFlags;
+
+    use super::*;
+
+    #[test]
+    fn excluded_and_unfit_interfaces_are_not_used() {
+        let good = |name: &str| Interface {
+            index: 2,
+            name: name.to_owned(),
+            mac: Some([2, 0, 0, 0, 0, 1]),
+            up: true,
+            carrier: true,
+            flags: LinkFlags {
+                broadcast: true,
+                ..LinkFlags::default()
+            },
+            master: None,
+            mtu: 1500,
+            addresses: Vec::new(),
+        };
+        let list = Exclude::default();
+        assert!(fit(&good("eth0"), &list));
+        assert!(!fit(&good("docker0"), &list));
+        assert!(fit(&good("docker0"), &Exclude::nothing()));
+        for spoil in [
+            |it: &mut Interface| it.up = false,
+            |it: &mut Interface| it.carrier = false,
+            |it: &mut Interface| it.master = Some(3),
+            |it: &mut Interface| it.mac = None,
+            |it: &mut Interface| it.flags.noarp = true,
+            |it: &mut Interface| it.flags.loopback = true,
+            |it: &mut Interface| it.flags.broadcast = false,
+        ] {
+            let mut unfit = good("eth0");
+            spoil(&mut unfit);
+            assert!(!fit(&unfit, &list), "{unfit:?}");
+        }
+        let both = [good("eth0"), good("cali1")];
+        let said = state(&both, &list, |_| false, 1, 1);
+        let names: Vec<&str> = said.interfaces.keys().map(|name| &**name).collect();
+        assert_eq!(names, ["eth0"]);
     }
 }

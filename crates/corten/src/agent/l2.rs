@@ -14,6 +14,7 @@ use proto::ethernet::Mac;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::addresses::Addresses;
+use super::exclude::Exclude;
 use super::interfaces::{self, Snapshot};
 use super::member::Silence;
 use super::port;
@@ -30,6 +31,7 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(super) struct Context {
     pub(super) node: Name,
     pub(super) interfaces: watch::Receiver<Snapshot>,
+    pub(super) exclude: Exclude,
     pub(super) addresses: Addresses,
     pub(super) silence: Silence,
     pub(super) metrics: Metrics,
@@ -305,7 +307,7 @@ impl Manager {
         let snapshot = self.context.interfaces.borrow_and_update().clone();
         let fit: HashMap<u32, _> = snapshot
             .iter()
-            .filter(|interface| interfaces::fit(interface))
+            .filter(|interface| interfaces::fit(interface, &self.context.exclude))
             .filter_map(|interface| Some((interface.index, (interface, Mac(interface.mac?)))))
             .collect();
         self.ports.retain(|index, port| {

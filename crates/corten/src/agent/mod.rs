@@ -19,6 +19,7 @@ mod bfd;
 mod bgp;
 mod checks;
 mod drain;
+pub mod exclude;
 pub(crate) mod forward;
 mod gate;
 pub mod interfaces;
@@ -73,6 +74,8 @@ pub struct Config {
     pub member_profile: Profile,
     /// File with the secret that authenticates beats.
     pub member_key: Option<PathBuf>,
+    /// Interfaces that layer 2 never uses.
+    pub exclude: exclude::Exclude,
     /// Where the health of the service proxy is served, in one's place.
     pub healthz: Option<SocketAddr>,
 }
@@ -138,6 +141,7 @@ pub async fn run<S: Source, K: Sink>(
     let l2 = l2::Context {
         node: config.agent.node.clone(),
         interfaces: interfaces.clone(),
+        exclude: config.exclude.clone(),
         addresses: addresses.clone(),
         silence,
         metrics: metrics.clone(),
@@ -219,6 +223,7 @@ pub async fn run<S: Source, K: Sink>(
         hand_over: HAND_OVER,
         l2: l2.clone(),
         addresses,
+        exclude: config.exclude,
         checks,
         proxy,
         bgp: bgp.clone(),

@@ -21,6 +21,7 @@ use super::advertised::Advertised;
 use super::bgp::Bgp;
 use super::checks;
 use super::drain::Drain;
+use super::exclude::Exclude;
 use super::forward::{Done, Job};
 use super::gate::Gate;
 use super::interfaces::{self, Snapshot};
@@ -50,6 +51,7 @@ pub(super) struct Parts {
     pub(super) hand_over: Duration,
     pub(super) l2: L2,
     pub(super) addresses: Addresses,
+    pub(super) exclude: Exclude,
     pub(super) checks: mpsc::Sender<checks::Change>,
     pub(super) proxy: ProxyHealth,
     pub(super) bgp: Bgp,
@@ -253,7 +255,13 @@ impl Planner {
             let announced = self.desired.l2.get(&address);
             announced.is_some_and(|it| it.placed.is_some())
         };
-        let mut state = interfaces::state(&self.snapshot, placed, self.incarnation, next);
+        let mut state = interfaces::state(
+            &self.snapshot,
+            &self.parts.exclude,
+            placed,
+            self.incarnation,
+            next,
+        );
         let phase = self.drain.phase();
         // Others take the addresses over before this node gives them up.
         state.draining = phase == Some(DrainPhase::Leaving);

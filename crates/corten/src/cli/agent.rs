@@ -16,7 +16,8 @@ use tokio::task::JoinHandle;
 use super::metallb::Speaker as Compatible;
 use super::proxying::Proxying;
 use super::serving::{Probes, Serving, go_bool};
-use super::{Cluster, Common, Failure, Forward, Signals, cluster, host, runtime};
+use super::{Cluster, Common, Failure, Forward, Signals, chain, cluster, host, runtime};
+use crate::agent::exclude::Exclude;
 use crate::agent::succession::{self, Alone, Begun, Turn};
 use crate::agent::{self, AgentError, Config, Ending};
 use crate::http::Metrics;
@@ -103,6 +104,15 @@ pub(super) struct Node {
     #[arg(long, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_value = "false", default_missing_value = "true", value_parser = go_bool)]
     ignore_exclude_lb: bool,
+    /// File with the names of interfaces that layer 2 never uses, as MetalLB has it
+    /// (announcedInterfacesToExclude: a list of regular expressions); without the file MetalLB's own
+    /// list holds; empty: all interfaces are used.
+    #[arg(
+        long,
+        default_value = "/etc/metallb/excludel2.yaml",
+        value_name = "FILE"
+    )]
+    exclude_l2_file: PathBuf,
     #[command(flatten)]
     proxying: Proxying,
 }
@@ -157,6 +167,7 @@ impl Node {
             settings,
             member_port: self.member_port,
             member_profile: self.member_profile.into(),
+            exclude: self.exclude(),
             healthz,
             member_key: self
                 .member_key_file
@@ -165,6 +176,20 @@ impl Node {
                     true => path.join(crate::member_secret::KEY),
                     false => path.clone(),
                 }),
+        })
+    }
+}
+
+impl Node {
+    /// A list that cannot be used does not keep the node from its work: MetalLB's own holds.
+    fn exclude(&self) -> Exclude {
+        if self.exclude_l2_file.as_os_str().is_empty() {
+            return Exclude::nothing();
+        }
+        Exclude::read(&self.exclude_l2_file).unwrap_or_else(|error| {
+            let remedy = "mend it and start the agent anew; until then MetalLB's own list holds";
+            tracing::error!(error = chain(&error), remedy, "no list of interfaces");
+            Exclude::default()
         })
     }
 }

@@ -162,6 +162,39 @@ pub fn read(path: &Path) -> io::Result<Parsed> {
     Ok(parse(&path.display().to_string(), &bytes))
 }
 
+/// The one document of a file that holds no objects, as JSON; an empty one is an empty object.
+pub(crate) fn value(file: &str, bytes: &[u8]) -> Result<serde_json::Value, Box<Problem>> {
+    let refuse = |message: &str, remedy: &str| {
+        Box::new(Problem {
+            file: file.to_owned(),
+            line: 1,
+            column: None,
+            object: None,
+            field: None,
+            message: message.to_owned(),
+            remedy: remedy.to_owned(),
+        })
+    };
+    let text = std::str::from_utf8(bytes)
+        .map_err(|_| refuse("not UTF-8 text", "save the file as UTF-8"))?;
+    let mut found = None;
+    for chunk in document::split(text) {
+        let (documents, broken) = node::read(chunk);
+        for document in documents {
+            if let Some(fault) = document.faults.into_iter().next() {
+                return Err(Box::new(fault.into_problem(file, None)));
+            }
+            if found.replace(document.root.to_json()).is_some() {
+                return Err(refuse("more than one document", "leave one"));
+            }
+        }
+        if let Some(fault) = broken {
+            return Err(Box::new(fault.into_problem(file, None)));
+        }
+    }
+    Ok(found.unwrap_or_else(|| serde_json::json!({})))
+}
+
 /// Reads the text of a file. `file` is only a name, for messages.
 pub fn parse(file: &str, bytes: &[u8]) -> Parsed {
     let mut parsed = Parsed::default();

@@ -44,6 +44,10 @@ const HONOURED: &[(&[&str], &[&str])] = &[
         ],
     ),
     (
+        &["speaker.excludeInterfaces.enabled=false"],
+        &["--exclude-l2-file=\n"],
+    ),
+    (
         &[
             "speaker.memberlist.mlBindPort=7946",
             "speaker.metricsPort=9120",
