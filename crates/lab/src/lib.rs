@@ -52,7 +52,7 @@ pub use bin::bin;
 pub use error::LabError;
 pub use host::{Host, Role};
 pub use lab::Lab;
-pub use probe::{Answer, Gaps, Prober, Target};
+pub use probe::{Answer, Ask, Asker, Gaps, Prober, Target};
 pub use process::Process;
 pub use relay::Relay;
 pub use sandbox::{Outcome, main, run, run_for};

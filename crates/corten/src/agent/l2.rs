@@ -145,6 +145,11 @@ impl Manager {
     ) {
         self.reconcile().await;
         loop {
+            // What is due is not left to a timer, which is a millisecond late.
+            let due: Vec<IpAddr> = self.announcer.on_timeout(self.start.elapsed()).collect();
+            for address in due {
+                self.tell(address, port::Command::Gratuitous).await;
+            }
             let due = self.announcer.poll_timeout().map(|due| self.start + due);
             let due = due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
             tokio::select! {
@@ -182,13 +187,7 @@ impl Manager {
                     self.reconcile().await;
                 }
                 () = tokio::time::sleep(RETRY), if self.retry => self.reconcile().await,
-                () = tokio::time::sleep_until(due.into()) => {
-                    let now = self.start.elapsed();
-                    let due: Vec<IpAddr> = self.announcer.on_timeout(now).collect();
-                    for address in due {
-                        self.tell(address, port::Command::Gratuitous).await;
-                    }
-                }
+                () = tokio::time::sleep_until(due.into()) => {}
             }
         }
     }

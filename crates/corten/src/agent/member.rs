@@ -452,6 +452,9 @@ impl Task {
                     Cause::Buried => tracing::warn!(
                         "the peers held this node for dead; silent until a peer is heard"
                     ),
+                    Cause::Alone => tracing::warn!(
+                        "this node was cut off and went on alone; silent until a peer is heard"
+                    ),
                 }
                 self.silent.send_replace(true);
                 None

@@ -1,291 +1,216 @@
 //! Layer 2 fail-over beside keepalived: `cargo xtask bench l2`.
 //!
-//! Three nodes and a client on one segment; the client makes a TCP connection each millisecond, and
-//! the longest time between two answers counts.
+//! Three nodes on one segment, and two clients that are hosts of their own, which ask for as long
+//! as a case takes:
 //!
-//! - owner killed: the owner's link is cut; then it heals, and the owner comes back.
-//! - agent killed: SIGKILL, and a client that knows nothing asks by ARP every 10 ms.
-//! - hand-over: SIGTERM.
+//! - a warm one sends a datagram each millisecond and keeps its neighbour entry. *Silent* is the
+//!   longest time between two answers that ends after the instant of the fault (resolution: 1 ms,
+//!   and `stalled`, the longest time that the client itself did not ask in); *lost* is what was
+//!   never answered, half a second later;
+//! - a cold one knows nothing and asks by broadcast ARP each 10 ms: *cold* is the time from the fault
+//!   until another node answers it, or the longest time that nobody did; *double answers* are its
+//!   questions that two nodes answered. Answers say which question they are for.
 //!
-//! keepalived does the first with `advert_int` 1 and 0.01, in the same run. `--runs N` [default:
-//! 50]. Prints a table, and as its last line one JSON object. Needs the Debian package keepalived,
-//! and the right to make namespaces.
+//! Returns have eight TCP connections besides, which ask each 5 ms. The endpoints are on the nodes
+//! that nothing happens to. One scene serves all runs of all cases; each run begins when the owner
+//! alone has answered for a tenth of a second.
+//!
+//! keepalived runs on the same nodes and segment, right after the agents with fast failure
+//! detection.
+//!
+//! `--runs N` for all cases [default: as `CASES` has them]; `--only CASE`, more than once. Prints
+//! progress to stderr, a table, and as its last line one JSON object. Needs the Debian package
+//! keepalived, and the right to make namespaces.
 
+mod cases;
+mod clients;
+mod echo;
+mod field;
+mod figures;
 mod keepalived;
 #[path = "../../tests/bare/support.rs"]
 #[allow(dead_code)]
 mod support;
 
-use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use keepalived::Keepalived;
-use lab::scene::Scene;
-use lab::{Backend, Gaps, Host, Lab, Target, wait_until};
-use serde_json::{Map, Value, json};
-use support::Stage;
+use field::{Field, Harm};
+use figures::Figures;
+use lab::Lab;
 
 pub(crate) type Fault = Box<dyn std::error::Error + Send + Sync>;
 
 pub(crate) const SOON: Duration = Duration::from_secs(30);
-/// Between two questions of the client that knows nothing.
-const ASKED: Duration = Duration::from_millis(10);
-/// Answers that show that all is well.
-const WELL: u64 = 200;
 
-/// Times of one kind, in milliseconds.
-#[derive(Default)]
-struct Times(Vec<f64>);
-
-impl Times {
-    fn add(&mut self, time: Duration) {
-        self.0.push(time.as_secs_f64() * 1e3);
-        self.0.sort_by(f64::total_cmp);
-    }
-
-    /// By nearest rank.
-    fn at(&self, share: usize) -> f64 {
-        let rank = (self.0.len() * share).div_ceil(100).max(1);
-        let time = self.0.get(rank - 1).copied().unwrap_or(f64::NAN);
-        (time * 10.0).round() / 10.0
-    }
+/// What runs on the nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Subject {
+    /// Agents with this member profile.
+    Agents(&'static str),
+    /// The same, with addresses on the LAN's interface.
+    Linux,
+    Keepalived,
 }
 
-/// What came of owners that were cut off, and came back.
-#[derive(Default)]
-struct Cuts {
-    silent: Times,
-    /// Connections that were not answered when the owner came back.
-    lost: u64,
-    /// Times, at its return, that the client had two answers to one question.
-    doubles: u64,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Harm(Harm),
+    CutLong,
+    Killed,
+    Stopped,
+    Drained,
+    Paused,
+    /// `advert_int`
+    Vrrp(&'static str),
 }
 
-fn target(address: IpAddr) -> Target {
-    Target::Tcp(SocketAddr::new(address, 80))
+/// Cases in their order: name, what runs, what happens, how often. Those that take long are played
+/// less often.
+const CASES: [(&str, Subject, Kind, usize); 13] = {
+    use Kind::{CutLong, Drained, Harm as Harmed, Killed, Paused, Stopped, Vrrp};
+    use Subject::{Agents, Keepalived, Linux};
+    [
+        ("cut", Agents("default"), Harmed(Harm::Cut), 50),
+        ("cut-long", Agents("default"), CutLong, 20),
+        ("off", Agents("default"), Harmed(Harm::Off), 50),
+        ("down", Agents("default"), Harmed(Harm::Down), 50),
+        ("killed", Agents("default"), Killed, 50),
+        ("stopped", Agents("default"), Stopped, 50),
+        ("drained", Agents("default"), Drained, 50),
+        ("paused", Agents("default"), Paused, 5),
+        ("linux-cut", Linux, Harmed(Harm::Cut), 10),
+        ("linux-killed", Linux, Killed, 10),
+        ("fast", Agents("fast"), Harmed(Harm::Cut), 50),
+        ("keepalived-10ms", Keepalived, Vrrp("0.01"), 50),
+        ("keepalived-1s", Keepalived, Vrrp("1"), 20),
+    ]
+};
+/// How long an address lasts on the LAN's interface, and more.
+const LIFETIME: Duration = Duration::from_millis(2500);
+
+/// What to play.
+#[derive(Clone, Debug, Default)]
+struct Options {
+    runs: Option<usize>,
+    only: Vec<String>,
 }
 
-/// Who answers now, if it is one.
-async fn owner(scene: &Scene, address: IpAddr) -> Result<Host, Fault> {
-    Ok(scene.owner(address).await?.host.clone())
-}
-
-/// Waits until somebody else answers; who is cut off cannot.
-async fn moved(scene: &Scene, address: IpAddr, from: &Host) -> Result<(), Fault> {
-    wait_until(SOON, "another node to answer", async || {
-        let found = scene.answering(address).await;
-        found.is_ok_and(|nodes| nodes.iter().any(|node| node.host != *from))
-    })
-    .await?;
-    Ok(())
-}
-
-/// Probes while something is done; ends when the client has answers again.
-async fn probed(
-    scene: &Scene,
-    address: IpAddr,
-    act: impl AsyncFnOnce() -> Result<(), Fault>,
-) -> Result<Gaps, Fault> {
-    let prober = scene.client.probe(target(address))?;
-    wait_until(SOON, "answers before", async || prober.answered() > WELL).await?;
-    act().await?;
-    let before = prober.answered();
-    wait_until(SOON, "answers after", async || {
-        prober.answered() > before + WELL
-    })
-    .await?;
-    Ok(prober.stop().await?)
-}
-
-/// The owner's link is cut, and heals; so many times.
-async fn cuts(lab: &Lab, scene: &Scene, address: IpAddr, runs: usize) -> Result<Cuts, Fault> {
-    let mut found = Cuts::default();
-    for run in 0..runs {
-        let first = owner(scene, address).await?;
-        let gaps = probed(scene, address, async || {
-            first.cut().await?;
-            moved(scene, address, &first).await
-        })
-        .await?;
-        found.silent.add(gaps.longest);
-        let mut doubles = 0;
-        let back = probed(scene, address, async || {
-            first.heal().await?;
-            let end = Instant::now() + SOON;
-            let mut alone = 0;
-            // It is the owner again, for a while.
-            while alone < 20 && Instant::now() < end {
-                let answers = scene.client.who_has("eth0", address, ASKED * 2).await?;
-                doubles += u64::from(answers.len() > 1);
-                let mac = first.mac("eth0").await?;
-                alone = match answers.as_slice() {
-                    [only] if *only == mac => alone + 1,
-                    _ => 0,
-                };
-            }
-            Ok(())
-        })
-        .await?;
-        found.lost += back.lost();
-        found.doubles += doubles;
-        lab.say(format!(
-            "run {run}: {} silent for {:.0} ms; its return: {} lost, {doubles} double answers",
-            first.name(),
-            gaps.longest.as_secs_f64() * 1e3,
-            back.lost()
-        ));
-    }
-    Ok(found)
-}
-
-/// The pods of the nodes that are never cut off: a connection to another one is lost whoever answers
-/// for the address.
-async fn serve_elsewhere(stage: &Stage, address: IpAddr) -> Result<(), Fault> {
-    let owner = stage.owner(address).await?;
-    let nodes = stage.scene.nodes.iter();
-    let others = nodes.filter(|node| node.host.name() != owner);
-    let text = support::service("one", "") + &support::slice("one", false, others);
-    stage.write("one.yaml", &text)?;
-    let pod = stage.scene.node(&owner).pod.name();
-    let mut others = 0;
-    wait_until(SOON, "the owner's pod to be out of it", async || {
-        let page = stage.scene.page(address).await;
-        others = if page.is_ok_and(|from| from != pod) {
-            others + 1
-        } else {
-            0
-        };
-        others > 20
-    })
-    .await?;
-    Ok(())
-}
-
-/// Stops all agents.
-async fn stop(stage: &mut Stage) -> Result<(), Fault> {
-    for name in stage.others("") {
-        stage.on(&name).terminate();
-        stage.on(&name).wait(SOON).await?;
-    }
-    Ok(())
-}
-
-/// The owner's agent is killed, or stopped, and started again.
-async fn agents(
-    lab: &Lab,
-    stage: &mut Stage,
-    address: IpAddr,
-    runs: usize,
-) -> Result<(Times, u64), Fault> {
-    let (mut cold, mut lost) = (Times::default(), 0);
-    for run in 0..runs {
-        let name = stage.owner(address).await?;
-        let mac = stage.scene.node(&name).host.mac("eth0").await?;
-        let killed = Instant::now();
-        stage.on(&name).kill();
-        loop {
-            let answers = stage.client().who_has("eth0", address, ASKED).await?;
-            if answers.iter().any(|answer| *answer != mac) {
-                break;
-            }
-            if killed.elapsed() > SOON {
-                return Err("nobody took over".into());
+impl Options {
+    fn parse(words: impl Iterator<Item = String>) -> Option<Self> {
+        let mut options = Self::default();
+        let mut words = words;
+        while let Some(word) = words.next() {
+            match word.as_str() {
+                "--runs" => options.runs = Some(words.next()?.parse().ok().filter(|n| *n > 0)?),
+                "--only" => {
+                    let name = words.next()?;
+                    CASES.iter().find(|case| case.0 == name)?;
+                    options.only.push(name);
+                }
+                _ => return None,
             }
         }
-        cold.add(killed.elapsed());
-        back(stage, &name, address).await?;
-        let scene = stage.scene.clone();
-        let gaps = probed(&scene, address, async || {
-            stage.on(&name).terminate();
-            stage.on(&name).wait(SOON).await?;
-            Ok(())
-        })
-        .await?;
-        lost += gaps.lost();
-        lab.say(format!(
-            "run {run}: {name} killed: {:.0} ms in the dark; stopped: {} lost",
-            cold.at(100),
-            gaps.lost()
-        ));
-        back(stage, &name, address).await?;
+        Some(options)
     }
-    Ok((cold, lost))
+
+    fn has(&self, name: &str) -> bool {
+        self.only.is_empty() || self.only.iter().any(|only| only == name)
+    }
 }
 
-/// Starts an agent again, which has its address back then.
-async fn back(stage: &mut Stage, name: &str, address: IpAddr) -> Result<(), Fault> {
-    stage.start_on(name)?;
-    wait_until(SOON, "it to have its address back", async || {
-        stage.owner(address).await.is_ok_and(|now| now == name)
-    })
-    .await?;
-    Ok(())
+async fn play(
+    field: &mut Field,
+    figures: &mut Figures,
+    (subject, kind): (Subject, Kind),
+    runs: usize,
+) -> Result<(), Fault> {
+    let short = Duration::ZERO;
+    match (subject, kind) {
+        (Subject::Linux, Kind::Harm(harm)) => {
+            let names = ("linux_link_cut", "linux_return");
+            cases::harmed(field, figures, names, (harm, LIFETIME), runs).await
+        }
+        (Subject::Linux, _) => cases::linux_killed(field, figures, runs).await,
+        (Subject::Agents("fast"), Kind::Harm(harm)) => {
+            let names = ("fast_owner_killed", "fast_return");
+            cases::harmed(field, figures, names, (harm, short), runs).await
+        }
+        (_, Kind::Harm(harm)) => {
+            let names = match harm {
+                Harm::Cut => ("link_cut", "return"),
+                Harm::Down => ("interface_down", "interface_return"),
+                Harm::Off => ("owner_killed", "power_return"),
+            };
+            cases::harmed(field, figures, names, (harm, short), runs).await
+        }
+        (_, Kind::CutLong) => cases::cut_long(field, figures, runs).await,
+        (_, Kind::Killed) => cases::ended(field, figures, true, runs).await,
+        (_, Kind::Stopped) => cases::ended(field, figures, false, runs).await,
+        (_, Kind::Drained) => cases::drained(field, figures, runs).await,
+        (_, Kind::Paused) => cases::paused(field, figures, runs).await,
+        (_, Kind::Vrrp(interval)) => {
+            let name = if interval == "1" {
+                "keepalived_1s"
+            } else {
+                "keepalived_10ms"
+            };
+            keepalived::cut(field, figures, (interval, name), runs).await
+        }
+    }
 }
 
-async fn bench(lab: Lab, runs: usize) -> Result<(), Fault> {
-    let address = support::ip("10.0.0.101");
-    let mut figures = Map::new();
-    let mut table = Vec::new();
-    let mut put = |figure: &str, value: Value| {
-        table.push(format!("{figure:<32}{value:>10}"));
-        figures.insert(figure.to_owned(), value);
-    };
-    let mut stage = Stage::build(&lab, 3).await?;
-    stage.serve("one")?;
-    stage.profile = "default";
-    stage.start()?;
-    serve_elsewhere(&stage, address).await?;
-    let found = cuts(&lab, &stage.scene, address, runs).await?;
-    put("owner_killed_p50_ms", json!(found.silent.at(50)));
-    put("owner_killed_p99_ms", json!(found.silent.at(99)));
-    put("return_lost", json!(found.lost));
-    put("return_double_answers", json!(found.doubles));
-    let (cold, lost) = agents(&lab, &mut stage, address, runs).await?;
-    put("agent_killed_cold_p50_ms", json!(cold.at(50)));
-    put("agent_killed_cold_p99_ms", json!(cold.at(99)));
-    put("handover_lost", json!(lost));
-    stop(&mut stage).await?;
-    stage.profile = "fast";
-    stage.start()?;
-    let found = cuts(&lab, &stage.scene, address, runs).await?;
-    put("fast_owner_killed_p50_ms", json!(found.silent.at(50)));
-    put("fast_owner_killed_p99_ms", json!(found.silent.at(99)));
-    stop(&mut stage).await?;
-    let scene = stage.scene.clone();
-    drop(stage);
-    let pages = scene.nodes.iter().map(|node| node.host.serve_http(80));
-    let _pages: Vec<Backend> = pages.collect::<Result<_, _>>()?;
-    for (interval, name) in [("0.01", "10ms"), ("1", "1s")] {
-        let rival = Keepalived::start(scene.clone(), interval).await?;
-        let found = cuts(&lab, &rival.scene, keepalived::ADDRESS, runs).await?;
-        put(
-            &format!("keepalived_{name}_p50_ms"),
-            json!(found.silent.at(50)),
-        );
-        put(
-            &format!("keepalived_{name}_p99_ms"),
-            json!(found.silent.at(99)),
-        );
-        put(&format!("keepalived_{name}_return_lost"), json!(found.lost));
-        let doubles = json!(found.doubles);
-        put(&format!("keepalived_{name}_double_answers"), doubles);
+/// Makes the nodes run what the next case is about.
+async fn change(field: &mut Field, from: Option<Subject>, to: Subject) -> Result<(), Fault> {
+    if from == Some(to) {
+        return Ok(());
     }
-    println!("{}", table.join("\n"));
-    println!("{}", json!({"bench": "l2", "figures": figures}));
+    if let Some(Subject::Agents(_) | Subject::Linux) = from {
+        field.stop_agents().await?;
+    }
+    match to {
+        Subject::Agents(profile) => {
+            field.announce(false)?;
+            field.start_agents(profile).await
+        }
+        Subject::Linux => {
+            field.announce(true)?;
+            field.start_agents("default").await
+        }
+        Subject::Keepalived => keepalived::prepare(field),
+    }
+}
+
+async fn bench(lab: Lab, options: Options) -> Result<(), Fault> {
+    let mut field = Field::build(&lab).await?;
+    let mut figures = Figures::default();
+    let mut runs_now = None;
+    for (name, subject, kind, runs) in CASES {
+        if !options.has(name) {
+            continue;
+        }
+        let began = Instant::now();
+        change(&mut field, runs_now, subject).await?;
+        runs_now = Some(subject);
+        let runs = options.runs.unwrap_or(runs);
+        play(&mut field, &mut figures, (subject, kind), runs).await?;
+        eprintln!(
+            "{name}: {runs} runs in {:.0} s",
+            began.elapsed().as_secs_f64()
+        );
+    }
+    figures.print();
     Ok(())
 }
 
 fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let runs = match words.as_slice() {
-        [] => Some(50),
-        [flag, runs] if flag == "--runs" => runs.parse().ok(),
-        _ => None,
-    };
-    let Some(runs) = runs else {
-        eprintln!("bench_l2 [--runs N]");
+    let Some(options) = Options::parse(std::env::args().skip(1)) else {
+        let names = CASES.map(|case| case.0);
+        eprintln!(
+            "bench_l2 [--runs N] [--only CASE]...; cases: {}",
+            names.join(", ")
+        );
         return 2.into();
     };
-    lab::main("bench_l2", async move |lab| bench(lab, runs).await)
+    lab::main("bench_l2", async move |lab| bench(lab, options).await)
 }

@@ -33,6 +33,15 @@ pub(super) fn arp_reply(frame: &[u8], target: Ipv4Addr) -> Option<Mac> {
     rest.starts_with(&target.octets()).then_some(*mac)
 }
 
+/// Whom an ARP reply is for: the sender of the question.
+pub(super) fn arp_asker(frame: &[u8]) -> Option<Ipv4Addr> {
+    frame
+        .get(38..)?
+        .first_chunk::<4>()
+        .copied()
+        .map(Ipv4Addr::from)
+}
+
 /// A neighbour solicitation to the target's solicited-node group (RFC 4861 §4.3).
 pub(super) fn solicitation(own: Mac, source: Ipv6Addr, target: Ipv6Addr) -> Vec<u8> {
     let [.., a, b, c] = target.octets();

@@ -12,7 +12,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{MissedTickBehavior, interval, timeout, timeout_at};
 
 use super::any;
 use crate::error::LabError;
@@ -50,15 +50,32 @@ pub struct Gaps {
     pub longest: Duration,
     /// When the longest silence began, since the prober's start.
     pub longest_at: Duration,
+    /// The longest time between one question and the next: what is shorter than that on a busy
+    /// machine may be the prober's own.
+    pub stalled: Duration,
     last: Option<Duration>,
+    asked: Option<Duration>,
 }
 
 impl Gaps {
+    fn ask(&mut self, at: Duration) {
+        self.sent += 1;
+        let before = self.asked.replace(at).unwrap_or(at);
+        self.stalled = self.stalled.max(at.saturating_sub(before));
+    }
+
     fn answer(&mut self, at: Duration) {
         self.answered += 1;
         self.first.get_or_insert(at);
         self.silence_until(at);
         self.last = Some(at);
+    }
+
+    /// Forgets the longest silence if it ended before `mark`.
+    fn forget_until(&mut self, mark: Duration) {
+        if self.longest_at + self.longest < mark {
+            (self.longest, self.longest_at) = (Duration::ZERO, mark);
+        }
     }
 
     fn silence_until(&mut self, at: Duration) {
@@ -96,7 +113,23 @@ impl Prober {
         self.live.start.elapsed().saturating_sub(last)
     }
 
-    /// Ends it and gives its figures.
+    /// From now on only silences count that end later: the longest one is then that of what is done
+    /// next.
+    pub fn mark(&self) {
+        let now = self.live.start.elapsed().as_nanos();
+        let now = u64::try_from(now).unwrap_or(u64::MAX);
+        self.live.mark.store(now, Ordering::Relaxed);
+    }
+
+    /// Asks no more, and ends when everything was answered, or after `patience`: what is on its way
+    /// is not lost. The silence at the end is up to the last question.
+    pub async fn settle(self, patience: Duration) -> Result<Gaps, LabError> {
+        let end = u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX);
+        self.live.patience.store(end, Ordering::Relaxed);
+        self.stop().await
+    }
+
+    /// Ends it and gives its figures; what is on its way counts as lost.
     pub async fn stop(self) -> Result<Gaps, LabError> {
         drop(self.stop);
         let result = self
@@ -114,6 +147,10 @@ struct Live {
     answered: AtomicU64,
     /// Nanoseconds from `start` to the last answer.
     last: AtomicU64,
+    /// Nanoseconds from `start` to [`Prober::mark`].
+    mark: AtomicU64,
+    /// Nanoseconds that it waits, once stopped, for answers.
+    patience: AtomicU64,
 }
 
 impl Host {
@@ -123,6 +160,8 @@ impl Host {
             start: Instant::now(),
             answered: AtomicU64::new(0),
             last: AtomicU64::new(0),
+            mark: AtomicU64::new(0),
+            patience: AtomicU64::new(0),
         };
         let live = Arc::new(live);
         let (stop, stopped) = oneshot::channel();
@@ -132,6 +171,7 @@ impl Host {
             Record {
                 gaps: Gaps::default(),
                 live: Arc::clone(&live),
+                answered: Vec::new(),
             },
         );
         let thread = std::thread::Builder::new()
@@ -159,11 +199,35 @@ impl Host {
 struct Record {
     gaps: Gaps,
     live: Arc<Live>,
+    /// Of each numbered question, whether it was answered.
+    answered: Vec<bool>,
 }
 
 impl Record {
+    fn ask(&mut self) {
+        self.gaps.ask(self.live.start.elapsed());
+    }
+
+    /// The answer to the question with this number; a second one is none.
+    fn answer_to(&mut self, number: u64) {
+        if number >= self.gaps.sent {
+            return;
+        }
+        self.answered.resize(self.gaps.sent as usize, false);
+        let known = self.answered.get_mut(number as usize);
+        if known.is_some_and(|known| !std::mem::replace(known, true)) {
+            self.answer();
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::from_nanos(self.live.patience.load(Ordering::Relaxed))
+    }
+
     fn answer(&mut self) {
         let at = self.live.start.elapsed();
+        let mark = Duration::from_nanos(self.live.mark.load(Ordering::Relaxed));
+        self.gaps.forget_until(mark);
         self.gaps.answer(at);
         self.live
             .last
@@ -173,8 +237,11 @@ impl Record {
             .store(self.gaps.answered, Ordering::Relaxed);
     }
 
-    fn finish(mut self) -> Gaps {
-        self.gaps.silence_until(self.live.start.elapsed());
+    /// The figures of one that asked until `asked`.
+    fn finish(mut self, asked: Duration) -> Gaps {
+        if self.gaps.lost() > 0 {
+            self.gaps.silence_until(asked);
+        }
         self.gaps
     }
 }
@@ -226,21 +293,36 @@ async fn echo(
             biased;
             // Errors are ICMP messages about earlier questions: no answer, but no end either.
             received = socket.recv(&mut buffer) => {
-                let data = received.ok().and_then(|n| buffer.get(header.len()..n));
-                let number = data.and_then(|d| d.first_chunk::<8>()).copied().map(u64::from_be_bytes);
-                if number.is_some_and(|n| n < record.gaps.sent) {
-                    record.answer();
+                if let Some(number) = number(received, header, &buffer) {
+                    record.answer_to(number);
                 }
             }
-            _ = &mut stop => return Ok(record.finish()),
+            _ = &mut stop => break,
             _ = tick.tick() => {
                 let question = [header, &record.gaps.sent.to_be_bytes()].concat();
                 // Unreachable is a kind of silence.
                 let _ = socket.try_send(&question);
-                record.gaps.sent += 1;
+                record.ask();
             }
         }
     }
+    let asked = record.live.start.elapsed();
+    let end = tokio::time::Instant::now() + record.patience();
+    while record.gaps.lost() > 0 {
+        let Ok(received) = timeout_at(end, socket.recv(&mut buffer)).await else {
+            break;
+        };
+        if let Some(number) = number(received, header, &buffer) {
+            record.answer_to(number);
+        }
+    }
+    Ok(record.finish(asked))
+}
+
+/// The question that was answered.
+fn number(received: io::Result<usize>, header: &[u8], buffer: &[u8]) -> Option<u64> {
+    let data = buffer.get(header.len()..received.ok()?)?;
+    data.first_chunk::<8>().copied().map(u64::from_be_bytes)
 }
 
 async fn connections(
@@ -254,13 +336,21 @@ async fn connections(
         tokio::select! {
             biased;
             Some(done) = pending.join_next() => if done.unwrap_or(false) { record.answer() },
-            _ = &mut stop => return Ok(record.finish()),
+            _ = &mut stop => break,
             _ = tick.tick() => if pending.len() < PENDING {
                 pending.spawn(connect(to));
-                record.gaps.sent += 1;
+                record.ask();
             },
         }
     }
+    let asked = record.live.start.elapsed();
+    let end = tokio::time::Instant::now() + record.patience();
+    while let Ok(Some(done)) = timeout_at(end, pending.join_next()).await {
+        if done.unwrap_or(false) {
+            record.answer();
+        }
+    }
+    Ok(record.finish(asked))
 }
 
 async fn connect(to: SocketAddr) -> bool {
@@ -300,5 +390,41 @@ mod tests {
         assert_eq!(gaps(&[500, 501, 540, 545], 546), (39, 501));
         assert_eq!(gaps(&[1, 2, 3], 90), (87, 3));
         assert_eq!(gaps(&[], 90), (0, 0), "no answer at all: see `answered`");
+    }
+
+    #[test]
+    fn a_silence_before_the_mark_is_forgotten() {
+        let mut gaps = Gaps::default();
+        let at = Duration::from_millis;
+        for ms in [1, 90, 91] {
+            gaps.answer(at(ms));
+        }
+        gaps.forget_until(at(92));
+        gaps.answer(at(95));
+        assert_eq!((gaps.longest, gaps.longest_at), (at(4), at(91)));
+        gaps.forget_until(at(92));
+        assert_eq!(gaps.longest, at(4), "it ended later");
+    }
+
+    #[test]
+    fn an_answer_counts_once() {
+        let live = Live {
+            start: Instant::now(),
+            answered: AtomicU64::new(0),
+            last: AtomicU64::new(0),
+            mark: AtomicU64::new(0),
+            patience: AtomicU64::new(0),
+        };
+        let mut record = Record {
+            gaps: Gaps::default(),
+            live: Arc::new(live),
+            answered: Vec::new(),
+        };
+        record.ask();
+        record.ask();
+        for number in [0, 0, 2] {
+            record.answer_to(number);
+        }
+        assert_eq!((record.gaps.answered, record.gaps.lost()), (1, 1));
     }
 }

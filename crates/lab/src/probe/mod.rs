@@ -1,5 +1,6 @@
 //! Probes: questions that a host asks the network, without outside tools.
 
+mod asker;
 mod frame;
 mod gap;
 mod http;
@@ -7,6 +8,7 @@ mod neighbour;
 
 use std::net::IpAddr;
 
+pub use asker::{Ask, Asker};
 pub use gap::{Gaps, Prober, Target};
 pub use http::{Answer, HttpError};
 

@@ -28,7 +28,7 @@ spec:
   addresses:
   - 10.0.0.101-10.0.0.150
 ";
-const ADVERTISEMENT: &str = "\
+pub(crate) const ADVERTISEMENT: &str = "\
 apiVersion: metallb.io/v1beta1
 kind: L2Advertisement
 metadata: {name: l2adver, namespace: metallb-system}

@@ -51,7 +51,7 @@ pub struct Counters {
     pub obituaries: u64,
     /// Times that this node fell silent as it was not run.
     pub paused: u64,
-    /// Times that it fell silent as it heard no guardian.
+    /// Times that it fell silent as it heard no guardian, or learnt that it was cut off.
     pub deaf: u64,
     /// Obituaries of this node itself.
     pub buried: u64,

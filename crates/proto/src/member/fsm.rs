@@ -121,6 +121,8 @@ pub struct Member {
     pub(super) isolation: Option<Isolation>,
     /// No guardian has been heard since the isolation began.
     pub(super) deaf: bool,
+    /// Its last isolation ended because nobody was there, and nobody has been heard since.
+    pub(super) alone: bool,
     pub(super) rounds: Rounds,
     pub(super) next_beat: Duration,
     /// It ends, and its next start follows.
@@ -152,6 +154,7 @@ impl Member {
             hearing: Watch::until(now),
             isolation: None,
             deaf: false,
+            alone: false,
             rounds: Rounds::default(),
             next_beat: now,
             parting: None,
@@ -479,9 +482,13 @@ impl Member {
                 peer.state == State::Dead && peer.incarnation <= peer.died.saturating_add(1);
             self.counters.revived += u64::from(lived);
             peer.state = State::Alive;
-            self.events.push_back(Event::Alive {
-                node: peer.name.clone(),
-            });
+            let node = peer.name.clone();
+            // Before this node has been heard by it, which may take longer than hearing it: the
+            // first datagrams over a link that is back may be lost.
+            if std::mem::take(&mut self.alone) && lived {
+                self.isolate(now, Cause::Alone);
+            }
+            self.events.push_back(Event::Alive { node });
             self.regroup(now);
         }
     }

@@ -33,7 +33,10 @@ impl Watch {
     pub(super) fn step(&mut self, now: Duration, profile: &Profile) -> Step {
         self.tries = self.tries.saturating_add(1);
         let fast = self.tries <= 2 * profile.probes;
-        self.due = now + if fast { profile.probe } else { profile.beat };
+        let pace = if fast { profile.probe } else { profile.beat };
+        // From when it was due: what timers are late by must not add up. Some time for an answer
+        // there is always.
+        self.due = (self.due + pace).max(now + pace / 2);
         if self.tries <= profile.probes {
             Step::Probe
         } else {

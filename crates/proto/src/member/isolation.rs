@@ -23,6 +23,9 @@ pub enum Cause {
     Deaf,
     /// It read its own obituary.
     Buried,
+    /// It had gone on alone, and hears one that it held for dead and that lived: it was cut off
+    /// itself, and others have its addresses.
+    Alone,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -126,7 +129,7 @@ impl Member {
         self.isolate(now, Cause::Buried);
     }
 
-    fn isolate(&mut self, now: Duration, cause: Cause) {
+    pub(super) fn isolate(&mut self, now: Duration, cause: Cause) {
         // Where there is nobody, nobody has taken anything.
         if self.peers.is_empty() {
             self.events
@@ -152,7 +155,7 @@ impl Member {
         if !known {
             match cause {
                 Cause::Paused { .. } => self.counters.paused += 1,
-                Cause::Deaf => self.counters.deaf += 1,
+                Cause::Deaf | Cause::Alone => self.counters.deaf += 1,
                 // Counted where it was read.
                 Cause::Buried => {}
             }
@@ -203,6 +206,7 @@ impl Member {
         }
         if !self.hopes() {
             self.resume(now);
+            self.alone = true;
         }
     }
 
@@ -216,6 +220,7 @@ impl Member {
     fn resume(&mut self, now: Duration) {
         self.isolation = None;
         self.deaf = false;
+        self.alone = false;
         self.hearing = Watch::until(now + self.config.profile.patience());
         self.events.push_back(Event::Resumed);
     }

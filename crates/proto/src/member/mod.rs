@@ -11,7 +11,8 @@
 //! [isolated](Member::isolated): others may have its addresses. So is one that reads its own
 //! obituary. That ends when a guardian acknowledges a beat sent since, and not before two beats'
 //! time, which the others need to yield. Where nobody at all is heard for [`Profile::lost`], the
-//! others are dead for this node and it goes on alone: each side of a split network answers.
+//! others are dead for this node and it goes on alone: each side of a split network answers. When it
+//! then hears one of them that lived, it was cut off itself, and is isolated once more.
 //!
 //! **Incarnations.** An obituary ends an incarnation. Who reads his own takes the next one, and who
 //! hears of it knows that he lived after it; so a false death heals. A datagram also says which

@@ -330,6 +330,57 @@ fn the_last_of_three_goes_on_alone() {
     );
 }
 
+/// A node that was cut off for long answers, alone. When it hears the others it falls silent, though
+/// what it says does not arrive yet (ARP over a link that has just come back).
+#[test]
+fn who_went_on_alone_is_silent_when_it_hears_that_others_lived() {
+    for nodes in [3, 6] {
+        let mut net = settled(Setup::of(nodes));
+        net.cut_off(0);
+        net.run_for(ms(3000));
+        assert!(!net.member(0).isolated(net.now), "alone: {:?}", net.log);
+        let healed = net.now;
+        net.heal();
+        for other in 1..nodes {
+            net.cut(0, other);
+        }
+        // Each of the others calls it every second beat.
+        net.run_for(ms(70));
+        assert!(net.member(0).isolated(net.now), "{:?}", net.log);
+        let alone = Event::Isolated {
+            cause: Cause::Alone,
+        };
+        assert_eq!(net.seen(healed, &alone).len(), 1);
+        net.run_for(ms(900));
+        assert!(net.member(0).isolated(net.now), "not heard by anybody yet");
+        assert!((1..nodes).all(|at| !net.sees(at, 0)));
+        net.heal();
+        net.run_for(ms(300));
+        assert!(net.agree(&(0..nodes).collect::<Vec<_>>()), "{:?}", net.log);
+        assert!(!net.member(0).isolated(net.now));
+    }
+}
+
+/// The others died and are started again: they take nothing from who went on alone.
+#[test]
+fn who_is_alone_does_not_fall_silent_for_a_fresh_start() {
+    let mut net = settled(Setup::of(3));
+    net.die(1);
+    net.die(2);
+    net.run_for(ms(2000));
+    assert!(!net.member(0).isolated(net.now), "alone: {:?}", net.log);
+    let started = net.now;
+    net.start(1, 2_000_000);
+    net.run_for(ms(500));
+    assert!(net.agree(&[0, 1]), "{:?}", net.log);
+    let own = net
+        .log
+        .iter()
+        .filter(|(at, who, _)| *at >= started && *who == 0);
+    let silent = own.filter(|(_, _, event)| matches!(event, Event::Isolated { .. }));
+    assert_eq!(silent.count(), 0, "{:?}", net.log);
+}
+
 #[test]
 fn one_after_another_each_death_is_found_in_time() {
     let mut net = settled(Setup::of(5));

@@ -1,6 +1,7 @@
 //! One member, fed by hand.
 
 use super::*;
+use crate::member::guard::{Step, Watch};
 
 /// A member `node-0` with peers 1 and 2, both alive, without its first events and datagrams.
 pub(super) struct Stand {
@@ -91,6 +92,24 @@ pub(super) fn death(node: usize, incarnation: u64) -> Death {
 
 pub(super) fn dead(node: usize) -> Event {
     Event::Dead { node: name(node) }
+}
+
+/// Timers are late by up to a millisecond each, which is half of a probe's time.
+#[test]
+fn what_timers_are_late_by_does_not_add_up() {
+    let profile = Profile::FAST;
+    let mut watch = Watch::until(profile.patience());
+    let over = loop {
+        let now = watch.due + Duration::from_micros(900);
+        if watch.step(now, &profile) == Step::Over {
+            break now;
+        }
+    };
+    assert_eq!(over, profile.detection() + Duration::from_micros(900));
+    // Who is late by more has time for an answer all the same.
+    let mut watch = Watch::until(ms(30));
+    assert_eq!(watch.step(ms(37), &profile), Step::Probe);
+    assert_eq!(watch.due, ms(38));
 }
 
 #[test]
