@@ -59,17 +59,20 @@ pub(crate) async fn tell(client: Client, namespace: String, pod: String, health:
     let events: Api<Event> = Api::namespaced(client, &namespace);
     let mut look = tokio::time::interval(LOOK);
     let mut not_ready = Topic::new("NotReady", None);
+    let mut hindered = Topic::new("Hindered", None);
     let over = ("TakingOver", "MetalLB is gone: no longer standing by");
     let mut standing_by = Topic::new("StandingBy", Some(over));
     loop {
         look.tick().await;
-        let obstacles = match health.unready() {
-            Some(_) => health.obstacles(),
-            None => Vec::new(),
-        };
+        let obstacles = health.obstacles();
         let obstacles = (!obstacles.is_empty()).then(|| obstacles.join("; "));
+        let (obstacles, hinders) = match health.unready() {
+            Some(_) => (obstacles, None),
+            None => (None, obstacles),
+        };
         for (topic, now) in [
             (&mut not_ready, obstacles),
+            (&mut hindered, hinders),
             (&mut standing_by, health.standing_by()),
         ] {
             let Some((kind, reason, text)) = topic.look(&now) else {

@@ -28,6 +28,7 @@ mod member;
 mod planner;
 mod port;
 mod publisher;
+pub mod reply;
 mod statuses;
 pub mod succession;
 
@@ -76,6 +77,8 @@ pub struct Config {
     pub member_key: Option<PathBuf>,
     /// Interfaces that layer 2 never uses.
     pub exclude: exclude::Exclude,
+    /// By which interfaces replies leave that came in by them.
+    pub reply: reply::Choice,
     /// Where the health of the service proxy is served, in one's place.
     pub healthz: Option<SocketAddr>,
 }
@@ -100,6 +103,9 @@ pub enum AgentError {
     /// The kernel's interfaces.
     #[error(transparent)]
     Netlink(#[from] linux::netlink::NetlinkError),
+    /// The way of replies.
+    #[error("the rules for replies cannot be removed")]
+    Reply(#[from] reply::ReplyError),
     /// The kernel's forwarding.
     #[error("forwarding cannot be set up")]
     Forward(#[from] forward::ForwardError),
@@ -178,6 +184,11 @@ pub async fn run<S: Source, K: Sink>(
     });
     tasks.spawn(async move {
         bfd_task.await;
+        Ok(())
+    });
+    let replies = reply::run(config.reply, health.clone());
+    tasks.spawn(async move {
+        replies.await;
         Ok(())
     });
     tasks.spawn(bgp::events::run(
@@ -271,6 +282,7 @@ pub async fn run<S: Source, K: Sink>(
                     crate::kept::forget(folder);
                 }
                 forward::remove().await?;
+                reply::remove().await?;
                 bgp::rib::remove().await?;
                 addresses::remove().await?;
             }

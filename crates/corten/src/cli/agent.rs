@@ -18,6 +18,7 @@ use super::proxying::Proxying;
 use super::serving::{Probes, Serving, go_bool};
 use super::{Cluster, Common, Failure, Forward, Signals, chain, cluster, host, runtime};
 use crate::agent::exclude::Exclude;
+use crate::agent::reply::{Choice, Chosen, Mask};
 use crate::agent::succession::{self, Alone, Begun, Turn};
 use crate::agent::{self, AgentError, Config, Ending};
 use crate::http::Metrics;
@@ -99,6 +100,15 @@ pub(super) struct Node {
     /// does; empty: nowhere [default: 0.0.0.0:10256 in a cluster, nowhere with a directory].
     #[arg(long, value_name = "ADDRESS:PORT")]
     healthz_bind_address: Option<String>,
+    /// Replies to what comes in by these interfaces leave by them, whatever the routes: names,
+    /// PREFIX* for all that could be announced on, or INTERFACE=GATEWAY where no default route
+    /// leads over it (once for each family).
+    #[arg(long, value_name = "INTERFACE[=GATEWAY]", value_delimiter = ',')]
+    reply_by_ingress: Vec<Chosen>,
+    /// One to four neighbouring bits of connections' and packets' marks, for --reply-by-ingress,
+    /// that nothing else on the nodes uses.
+    #[arg(long, value_name = "BITS", default_value = "0xf000000")]
+    reply_mark_mask: Mask,
     /// Take part in elections also where the Node bears the label
     /// node.kubernetes.io/exclude-from-external-load-balancers.
     #[arg(long, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true,
@@ -168,6 +178,10 @@ impl Node {
             member_port: self.member_port,
             member_profile: self.member_profile.into(),
             exclude: self.exclude(),
+            reply: Choice {
+                interfaces: self.reply_by_ingress.clone(),
+                mask: self.reply_mark_mask,
+            },
             healthz,
             member_key: self
                 .member_key_file

@@ -25,6 +25,7 @@
 mod adopt;
 mod error;
 mod layout;
+pub mod reply;
 mod rules;
 mod structure;
 mod write;

@@ -50,9 +50,9 @@ const KEY: Reg = Reg(4);
 const SCRATCH: Reg = Reg(15);
 
 /// Netfilter's priorities of destination and source nat.
-const DSTNAT: i32 = -100;
+pub(super) const DSTNAT: i32 = -100;
 const SRCNAT: i32 = 100;
-const RTN_LOCAL: u32 = 2;
+pub(super) const RTN_LOCAL: u32 = 2;
 
 /// A rule with the chain that it is in.
 #[derive(Clone, Debug)]
@@ -61,6 +61,22 @@ pub(super) struct Rule {
     pub(super) exprs: Vec<Expr>,
     /// A comment as the nft program reads it, with a digest of the rule: it tells what is there.
     pub(super) mark: Vec<u8>,
+}
+
+impl Rule {
+    pub(super) fn new(chain: &str, comment: &str, exprs: Vec<Expr>) -> Self {
+        let digest = short_hash(&format!("{chain} {exprs:?}"));
+        let text = format!("{comment} [{digest}]");
+        // The nft program's user data: type 0 is a comment, with its length and final zero.
+        let mut mark = vec![0, text.len() as u8 + 1];
+        mark.extend_from_slice(text.as_bytes());
+        mark.push(0);
+        Self {
+            chain: chain.to_owned(),
+            exprs,
+            mark,
+        }
+    }
 }
 
 /// A map whose elements never change.
@@ -177,17 +193,7 @@ impl Build<'_> {
     }
 
     fn rule(&mut self, chain: &str, comment: &str, exprs: Vec<Expr>) {
-        let digest = short_hash(&format!("{chain} {exprs:?}"));
-        let text = format!("{comment} [{digest}]");
-        // The nft program's user data: type 0 is a comment, with its length and final zero.
-        let mut mark = vec![0, text.len() as u8 + 1];
-        mark.extend_from_slice(text.as_bytes());
-        mark.push(0);
-        self.rules.rules.push(Rule {
-            chain: chain.to_owned(),
-            exprs,
-            mark,
-        });
+        self.rules.rules.push(Rule::new(chain, comment, exprs));
     }
 
     /// A constant map from class to verdict; returns its name.

@@ -11,6 +11,7 @@ mod local;
 mod native;
 mod pause;
 mod refusals;
+mod reply;
 mod state;
 mod story;
 mod support;

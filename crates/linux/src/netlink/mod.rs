@@ -1,8 +1,8 @@
-//! Links, addresses, routes and neighbours by rtnetlink (`rtnetlink(7)`), in plain types.
+//! Links, addresses, routes, rules and neighbours by rtnetlink (`rtnetlink(7)`), in plain types.
 //!
 //! - [`Netlink`] is a handle on one socket, which belongs to the network namespace of the thread
 //!   that opened it. Each verb is one request with the kernel's answer. Cloning shares the socket.
-//! - [`Changes`] hears of changes of links and addresses. It says only what changed: whoever
+//! - [`Changes`] hears of changes of links and addresses, and of routes and rules. It says only what changed: whoever
 //!   needs the state lists it anew ([`Netlink::interfaces`]), so that a lost message costs a list
 //!   and never a wrong view.
 //!
@@ -13,6 +13,7 @@ mod address;
 mod link;
 mod neighbour;
 mod route;
+mod rule;
 mod watch;
 
 use std::io;
@@ -23,6 +24,7 @@ pub use address::AddressFlags;
 pub use link::{Interface, LinkFlags, Mac, VethEnd};
 pub use neighbour::Neighbour;
 pub use route::{Hop, PROTOCOL_STATIC, Route, TABLE_MAIN};
+pub use rule::Rule;
 pub use watch::{Change, Changes};
 
 /// A request that the kernel refused, or that could not be made.

@@ -210,6 +210,23 @@ impl Route {
     }
 }
 
+/// The table that a route is in, and the interfaces that it leads to.
+pub(super) fn place(message: &RouteMessage) -> (u32, Vec<u32>) {
+    let mut table = message.header.table.into();
+    let mut devices = Vec::new();
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Table(number) => table = *number,
+            RouteAttribute::Oif(index) => devices.push(*index),
+            RouteAttribute::MultiPath(hops) => {
+                devices.extend(hops.iter().map(|hop| hop.interface_index));
+            }
+            _ => {}
+        }
+    }
+    (table, devices)
+}
+
 fn ip(address: &RouteAddress) -> Option<IpAddr> {
     match address {
         RouteAddress::Inet(ip) => Some(IpAddr::V4(*ip)),
@@ -303,7 +320,10 @@ impl Netlink {
             filter.header.address_family = family;
             let mut answers = self.handle.route().get(filter).execute();
             while let Some(message) = answers.try_next().await.asked(|| "list routes".into())? {
-                if message.header.kind == netlink_packet_route::route::RouteType::Unicast {
+                use netlink_packet_route::route::{RouteFlags, RouteType};
+                // What the kernel learnt of paths is among them.
+                let learnt = message.header.flags.contains(RouteFlags::Cloned);
+                if message.header.kind == RouteType::Unicast && !learnt {
                     routes.extend(Route::from_message(&message));
                 }
             }

@@ -1,4 +1,4 @@
-//! Hearing of changes: the multicast groups for links and addresses.
+//! Hearing of changes: the multicast groups for links and addresses, routes and rules.
 
 use std::net::IpAddr;
 use std::{fmt, io};
@@ -11,6 +11,8 @@ use super::{Interface, NetlinkError, Result, address};
 
 /// `RTNLGRP_LINK`, `RTNLGRP_IPV4_IFADDR`, `RTNLGRP_IPV6_IFADDR`.
 const GROUPS: [u32; 3] = [1, 5, 9];
+/// `RTNLGRP_IPV4_ROUTE`, `RTNLGRP_IPV4_RULE`, `RTNLGRP_IPV6_ROUTE`, `RTNLGRP_IPV6_RULE`.
+const ROUTING: [u32; 4] = [7, 8, 11, 19];
 /// Room for a burst of messages, so that overruns stay rare (bytes; the kernel may give less).
 const RECEIVE_BUFFER: usize = 1 << 20;
 
@@ -44,6 +46,15 @@ pub enum Change {
         /// Its prefix length.
         prefix: u8,
     },
+    /// A route appeared, changed or is gone. Not told: those that go with their link.
+    Route {
+        /// Its table.
+        table: u32,
+        /// The indexes of the interfaces that it leads to.
+        devices: Vec<u32>,
+    },
+    /// A rule appeared or is gone.
+    Rule,
     /// Messages were lost, or could not be read: list everything anew.
     Lost,
 }
@@ -63,16 +74,26 @@ impl fmt::Debug for Changes {
 }
 
 impl Changes {
-    /// Listens in the calling thread's network namespace. Open it before the first list, so that
-    /// nothing falls between. Must be called within a tokio runtime.
+    /// Listens for changes of links and addresses in the calling thread's network namespace. Open
+    /// it before the first list, so that nothing falls between. Must be called within a tokio
+    /// runtime.
     pub fn open() -> Result<Self> {
+        Self::listen(&GROUPS)
+    }
+
+    /// The same, for changes of routes and rules too.
+    pub fn open_routing() -> Result<Self> {
+        Self::listen(&[&GROUPS[..], &ROUTING[..]].concat())
+    }
+
+    fn listen(groups: &[u32]) -> Result<Self> {
         let open = || -> io::Result<TokioSocket> {
             let mut socket = <TokioSocket as AsyncSocket>::new(NETLINK_ROUTE)?;
             let inner = socket.socket_mut();
             inner.bind(&SocketAddr::new(0, 0))?;
             inner.set_rx_buf_sz(RECEIVE_BUFFER as u32)?;
-            for group in GROUPS {
-                inner.add_membership(group)?;
+            for group in groups {
+                inner.add_membership(*group)?;
             }
             Ok(socket)
         };
@@ -138,6 +159,11 @@ fn change(message: RouteNetlinkMessage) -> Option<Change> {
             let (index, ip, prefix) = address::from_message(&message)?;
             Change::AddressGone { index, ip, prefix }
         }
+        RouteNetlinkMessage::NewRoute(message) | RouteNetlinkMessage::DelRoute(message) => {
+            let (table, devices) = super::route::place(&message);
+            Change::Route { table, devices }
+        }
+        RouteNetlinkMessage::NewRule(_) | RouteNetlinkMessage::DelRule(_) => Change::Rule,
         _ => return None,
     })
 }

@@ -68,6 +68,8 @@ pub enum Flow {
     Filter,
     /// Sees the first packet of a connection and may rewrite it.
     Nat,
+    /// Sees every packet that this host makes, and has it routed anew where its mark changed.
+    Route,
 }
 
 /// A chain, to be created.
@@ -211,6 +213,7 @@ impl Batch {
                     match flow {
                         Flow::Filter => "filter",
                         Flow::Nat => "nat",
+                        Flow::Route => "route",
                     },
                 );
             }

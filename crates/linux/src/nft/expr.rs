@@ -20,7 +20,11 @@ impl Reg {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Meta {
-    /// The name of the interface that the packet came in by: sixteen bytes with final zeros.
+    /// The packet's mark.
+    Mark = 3,
+    /// The index of the interface that it came in by.
+    Iif = 4,
+    /// That interface's name: sixteen bytes with final zeros.
     InterfaceName = 6,
     /// The packet's family: 2 is IPv4, 10 is IPv6.
     NfProto = 15,
@@ -43,8 +47,12 @@ pub enum Base {
 pub enum Ct {
     /// State bits: [`Ct::STATE_NEW`].
     State,
+    /// Which way the packet goes, one byte: [`Ct::ORIGINAL`], [`Ct::REPLY`].
+    Direction,
     /// Status bits: [`Ct::STATUS_DNAT`].
     Status,
+    /// The connection's mark.
+    Mark,
     /// Port that the client connected to.
     OriginalPort,
     /// IPv4 address that the client connected to.
@@ -58,11 +66,17 @@ impl Ct {
     pub const STATE_NEW: u32 = 1 << 3;
     /// `IPS_DST_NAT`.
     pub const STATUS_DNAT: u32 = 1 << 5;
+    /// As the connection's first packet.
+    pub const ORIGINAL: u8 = 0;
+    /// The other way.
+    pub const REPLY: u8 = 1;
 
     const fn key(self) -> u32 {
         match self {
             Self::State => 0,
+            Self::Direction => 1,
             Self::Status => 2,
+            Self::Mark => 3,
             Self::OriginalPort => 12,
             Self::OriginalAddress4 => 20,
             Self::OriginalAddress6 => 22,
@@ -70,7 +84,10 @@ impl Ct {
     }
 
     const fn directed(self) -> bool {
-        !matches!(self, Self::State | Self::Status)
+        !matches!(
+            self,
+            Self::State | Self::Direction | Self::Status | Self::Mark
+        )
     }
 }
 
@@ -177,6 +194,25 @@ pub enum Expr {
         /// A native-endian word.
         mask: u32,
     },
+    /// Set the bits in `bits`, leave the others.
+    Or {
+        /// From here.
+        from: Reg,
+        /// Where to.
+        to: Reg,
+        /// A native-endian word.
+        bits: u32,
+    },
+    /// Make it the packet's mark.
+    SetMark {
+        /// From here.
+        from: Reg,
+    },
+    /// Make it the connection's mark.
+    SetConnectionMark {
+        /// From here.
+        from: Reg,
+    },
     /// Stop this rule unless the comparison holds.
     Cmp {
         /// The register.
@@ -240,6 +276,11 @@ pub enum Expr {
         /// Where to.
         to: Reg,
     },
+    /// The same of the destination address.
+    DestinationType {
+        /// Where to.
+        to: Reg,
+    },
     /// Rewrite the destination.
     Dnat {
         /// Family of the address.
@@ -261,15 +302,15 @@ impl Expr {
     /// The kernel's name of the expression: what it must know for the rule to load.
     pub const fn kernel_name(&self) -> &'static str {
         match self {
-            Self::Meta { .. } => "meta",
+            Self::Meta { .. } | Self::SetMark { .. } => "meta",
             Self::Payload { .. } => "payload",
-            Self::Ct { .. } => "ct",
-            Self::Mask { .. } => "bitwise",
+            Self::Ct { .. } | Self::SetConnectionMark { .. } => "ct",
+            Self::Mask { .. } | Self::Or { .. } => "bitwise",
             Self::Cmp { .. } => "cmp",
             Self::Lookup { .. } | Self::Dispatch { .. } | Self::NotIn { .. } => "lookup",
             Self::Change { .. } => "dynset",
             Self::Jhash { .. } => "hash",
-            Self::SourceType { .. } => "fib",
+            Self::SourceType { .. } | Self::DestinationType { .. } => "fib",
             Self::Dnat { .. } => "nat",
             Self::Masquerade => "masq",
             Self::Reject => "reject",
@@ -322,6 +363,21 @@ impl Expr {
                 data.u32(3, 4);
                 data.nest(4, |value| value.bytes(1, &mask.to_ne_bytes()));
                 data.nest(5, |value| value.bytes(1, &[0; 4]));
+            }
+            Self::Or { from, to, bits } => {
+                data.u32(1, from.number());
+                data.u32(2, to.number());
+                data.u32(3, 4);
+                data.nest(4, |value| value.bytes(1, &(!bits).to_ne_bytes()));
+                data.nest(5, |value| value.bytes(1, &bits.to_ne_bytes()));
+            }
+            Self::SetMark { from } => {
+                data.u32(2, Meta::Mark as u32);
+                data.u32(3, from.number());
+            }
+            Self::SetConnectionMark { from } => {
+                data.u32(2, Ct::Mark.key());
+                data.u32(4, from.number());
             }
             Self::Cmp { reg, op, with } => {
                 data.u32(1, reg.number());
@@ -378,6 +434,11 @@ impl Expr {
                 data.u32(1, to.number());
                 data.u32(2, 3); // NFT_FIB_RESULT_ADDRTYPE
                 data.u32(3, 1); // NFTA_FIB_F_SADDR
+            }
+            Self::DestinationType { to } => {
+                data.u32(1, to.number());
+                data.u32(2, 3); // NFT_FIB_RESULT_ADDRTYPE
+                data.u32(3, 2); // NFTA_FIB_F_DADDR
             }
             Self::Dnat {
                 family,
