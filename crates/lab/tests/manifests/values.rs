@@ -13,6 +13,13 @@ const HONOURED: &[(&[&str], &[&str])] = &[
         &["--lb-class=corten.dev/lb"],
     ),
     (
+        &["replyByIngress[0]=eth1=192.0.2.1", "replyByIngress[1]=bond*"],
+        &[
+            "- \"--reply-by-ingress=eth1=192.0.2.1,bond*\"",
+            "--reply-mark-mask=0xf000000",
+        ],
+    ),
+    (
         &["fullnameOverride=lb"],
         &["name: lb-controller", "name: lb-agent"],
     ),
@@ -116,6 +123,7 @@ const HONOURED: &[(&[&str], &[&str])] = &[
 const REFUSED: &[(&[&str], &str)] = &[
     (&["frrk8s.enabled=true"], "Corten runs no FRR"),
     (&["speaker.frr.enabled=true"], "Corten runs no FRR"),
+    (&["replyByIngress[0]=eth1/0"], "/replyByIngress/0"),
     (&["speaker.reloader.resources.x=1"], "Corten runs no FRR"),
     (
         &["speaker.memberlist.enabled=false"],

@@ -59,8 +59,7 @@ impl FromStr for Chosen {
 pub struct Mask(u32);
 
 impl Default for Mask {
-    /// Neither kube-proxy's (14, 15) nor those of the CNIs and tunnels that were looked at, but for
-    /// Calico with kube-proxy's IPVS mode, and Cilium, whose replies no rule sees.
+    /// Not kube-proxy's (14, 15); who else uses which is in docs/several-interfaces.md.
     fn default() -> Self {
         Self(0x0f00_0000)
     }
