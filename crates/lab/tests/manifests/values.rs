@@ -13,7 +13,10 @@ const HONOURED: &[(&[&str], &[&str])] = &[
         &["--lb-class=corten.dev/lb"],
     ),
     (
-        &["replyByIngress[0]=eth1=192.0.2.1", "replyByIngress[1]=bond*"],
+        &[
+            "replyByIngress[0]=eth1=192.0.2.1",
+            "replyByIngress[1]=bond*",
+        ],
         &[
             "- \"--reply-by-ingress=eth1=192.0.2.1,bond*\"",
             "--reply-mark-mask=0xf000000",
