@@ -181,6 +181,7 @@ impl Node {
             reply: Choice {
                 interfaces: self.reply_by_ingress.clone(),
                 mask: self.reply_mark_mask,
+                ..Choice::default()
             },
             healthz,
             member_key: self

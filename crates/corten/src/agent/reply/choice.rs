@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use linux::netlink::Interface;
 
+use crate::agent::exclude::Exclude;
 use crate::agent::interfaces::fit;
 
 /// Interfaces that get a number, at most.
@@ -110,6 +111,9 @@ pub struct Choice {
     pub interfaces: Vec<Chosen>,
     /// Which bits.
     pub mask: Mask,
+    /// What a PREFIX* does not mean: Pods' ends and the devices of CNIs. What layer 2 leaves out by
+    /// configuration may have requests by BGP.
+    pub others: Exclude,
 }
 
 impl Choice {
@@ -117,9 +121,19 @@ impl Choice {
     pub(super) fn has(&self, interface: &Interface) -> bool {
         !interface.flags.loopback
             && self.interfaces.iter().any(|chosen| match chosen.is_prefix {
-                true => interface.name.starts_with(&chosen.name) && could_announce(interface),
+                true => interface.name.starts_with(&chosen.name) && self.could_announce(interface),
                 false => interface.name == chosen.name,
             })
+    }
+
+    /// Whether it is a way out of the node, be it up or not.
+    fn could_announce(&self, interface: &Interface) -> bool {
+        let interface = Interface {
+            up: true,
+            carrier: true,
+            ..interface.clone()
+        };
+        fit(&interface, &self.others)
     }
 
     /// The gateway of this interface and family that was given.
@@ -127,15 +141,6 @@ impl Choice {
         let mut given = self.interfaces.iter().filter(|it| it.name == interface);
         given.find_map(|it| it.gateway.filter(|gateway| gateway.is_ipv6() == v6))
     }
-}
-
-/// Whether it is a way out of the node, be it up or not: no Pod's end, no CNI's device.
-fn could_announce(interface: &Interface) -> bool {
-    fit(&Interface {
-        up: true,
-        carrier: true,
-        ..interface.clone()
-    })
 }
 
 #[cfg(test)]
@@ -170,7 +175,7 @@ mod tests {
             interfaces: ["eth1=192.0.2.1", "eth1=fd00::1", "eth2"]
                 .map(|text| text.parse().expect("good"))
                 .to_vec(),
-            mask: Mask::default(),
+            ..Choice::default()
         };
         let gateway = |name, v6| choice.gateway(name, v6).map(|it| it.to_string());
         assert_eq!(gateway("eth1", false).as_deref(), Some("192.0.2.1"));
