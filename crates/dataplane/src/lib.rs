@@ -1,3 +1,4 @@
 //! Brings the forward plan to the kernel: one module per back end.
 
+pub mod conntrack;
 pub mod nft;

@@ -1,8 +1,9 @@
-//! Kernel verbs: namespaces, netlink, sockets, nf_tables. The only crate with `unsafe`.
+//! Kernel verbs: namespaces, netlink, sockets, nf_tables, connection tracking. The only crate with `unsafe`.
 
 #[cfg(test)]
 mod alone;
 pub mod capture;
+pub mod conntrack;
 pub mod datagram;
 pub mod icmpv6;
 pub mod memory;

@@ -91,6 +91,7 @@ fn slice(n: usize, ready: bool) -> Event {
     Event::Slice {
         key: key(n),
         form: Some(Slice {
+            triggered: None,
             service: key(n),
             family: Family::V4,
             ports: vec![SlicePort {

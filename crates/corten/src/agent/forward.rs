@@ -2,10 +2,13 @@
 //! transaction can hold it up.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use dataplane::conntrack::Reconciler;
 use dataplane::nft::{self, Nft, Report};
-use plan::forward::{Locality, Mode, PortKey, ServicePort};
+use plan::forward::{Locality, Mode, PortKey, ServicePort, Serving};
+use plan::net::{Family, Protocol};
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 use super::gate::Ports;
@@ -15,6 +18,10 @@ use crate::status::Health;
 
 /// Jobs are handed out one at a time.
 const QUEUE: usize = 1;
+/// After the last job that changed UDP ports, connections are looked at once more: packets were on
+/// their way when the ports changed.
+const SETTLED: Duration = Duration::from_secs(1);
+const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 
 /// Work for the executor.
 #[derive(Debug)]
@@ -74,7 +81,12 @@ pub(super) fn start(mode: Mode, health: Health, metrics: Metrics) -> Result<Star
     }
     let nft = Nft::open()?;
     let (jobs_in, jobs) = mpsc::channel(QUEUE);
+    // Forwarding is more than forgetting what was before: without it, it goes on.
+    let reconciler = Reconciler::open();
     let executor = Executor {
+        reconciler: reconciler.inspect_err(doubt).ok(),
+        unsettled: Vec::new(),
+        runtime: Handle::current(),
         nft,
         jobs,
         done: done_in,
@@ -96,7 +108,18 @@ pub(super) async fn remove() -> Result<(), ForwardError> {
     Ok(())
 }
 
+fn doubt(error: &dataplane::conntrack::Error) {
+    tracing::warn!(
+        error = error as &dyn std::error::Error,
+        "UDP clients may go on sending to endpoints that are gone"
+    );
+}
+
 struct Executor {
+    reconciler: Option<Reconciler>,
+    /// Families whose UDP connections are to be looked at once more.
+    unsettled: Vec<Family>,
+    runtime: Handle,
     nft: Nft,
     jobs: mpsc::Receiver<Job>,
     done: mpsc::Sender<Done>,
@@ -106,7 +129,8 @@ struct Executor {
 
 impl Executor {
     fn run(mut self) {
-        while let Some(job) = self.jobs.blocking_recv() {
+        while let Some(job) = self.next() {
+            let start = Instant::now();
             let (number, report) = match job {
                 Job::Locality(locality) => {
                     self.nft.set_locality(locality);
@@ -117,11 +141,29 @@ impl Executor {
                         .into_iter()
                         .filter_map(|(key, port)| Some((key, port?)))
                         .collect();
-                    (number, self.until_done(|nft| nft.adopt(&table)))
+                    let report = self.until_done(|nft| nft.adopt(&table));
+                    for family in FAMILIES {
+                        self.metrics.proxy.synced(family, start.elapsed(), true);
+                    }
+                    self.forget_everywhere(&FAMILIES);
+                    (number, report)
                 }
                 Job::Apply(number, ports) => {
                     let changes: Vec<(PortKey, Option<ServicePort>)> = ports.into_iter().collect();
-                    (number, self.until_done(|nft| nft.apply(&changes)))
+                    let report = self.until_done(|nft| nft.apply(&changes));
+                    for family in FAMILIES {
+                        let mut keys = changes.iter().map(|(key, _)| key);
+                        if keys.clone().any(|key| key.family == family) {
+                            self.metrics.proxy.synced(family, start.elapsed(), false);
+                        }
+                        if keys.any(|key| key.family == family && key.protocol == Protocol::Udp) {
+                            let keys = changes.iter().map(|(key, _)| key);
+                            let serving = Serving::of(self.nft.table(), keys, family);
+                            self.forget(&serving, family);
+                            self.unsettled.push(family);
+                        }
+                    }
+                    (number, report)
                 }
             };
             self.metrics
@@ -143,6 +185,50 @@ impl Executor {
         }
     }
 
+    /// The next job. When none comes for a while, UDP connections are looked at once more.
+    fn next(&mut self) -> Option<Job> {
+        if !self.unsettled.is_empty() {
+            let next = async { tokio::time::timeout(SETTLED, self.jobs.recv()).await };
+            match self.runtime.block_on(next) {
+                Ok(job) => return job,
+                Err(_) => {
+                    let mut families = std::mem::take(&mut self.unsettled);
+                    families.sort_unstable();
+                    families.dedup();
+                    self.forget_everywhere(&families);
+                }
+            }
+        }
+        self.jobs.blocking_recv()
+    }
+
+    /// Forgets stale UDP connections to any port.
+    fn forget_everywhere(&mut self, families: &[Family]) {
+        for family in families {
+            let table = self.nft.table();
+            let keys = table.keys().map(|key| &**key);
+            let serving = Serving::of(table, keys, *family);
+            self.forget(&serving, *family);
+        }
+    }
+
+    fn forget(&mut self, serving: &Serving, family: Family) {
+        let Some(reconciler) = self.reconciler.as_mut().filter(|_| !serving.is_empty()) else {
+            return;
+        };
+        let start = Instant::now();
+        match reconciler.reconcile(serving, family) {
+            Ok(deleted) => {
+                let took = start.elapsed();
+                self.metrics.proxy.reconciled(family, took, deleted);
+                if deleted > 0 {
+                    tracing::info!(deleted, %family, "UDP connections to endpoints that are gone");
+                }
+            }
+            Err(error) => doubt(&error),
+        }
+    }
+
     /// Tries until it succeeds. After a failure `Nft` assumes nothing of the kernel's state: the
     /// next attempt reads it again.
     fn until_done(&mut self, attempt: impl Fn(&mut Nft) -> Result<Report, nft::Error>) -> Report {
@@ -154,6 +240,7 @@ impl Executor {
                     return report;
                 }
                 Err(error) => {
+                    self.metrics.proxy.failed();
                     self.health.set_obstacle("forward", Some(words(&error)));
                     tracing::error!(
                         error = &error as &dyn std::error::Error,

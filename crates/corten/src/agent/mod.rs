@@ -31,6 +31,7 @@ mod publisher;
 pub mod reply;
 mod statuses;
 pub mod succession;
+mod tally;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;

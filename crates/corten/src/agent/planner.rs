@@ -28,6 +28,7 @@ use super::interfaces::{self, Snapshot};
 use super::l2::L2;
 use super::member;
 use super::statuses::Statuses;
+use super::tally::Tally;
 use crate::http::Metrics;
 use crate::http::announced::Protocol;
 use crate::http::proxy::ProxyHealth;
@@ -75,6 +76,7 @@ pub(super) struct Planner {
     adopted: bool,
     /// What sources change, as handed out.
     locality: Locality,
+    tally: Tally,
     incarnation: u64,
     version: u64,
     peers: BTreeMap<Name, IpAddr>,
@@ -110,6 +112,7 @@ impl Planner {
         Self {
             world: World::new(parts.settings.clone()),
             said: Advertised::new(parts.agent.node.clone()),
+            tally: Tally::new(parts.metrics.proxy.clone()),
             parts,
             desired: Desired::default(),
             dirty: Dirty::default(),
@@ -234,6 +237,9 @@ impl Planner {
         self.parts.metrics.updates.inc();
         let synced = matches!(event, Event::Synced);
         self.parts.statuses.notice(&event);
+        if self.parts.forward.is_some() {
+            self.tally.learn(&event);
+        }
         let dirty = self.world.apply(event);
         self.dirty.extend(dirty);
         if synced {
@@ -358,6 +364,8 @@ impl Planner {
             self.retract(change).await;
         }
         if self.parts.forward.is_some() {
+            let queued = self.gate.barrier().is_some() || !changes.forward.is_empty();
+            self.tally.planned(&changes.forward, queued);
             self.gate.program(changes.forward);
             if !self.adopted || self.new_locality().is_some() {
                 self.gate.force();
@@ -602,6 +610,7 @@ impl Planner {
             Job::Adopt(number, ports)
         };
         self.adopted = true;
+        self.tally.handed_out();
         let _ = forward.send(job).await;
     }
 
@@ -615,6 +624,7 @@ impl Planner {
     async fn forwarded(&mut self, done: Done) {
         self.ready();
         let ready = self.gate.done(done.number);
+        self.tally.programmed();
         let more = self.gate.barrier().is_some();
         self.parts.proxy.updated(Instant::now(), more);
         self.announce(ready).await;

@@ -127,6 +127,8 @@ pub struct Metrics {
     pub standing_by: IntGauge,
     /// What the proxy's health was asked.
     pub proxy_asked: super::proxy::Asked,
+    /// The service proxy.
+    pub proxy: super::kubeproxy::Counts,
     /// Addresses on `kube-lb0`.
     pub device_addresses: IntGauge,
     /// What the API server asked the webhook, and what came of it; labels path, answer.
@@ -239,6 +241,7 @@ impl Metrics {
                 "Requests of the API server to the webhook, by path and answer",
                 &["path", "answer"],
             )?,
+            proxy: super::kubeproxy::Counts::new(&registry)?,
             bgp: super::bgp::Counts::new(&registry)?,
             bgp_routes_dropped: counters(
                 "corten_bgp_received_prefixes_dropped_total",
@@ -348,6 +351,41 @@ mod tests {
             .collect();
         let golden = include_str!("../../testdata/metrics.txt");
         assert_eq!(metallb, golden.lines().collect::<Vec<_>>(), "\n{text}");
+    }
+
+    #[test]
+    fn the_proxys_names_types_and_labels_are_kube_proxys() {
+        use std::time::Duration;
+
+        use plan::net::Family;
+
+        let metrics = Metrics::new().expect("metrics");
+        let proxy = &metrics.proxy;
+        for family in [Family::V4, Family::V6] {
+            for whole in [true, false] {
+                proxy.synced(family, Duration::from_millis(3), whole);
+            }
+            proxy.reconciled(family, Duration::from_millis(3), 2);
+            proxy.programmed(family, 0.3);
+            proxy.without_local(family, 1, 2);
+        }
+        proxy.queued();
+        proxy.failed();
+        for asked in [&metrics.proxy_asked.healthz, &metrics.proxy_asked.livez] {
+            asked.with_label_values(&["200"]).inc();
+        }
+        let text = text(&metrics);
+        let told: Vec<&str> = text
+            .lines()
+            .filter(|line| line.contains("kubeproxy_"))
+            // The time of day.
+            .map(|line| match line.split_once("timestamp_seconds{") {
+                Some(_) => line.split(' ').next().unwrap_or(line),
+                None => line,
+            })
+            .collect();
+        let golden = include_str!("../../testdata/metrics-kubeproxy.txt");
+        assert_eq!(told, golden.lines().collect::<Vec<_>>(), "\n{text}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod announced;
 pub mod bfd;
 pub mod bgp;
 pub mod certificate;
+pub mod kubeproxy;
 pub mod listener;
 pub mod member;
 pub mod metrics;

@@ -15,3 +15,4 @@ mod reply;
 mod state;
 mod story;
 mod support;
+mod udp;

@@ -50,6 +50,12 @@ impl<'a> Attrs<'a> {
         self.out.resize(padded(self.out.len()), 0);
     }
 
+    /// Appends attributes that are encoded already.
+    pub fn raw(&mut self, attributes: &[u8]) {
+        self.out.extend_from_slice(attributes);
+        self.out.resize(padded(self.out.len()), 0);
+    }
+
     /// Appends a number in network byte order.
     pub fn u32(&mut self, kind: u16, value: u32) {
         self.bytes(kind, &value.to_be_bytes());

@@ -41,7 +41,7 @@ pub(super) mod message {
 const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
 pub(super) const NLM_F_REQUEST: u16 = 0x1;
-const NLM_F_ACK: u16 = 0x4;
+pub(super) const NLM_F_ACK: u16 = 0x4;
 const NLM_F_CREATE: u16 = 0x400;
 const NLM_F_APPEND: u16 = 0x800;
 

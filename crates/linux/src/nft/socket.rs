@@ -7,7 +7,9 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use super::attr::{Attrs, Reader};
-use super::batch::{Batch, NFPROTO_INET, NLM_F_REQUEST, SUBSYSTEM, close, header, message};
+use super::batch::{
+    Batch, NFPROTO_INET, NLM_F_ACK, NLM_F_REQUEST, SUBSYSTEM, close, header, message,
+};
 use super::dump::{self, ChainInfo, ElementInfo, RuleInfo, TableInfo};
 use super::error::{DecodeError, Error, Refused};
 
@@ -255,18 +257,68 @@ impl Socket {
         filter: impl FnOnce(&mut Attrs<'_>),
         each: &mut dyn FnMut(&[u8]) -> Result<(), DecodeError>,
     ) -> Result<(), Error> {
+        self.dump_of(what, SUBSYSTEM << 8 | kind, NFPROTO_INET, filter, each)
+    }
+
+    /// Sends messages outside a batch, each for itself; says the error number of each, 0 for those
+    /// that were carried out.
+    pub(crate) fn request(
+        &mut self,
+        requests: impl IntoIterator<Item = (u16, u8, impl FnOnce(&mut Attrs<'_>))>,
+    ) -> Result<Vec<i32>, Error> {
+        let mut bytes = Vec::with_capacity(4096);
+        let mut count: u32 = 0;
+        for (kind, family, body) in requests {
+            let start = bytes.len();
+            count += 1;
+            header(
+                &mut bytes,
+                kind,
+                NLM_F_REQUEST | NLM_F_ACK,
+                count,
+                family,
+                0,
+            );
+            body(&mut Attrs::new(&mut bytes));
+            close(&mut bytes, start);
+        }
+        let mut answers = Vec::with_capacity(count as usize);
+        if count == 0 {
+            return Ok(answers);
+        }
+        self.send(&bytes)?;
+        loop {
+            let length = self.receive()?;
+            if length == 0 {
+                break;
+            }
+            for message in messages(self.buffer.get(..length).unwrap_or(&[])) {
+                let message = message?;
+                if message.kind == NLMSG_ERROR {
+                    answers.push(answer(&message)?.map_or(0, |refused| refused.errno));
+                }
+            }
+        }
+        match answers.len() == count as usize {
+            true => Ok(answers),
+            false => Err(Error::NoAnswer { bytes: bytes.len() }),
+        }
+    }
+
+    /// A dump of any subsystem of netfilter's.
+    pub(crate) fn dump_of(
+        &mut self,
+        what: &'static str,
+        kind: u16,
+        family: u8,
+        filter: impl FnOnce(&mut Attrs<'_>),
+        each: &mut dyn FnMut(&[u8]) -> Result<(), DecodeError>,
+    ) -> Result<(), Error> {
         self.dump_seq = self.dump_seq.wrapping_add(1);
         let seq = self.dump_seq;
         let mut request = Vec::with_capacity(128);
         let flags = NLM_F_REQUEST | NLM_F_DUMP;
-        header(
-            &mut request,
-            SUBSYSTEM << 8 | kind,
-            flags,
-            seq,
-            NFPROTO_INET,
-            0,
-        );
+        header(&mut request, kind, flags, seq, family, 0);
         filter(&mut Attrs::new(&mut request));
         close(&mut request, 0);
         self.send(&request)?;
@@ -439,7 +491,7 @@ mod tests {
     }
 
     #[test]
-    fn cut_messages_are_refused() {
+    fn cut_requestsare_refused() {
         for bytes in [
             &[20u8, 0, 0, 0, 2][..],
             &[200, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],

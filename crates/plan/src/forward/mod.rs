@@ -12,6 +12,7 @@ mod health;
 mod jhash;
 mod locality;
 mod select;
+mod serving;
 pub mod slots;
 mod table;
 mod trace;
@@ -25,6 +26,7 @@ pub use health::{HealthCheck, health_check};
 pub use jhash::SEED;
 pub use locality::{Detector, Locality, Pods, Sources, is_of};
 pub use select::{Mode, plan};
+pub use serving::Serving;
 pub use table::{Claim, Delta, Refusal, Table};
 pub use trace::{Fate, Origin, Packet, Tracer};
 
@@ -102,6 +104,10 @@ pub struct ServicePort {
     pub affinity_seconds: Option<u32>,
     /// `loadBalancerSourceRanges` of this family; empty = open. Applies to load balancer addresses.
     pub source_ranges: Vec<ipnet::IpNet>,
+    /// UDP only: all endpoints that serve, wherever they are and whether chosen or not, sorted.
+    /// Connections to others are forgotten.
+    #[serde(default)]
+    pub serving: Vec<SocketAddr>,
 }
 
 impl ServicePort {

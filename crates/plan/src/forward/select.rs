@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Frontend, FrontendKind, PortKey, ServicePort};
 use crate::name::{Name, ServiceKey};
-use crate::net::Family;
+use crate::net::{Family, Protocol};
 use crate::world::{Endpoint, Hints, Node, Port, Service, ServiceType, World, subnet};
 
 /// Which addresses Corten forwards (design.md §4.5).
@@ -93,6 +93,9 @@ pub fn plan(
                     .values()
                     .any(|endpoint| endpoint.ready || fallback(endpoint))
             });
+            let serving = endpoints
+                .filter(|_| port.protocol == Protocol::Udp)
+                .map_or_else(Vec::new, serving);
             let affinity_seconds = service.affinity_seconds;
             let source_ranges = source_ranges.clone();
             table.insert(
@@ -104,6 +107,7 @@ pub fn plan(
                     usable_anywhere,
                     affinity_seconds,
                     source_ranges,
+                    serving,
                 },
             );
         }
@@ -156,6 +160,16 @@ fn frontends(
 /// Serving while it terminates: used when nothing is ready (KEP-1669).
 fn fallback(endpoint: &Endpoint) -> bool {
     endpoint.terminating && endpoint.serving.unwrap_or(true)
+}
+
+/// Those that answer, as connections are judged by that exist already: no policy, topology or
+/// readiness (`spec/dataplane.md` §1.11).
+fn serving(endpoints: &BTreeMap<(IpAddr, u16), Endpoint>) -> Vec<SocketAddr> {
+    let serving = |endpoint: &Endpoint| endpoint.serving.unwrap_or(true);
+    let found = endpoints.iter().filter(|(_, it)| serving(it));
+    found
+        .map(|((address, port), _)| SocketAddr::new(*address, *port))
+        .collect()
 }
 
 /// The node that forwards.

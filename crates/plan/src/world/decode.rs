@@ -179,6 +179,9 @@ fn name(text: String) -> Name {
     }
 }
 
+/// When what an EndpointSlice was made from changed.
+const TRIGGERED: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+
 impl Slice {
     /// The slice as the planners read it; `None` for one without a Service or of type FQDN.
     pub fn of(object: k8s::EndpointSlice) -> Option<Self> {
@@ -188,9 +191,12 @@ impl Slice {
             k8s::AddressType::IPv6 => Family::V6,
             k8s::AddressType::FQDN => return None,
         };
+        let mut annotations = object.metadata.annotations;
+        let triggered = annotations.remove(TRIGGERED).map(String::into_boxed_str);
         Some(Self {
             service,
             family,
+            triggered,
             ports: object
                 .ports
                 .into_iter()

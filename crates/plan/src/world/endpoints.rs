@@ -64,6 +64,10 @@ pub struct Slice {
     pub ports: Vec<SlicePort>,
     /// Its endpoints; those of another family are left out.
     pub endpoints: Vec<Endpoint>,
+    /// When the Pod or Service changed that this form comes from, as the EndpointSlice controller
+    /// writes it: `endpoints.kubernetes.io/last-change-trigger-time`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub triggered: Option<Box<str>>,
 }
 
 /// Namespace and name of an EndpointSlice.

@@ -87,6 +87,7 @@ fn service(n: usize) -> [Event; 2] {
         }],
     };
     let slice = Slice {
+        triggered: None,
         service: key.clone(),
         family: Family::V4,
         ports: vec![SlicePort {

@@ -363,6 +363,7 @@ fn ports_join_by_name_and_protocol() {
     told.slice(
         "s",
         Slice {
+            triggered: None,
             service: key("s"),
             family: Family::V4,
             ports: vec![

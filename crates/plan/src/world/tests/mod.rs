@@ -130,6 +130,7 @@ pub(crate) fn endpoint(text: &str) -> Endpoint {
 pub(crate) fn slice(service: &str, endpoints: &str) -> Slice {
     let endpoints: Vec<Endpoint> = endpoints.split_whitespace().map(endpoint).collect();
     Slice {
+        triggered: None,
         service: key(service),
         family: endpoints
             .first()
