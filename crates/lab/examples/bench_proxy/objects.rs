@@ -138,6 +138,7 @@ pub(crate) fn events(n: u32, count: u32, families: &[Family]) -> Vec<Event> {
         Event::Slice {
             key: ServiceKey::new(NAMESPACE, &format!("{}-{family}", name(n))),
             form: Some(Slice {
+                triggered: None,
                 service: key(n),
                 family,
                 ports: vec![SlicePort {
