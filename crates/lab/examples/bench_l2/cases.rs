@@ -7,8 +7,6 @@ use super::clients::Seen;
 use super::field::{Field, Harm, until};
 use super::figures::{Figures, Times};
 
-/// A cut that outlasts the second after which a node that hears nobody goes on alone.
-const LONG: Duration = Duration::from_millis(2500);
 /// A process is stopped for so long.
 const PAUSE: Duration = Duration::from_secs(10);
 
@@ -92,17 +90,6 @@ pub(crate) async fn harmed(
     figures.put(format!("{name}_stalled_p99_ms"), stalled.at(99));
     returns.put(back, true, figures);
     Ok(())
-}
-
-/// The owner's link is cut for long: it goes on alone, and both sides answer when it is healed,
-/// until they have heard each other.
-pub(crate) async fn cut_long(
-    field: &mut Field,
-    figures: &mut Figures,
-    runs: usize,
-) -> Result<(), Fault> {
-    let names = ("long_cut", "long_cut_return");
-    harmed(field, figures, names, (Harm::Cut, LONG), runs).await
 }
 
 /// The owner's agent is killed, or asked to end, and started again.

@@ -56,7 +56,8 @@ enum Subject {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
     Harm(Harm),
-    CutLong,
+    /// The link is cut, and healed so long after that.
+    Held(Duration, (&'static str, &'static str)),
     Killed,
     Stopped,
     Drained,
@@ -66,13 +67,24 @@ enum Kind {
 }
 
 /// Cases in their order: name, what runs, what happens, how often. Those that take long are played
-/// less often.
-const CASES: [(&str, Subject, Kind, usize); 13] = {
-    use Kind::{CutLong, Drained, Harm as Harmed, Killed, Paused, Stopped, Vrrp};
+/// less often, or (none) only on request.
+const CASES: [(&str, Subject, Kind, usize); 14] = {
+    use Kind::{Drained, Harm as Harmed, Held, Killed, Paused, Stopped, Vrrp};
     use Subject::{Agents, Keepalived, Linux};
     [
         ("cut", Agents("default"), Harmed(Harm::Cut), 50),
-        ("cut-long", Agents("default"), CutLong, 20),
+        (
+            "cut-long",
+            Agents("default"),
+            Held(ALONE, ("long_cut", "long_cut_return")),
+            20,
+        ),
+        (
+            "cut-minute",
+            Agents("default"),
+            Held(FORGOTTEN, ("minute_cut", "minute_cut_return")),
+            0,
+        ),
         ("off", Agents("default"), Harmed(Harm::Off), 50),
         ("down", Agents("default"), Harmed(Harm::Down), 50),
         ("killed", Agents("default"), Killed, 50),
@@ -86,6 +98,10 @@ const CASES: [(&str, Subject, Kind, usize); 13] = {
         ("keepalived-1s", Keepalived, Vrrp("1"), 20),
     ]
 };
+/// A cut that outlasts the second after which a node that hears nobody goes on alone.
+const ALONE: Duration = Duration::from_millis(2500);
+/// One that outlasts what the kernels know of their neighbours.
+const FORGOTTEN: Duration = Duration::from_secs(60);
 /// How long an address lasts on the LAN's interface, and more.
 const LIFETIME: Duration = Duration::from_millis(2500);
 
@@ -114,8 +130,15 @@ impl Options {
         Some(options)
     }
 
-    fn has(&self, name: &str) -> bool {
-        self.only.is_empty() || self.only.iter().any(|only| only == name)
+    /// How often a case is played.
+    fn runs(&self, name: &str, usual: usize) -> usize {
+        let only = self.only.iter().any(|only| only == name);
+        match (self.only.is_empty(), only) {
+            (true, _) if usual == 0 => 0,
+            (true, _) => self.runs.unwrap_or(usual),
+            (false, true) => self.runs.unwrap_or(usual.max(1)),
+            (false, false) => 0,
+        }
     }
 }
 
@@ -144,7 +167,9 @@ async fn play(
             };
             cases::harmed(field, figures, names, (harm, short), runs).await
         }
-        (_, Kind::CutLong) => cases::cut_long(field, figures, runs).await,
+        (_, Kind::Held(hold, names)) => {
+            cases::harmed(field, figures, names, (Harm::Cut, hold), runs).await
+        }
         (_, Kind::Killed) => cases::ended(field, figures, true, runs).await,
         (_, Kind::Stopped) => cases::ended(field, figures, false, runs).await,
         (_, Kind::Drained) => cases::drained(field, figures, runs).await,
@@ -186,13 +211,13 @@ async fn bench(lab: Lab, options: Options) -> Result<(), Fault> {
     let mut figures = Figures::default();
     let mut runs_now = None;
     for (name, subject, kind, runs) in CASES {
-        if !options.has(name) {
+        let runs = options.runs(name, runs);
+        if runs == 0 {
             continue;
         }
         let began = Instant::now();
         change(&mut field, runs_now, subject).await?;
         runs_now = Some(subject);
-        let runs = options.runs.unwrap_or(runs);
         play(&mut field, &mut figures, (subject, kind), runs).await?;
         eprintln!(
             "{name}: {runs} runs in {:.0} s",
