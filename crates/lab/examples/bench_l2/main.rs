@@ -136,7 +136,7 @@ impl Options {
         match (self.only.is_empty(), only) {
             (true, _) if usual == 0 => 0,
             (true, _) => self.runs.unwrap_or(usual),
-            (false, true) => self.runs.unwrap_or(usual.max(1)),
+            (false, true) => self.runs.unwrap_or_else(|| usual.max(1)),
             (false, false) => 0,
         }
     }
