@@ -24,10 +24,10 @@ impl Profile {
         probes: 5,
         lost: Duration::from_secs(1),
     };
-    /// A death is found in 30 to 45 ms, at three times the cost.
+    /// A death is found in 25 to 40 ms, at three times the cost.
     pub const FAST: Self = Self {
         beat: Duration::from_millis(10),
-        probe: Duration::from_millis(2),
+        probe: Duration::from_millis(1),
         probes: 5,
         lost: Duration::from_secs(1),
     };

@@ -79,7 +79,7 @@ fn a_death_is_known_to_all_in_time() {
 #[test]
 fn the_fast_profile_is_faster_and_the_slow_one_slower() {
     for (profile, least, most) in [
-        (Profile::FAST, 22, 50),
+        (Profile::FAST, 22, 42),
         (Profile::DEFAULT, 70, 130),
         (Profile::SLOW, 700, 1200),
     ] {
