@@ -73,10 +73,19 @@ pub(crate) fn words(error: &nft::Error) -> String {
 
 type Started = (Option<mpsc::Sender<Job>>, mpsc::Receiver<Done>);
 
-/// Opens the kernel's tables and starts the thread; nothing of that when nothing is forwarded.
+/// Opens the kernel's tables and starts the thread. When nothing is forwarded, what an agent has left
+/// that did is taken away: it would win over the proxy that forwards now, and be ever staler.
 pub(super) fn start(mode: Mode, health: Health, metrics: Metrics) -> Result<Started, ForwardError> {
     let (done_in, done) = mpsc::channel(QUEUE);
     if mode == Mode::Off {
+        match Nft::clear() {
+            Ok(true) => tracing::info!("the table of an agent that forwarded is gone"),
+            Ok(false) => {}
+            Err(error) => tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the table of an agent that forwarded stays; `nft delete table inet corten` removes it"
+            ),
+        }
         return Ok((None, done));
     }
     let nft = Nft::open()?;

@@ -194,6 +194,17 @@ impl Nft {
         Ok(report)
     }
 
+    /// Deletes what an executor of this network namespace has left; true when there was something.
+    /// A kernel without nf_tables has nothing of it.
+    pub fn clear() -> Result<bool, Error> {
+        let tables = Socket::open().and_then(|mut socket| socket.tables());
+        let left = tables.is_ok_and(|tables| tables.iter().any(|table| table.name == TABLE));
+        if left {
+            Self::open()?.remove()?;
+        }
+        Ok(left)
+    }
+
     /// Deletes the table and all that is in it.
     pub fn remove(&mut self) -> Result<(), Error> {
         self.table = Table::default();

@@ -41,7 +41,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::controlplane::{Api, ApiError, ControlPlane, ControlPlaneError, SCHEDULER, Shape, User};
+use crate::controlplane::{
+    Account, Api, ApiError, ControlPlane, ControlPlaneError, SCHEDULER, Shape, User,
+};
 use crate::{Host, Lab, LabError, Segment, WaitError, wait_for};
 use config::Network;
 pub use node::Node;
@@ -63,6 +65,8 @@ const PROXY_USER: &str = "kube-proxy";
 pub enum Proxy {
     /// kube-proxy in its nftables mode.
     Nftables,
+    /// `corten agent --forward all`, as a process of the node.
+    Corten,
     /// Nobody: whoever is installed later.
     None,
 }
@@ -235,12 +239,30 @@ impl Cluster {
             nodes,
             plane,
         };
+        if options.proxy == Proxy::Corten {
+            cluster.install_kinds().await?;
+        }
         // Before there are nodes, so that it is the first that they run.
         let dns = config::dns(parts::COREDNS, cluster.plane.server(), &network);
         cluster.kubectl(&["apply", "-f", "-"], &dns).await?;
         cluster.join(&network).await?;
         cluster.dns_ready().await?;
         Ok(cluster)
+    }
+
+    /// Corten's kinds and rights, which agents need that are no Pods.
+    ///
+    /// # Errors
+    /// When the API server refuses them.
+    pub async fn install_kinds(&self) -> Result<(), ClusterError> {
+        let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy");
+        let (crds, rbac) = (deploy.join("crds"), deploy.join("rbac.yaml"));
+        let (crds, rbac) = (crds.to_string_lossy(), rbac.to_string_lossy());
+        self.kubectl(&["apply", "-f", &crds, "-f", &rbac], "")
+            .await?;
+        let established = ["wait", "--for=condition=Established", "-f", &crds];
+        self.kubectl(&established, "").await?;
+        Ok(())
     }
 
     /// Images, Nodes, kubelets.
@@ -258,6 +280,8 @@ impl Cluster {
                 kubeconfig: self.plane.kubeconfig_of(node.name()),
                 proxy: self.options.proxy,
                 proxy_kubeconfig: self.plane.kubeconfig_of(PROXY_USER),
+                agent_kubeconfig: self.plane.kubeconfig(Account::Agent),
+                server: self.plane.server(),
                 pod_ranges: network.pod_ranges(),
             })?;
         }

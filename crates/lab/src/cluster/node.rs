@@ -1,19 +1,19 @@
 //! A node: a host of the lab whose processes see a machine of their own, with containerd, a
-//! kubelet and, if wanted, kube-proxy.
+//! kubelet and, if wanted, kube-proxy or Corten's agent.
 //!
 //! ```text
 //! host (network, host name, /run)
 //!   └─ unshare: mounts and PIDs of its own ── sh, PID 1: lays out the mounts, then reaps
 //!        ├─ containerd ── shims ── Pods
 //!        ├─ kubelet
-//!        └─ kube-proxy
+//!        └─ kube-proxy, corten agent
 //! ```
 //!
 //! When `unshare` dies its PID 1 does, and with that the kernel kills everything on the node.
 
 use std::fs;
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
@@ -54,6 +54,7 @@ pub struct Node {
     // In the order in which they are to be dropped.
     loading: Option<Process>,
     kube_proxy: Option<Process>,
+    agent: Option<Process>,
     kubelet: Option<Process>,
     containerd: Option<Process>,
     /// `unshare`, while the power is on.
@@ -77,6 +78,9 @@ pub(super) struct Joined {
     pub(super) kubeconfig: PathBuf,
     pub(super) proxy: Proxy,
     pub(super) proxy_kubeconfig: PathBuf,
+    pub(super) agent_kubeconfig: PathBuf,
+    /// The API server's own address.
+    pub(super) server: SocketAddr,
     /// All Pods' ranges.
     pub(super) pod_ranges: &'static str,
 }
@@ -99,6 +103,7 @@ impl Node {
             joined: None,
             loading: None,
             kube_proxy: None,
+            agent: None,
             kubelet: None,
             containerd: None,
             init: None,
@@ -266,11 +271,12 @@ impl Node {
         Ok(())
     }
 
-    /// Starts the kubelet, and kube-proxy.
+    /// Starts the kubelet, and who carries Services' traffic.
     pub(super) fn join(&mut self, joined: Joined) -> Result<(), ClusterError> {
+        let proxy = joined.proxy;
         self.joined = Some(joined);
         self.start_kubelet()?;
-        self.start_proxy()
+        self.start_proxy(proxy)
     }
 
     /// Starts the kubelet, at first and after [`Node::stop_kubelet`].
@@ -293,24 +299,58 @@ impl Node {
         Ok(())
     }
 
-    fn start_proxy(&mut self) -> Result<(), ClusterError> {
-        let Some(joined) = &self.joined else {
+    /// Starts who carries Services' traffic, also beside another one; it is who comes up when the
+    /// node is switched on again.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_proxy(&mut self, proxy: Proxy) -> Result<(), ClusterError> {
+        let Some(joined) = &mut self.joined else {
             return Ok(());
         };
-        if joined.proxy == Proxy::Nftables {
-            let mut command = self.command(&self.parts.kubernetes)?;
-            command
-                .arg("kube-proxy")
-                .arg(format!(
-                    "--kubeconfig={}",
-                    joined.proxy_kubeconfig.display()
-                ))
-                .arg(format!("--hostname-override={}", self.name()))
-                .arg(format!("--cluster-cidr={}", joined.pod_ranges))
-                .args(config::KUBE_PROXY);
-            self.kube_proxy = Some(self.host.spawn("kube-proxy", command)?);
+        joined.proxy = proxy;
+        let joined = joined.clone();
+        let pods = joined.pod_ranges;
+        match proxy {
+            Proxy::None => {}
+            Proxy::Nftables => {
+                let mut command = self.command(&self.parts.kubernetes)?;
+                command
+                    .arg("kube-proxy")
+                    .arg(format!(
+                        "--kubeconfig={}",
+                        joined.proxy_kubeconfig.display()
+                    ))
+                    .arg(format!("--hostname-override={}", self.name()))
+                    .arg(format!("--cluster-cidr={pods}"))
+                    .args(config::KUBE_PROXY);
+                self.kube_proxy = Some(self.host.spawn("kube-proxy", command)?);
+            }
+            Proxy::Corten => {
+                let mut command = self.command(crate::bin("corten")?)?;
+                command
+                    .arg("agent")
+                    .arg(format!(
+                        "--kubeconfig={}",
+                        joined.agent_kubeconfig.display()
+                    ))
+                    .arg(format!("--api-server=https://{}", joined.server))
+                    .arg(format!("--node-name={}", self.name()))
+                    .arg(format!("--cluster-cidr={pods}"))
+                    .args(["--forward=all", "--http-address=127.0.0.1:17472"]);
+                self.agent = Some(self.host.spawn("agent", command)?);
+            }
         }
         Ok(())
+    }
+
+    /// Kills that one, if it runs; what it has put into the kernel stays.
+    pub fn stop_proxy(&mut self, proxy: Proxy) {
+        match proxy {
+            Proxy::None => {}
+            Proxy::Nftables => self.kube_proxy = None,
+            Proxy::Corten => self.agent = None,
+        }
     }
 
     /// Stops the kubelet; containers go on.
@@ -343,6 +383,7 @@ impl Node {
         self.init = None;
         self.loading = None;
         self.kube_proxy = None;
+        self.agent = None;
         self.kubelet = None;
         self.containerd = None;
     }
@@ -357,7 +398,10 @@ impl Node {
         self.host.heal().await?;
         self.power_on().await?;
         self.start_kubelet()?;
-        self.start_proxy()
+        match self.joined.as_ref().map(|joined| joined.proxy) {
+            Some(proxy) => self.start_proxy(proxy),
+            None => Ok(()),
+        }
     }
 
     /// The process whose namespaces are the node's, as the sandbox numbers it, while the power is
@@ -374,6 +418,7 @@ impl Node {
             ("containerd", &mut self.containerd),
             ("kubelet", &mut self.kubelet),
             ("kube-proxy", &mut self.kube_proxy),
+            ("corten", &mut self.agent),
         ];
         parts.into_iter().find_map(|(part, process)| {
             let process = process.as_mut()?;

@@ -1,4 +1,9 @@
-//! A real cluster: kubelets, containers, kube-proxy and DNS; and that nothing of it stays.
+//! A real cluster: kubelets, containers, kube-proxy and DNS, and Corten in kube-proxy's place; and
+//! that nothing of it stays.
+
+#[path = "../install/load.rs"]
+mod load;
+mod proxy;
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
@@ -10,8 +15,8 @@ use lab::cluster::{Cluster, Options, Parts, TOOLS};
 use lab::{Lab, Outcome, wait_for};
 use serde_json::Value;
 
-/// For a whole test: 30 s on an idle machine.
-const MINUTES: Duration = Duration::from_secs(420);
+/// For a whole test: a minute and a half on an idle machine.
+const MINUTES: Duration = Duration::from_secs(700);
 /// For a step that takes a second there.
 const SOON: Duration = Duration::from_secs(60);
 
@@ -134,15 +139,25 @@ async fn story(lab: &Lab, cluster: &mut Cluster) -> Outcome {
     });
     assert!(answer.await?.backend().starts_with("web-"));
 
-    // A node loses its power, and comes back with its Pod.
+    let names: Result<Vec<String>, String> = pods
+        .iter()
+        .map(|pod| pod_name(pod).map(str::to_owned))
+        .collect();
+    proxy::story(lab, cluster, names?).await?;
+
+    // A node where Corten stands in kube-proxy's place loses its power, and comes back with its
+    // Pod.
     let last = pod_name(&pods[2])?;
+    proxy::change::alone(cluster, 2).await?;
     let node = cluster.node(2).ok_or("no third node")?;
     node.kill().await?;
     assert!(
         node.command("true").is_err(),
         "a node without power runs nothing"
     );
+    proxy::change::forget(node.host())?;
     lab.say("a node killed");
+    let node = cluster.node(2).ok_or("no third node")?;
     node.start().await?;
     let path = format!("/api/v1/namespaces/default/pods/{last}");
     wait_for(SOON, "the Pod to be back", async || {
@@ -207,7 +222,11 @@ spec:
         image: {TOOLS}
         args: [serve]
         resources: {{limits: {{memory: 64Mi, cpu: 500m}}}}
-        readinessProbe: {{httpGet: {{port: 80}}, periodSeconds: 1}}
+        # A machine that stands still for a moment is no answer.
+        readinessProbe: {{httpGet: {{port: 80}}, periodSeconds: 1, timeoutSeconds: 5, failureThreshold: 9}}
+      - name: second
+        image: {TOOLS}
+        args: [serve, '81']
 ---
 apiVersion: v1
 kind: Service
