@@ -13,8 +13,7 @@ const DNS_V4: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 96, 0, 10));
 const DNS_V6: IpAddr = IpAddr::V6(Ipv6Addr::new(0xfd00, 0x96, 0, 0, 0, 0, 0, 10));
 
 /// kube-proxy's flags that are the same everywhere.
-pub(super) const KUBE_PROXY: [&str; 5] = [
-    "--proxy-mode=nftables",
+pub(super) const KUBE_PROXY: [&str; 4] = [
     // The machine-wide table of connections is read-only in a namespace.
     "--conntrack-max-per-core=0",
     "--conntrack-min=0",

@@ -65,6 +65,8 @@ const PROXY_USER: &str = "kube-proxy";
 pub enum Proxy {
     /// kube-proxy in its nftables mode.
     Nftables,
+    /// kube-proxy in its iptables mode.
+    Iptables,
     /// `corten agent --forward all`, as a process of the node.
     Corten,
     /// Nobody: whoever is installed later.

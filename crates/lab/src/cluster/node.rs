@@ -313,7 +313,11 @@ impl Node {
         let pods = joined.pod_ranges;
         match proxy {
             Proxy::None => {}
-            Proxy::Nftables => {
+            Proxy::Nftables | Proxy::Iptables => {
+                let mode = match proxy {
+                    Proxy::Iptables => "--proxy-mode=iptables",
+                    _ => "--proxy-mode=nftables",
+                };
                 let mut command = self.command(&self.parts.kubernetes)?;
                 command
                     .arg("kube-proxy")
@@ -323,6 +327,7 @@ impl Node {
                     ))
                     .arg(format!("--hostname-override={}", self.name()))
                     .arg(format!("--cluster-cidr={pods}"))
+                    .arg(mode)
                     .args(config::KUBE_PROXY);
                 self.kube_proxy = Some(self.host.spawn("kube-proxy", command)?);
             }
@@ -348,7 +353,7 @@ impl Node {
     pub fn stop_proxy(&mut self, proxy: Proxy) {
         match proxy {
             Proxy::None => {}
-            Proxy::Nftables => self.kube_proxy = None,
+            Proxy::Nftables | Proxy::Iptables => self.kube_proxy = None,
             Proxy::Corten => self.agent = None,
         }
     }

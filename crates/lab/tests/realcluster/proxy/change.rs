@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lab::cluster::{Cluster, Proxy};
-use lab::{Host, Outcome, bin, wait_for};
+use lab::controlplane::Account;
+use lab::{Host, Outcome, Process, bin, wait_for};
 use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinHandle;
 
-use super::town::{Fault, SOON, Town};
+use super::town::{Fate, Fault, SOON, Town};
 use crate::load::Load;
 
 /// A connection that is made once and used all the time.
@@ -185,33 +186,97 @@ pub(super) async fn to_kube_proxy(town: &mut Town<'_>, users: &Users) -> Outcome
         })
         .await?;
         users.go_on().await?;
-        let server = format!("--api-server=https://{}", town.cluster.plane().server());
-        let kubeconfig = town
-            .cluster
-            .plane()
-            .kubeconfig(lab::controlplane::Account::Agent);
         let node = town.cluster.node(index).ok_or("no node")?;
         node.stop_proxy(Proxy::Corten);
-        let mut command = node.command(bin("corten")?)?;
-        command
-            .arg("agent")
-            .arg("--kubeconfig")
-            .arg(kubeconfig)
-            .args([&server, "--forward=off", "--http-address=127.0.0.1:17472"])
-            .arg(format!("--node-name={}", node.name()));
-        let mut off = node.host().spawn("agent-off", command)?;
-        wait_for(SOON, "Corten's table to be gone", async || {
-            match nft(&town.node(index), &["list", "tables"]) {
-                Ok(said) if !said.contains("corten") => Ok(()),
-                Ok(said) => Err(said),
-                Err(error) => Err(error.to_string()),
-            }
-        })
-        .await?;
+        let mut off = agent(town, index, "off")?;
+        cleared(&town.node(index)).await?;
         users.go_on().await?;
         off.kill();
     }
     Ok(())
+}
+
+/// Waits until Corten's table is gone.
+async fn cleared(host: &Host) -> Outcome {
+    wait_for(SOON, "Corten's table to be gone", async || {
+        match nft(host, &["list", "tables"]) {
+            Ok(said) if !said.contains("corten") => Ok(()),
+            Ok(said) => Err(said),
+            Err(error) => Err(error.to_string()),
+        }
+    })
+    .await?;
+    Ok(())
+}
+
+/// An agent on a node that forwards something else than all.
+fn agent(town: &Town<'_>, index: usize, forward: &str) -> Result<Process, Fault> {
+    let plane = town.cluster.plane();
+    let node = town.cluster.nodes().get(index).ok_or("no node")?;
+    let mut command = node.command(bin("corten")?)?;
+    command
+        .arg("agent")
+        .arg("--kubeconfig")
+        .arg(plane.kubeconfig(Account::Agent))
+        .arg(format!("--api-server=https://{}", plane.server()))
+        .args(["--forward", forward, "--http-address=127.0.0.1:17472"])
+        .arg(format!("--node-name={}", node.name()));
+    Ok(node.host().spawn(&format!("agent-{forward}"), command)?)
+}
+
+/// An address that no node has.
+const BALANCED: &str = "10.0.0.202";
+
+/// External addresses alone, beside kube-proxy in two of its modes: who carries them shows when
+/// kube-proxy and its rules are gone. Cluster IPs then lead nowhere.
+pub(super) async fn beside(town: &mut Town<'_>) -> Outcome {
+    let spec = json!({"type": "LoadBalancer", "selector": {"app": "web"}, "ports": [{"port": 80}]});
+    let inside = SocketAddr::new(town.service("beside", spec).await?, 80);
+    town.balanced("beside", BALANCED).await?;
+    let (host, client) = (town.node(0), town.cluster.client().clone());
+    let outside = SocketAddr::new(BALANCED.parse()?, 80);
+    let via = host.address(false)?.to_string();
+    client.add_route(&format!("{BALANCED}/32"), &via).await?;
+    for (proxy, tables) in [
+        (Proxy::Nftables, &["ip kube-proxy", "ip6 kube-proxy"][..]),
+        (
+            Proxy::Iptables,
+            &["ip nat", "ip filter", "ip6 nat", "ip6 filter"],
+        ),
+    ] {
+        let node = town.cluster.node(0).ok_or("no node")?;
+        node.stop_proxy(proxy);
+        node.start_proxy(proxy)?;
+        town.gets(&host, inside).await?;
+        town.gets(&client, outside).await?;
+        let load = Load::start(&client, outside)?;
+        let mut vips = agent(town, 0, "vips")?;
+        ready(&host).await?;
+        town.gets(&host, inside).await?;
+        town.gets(&client, outside).await?;
+        let node = town.cluster.node(0).ok_or("no node")?;
+        node.stop_proxy(proxy);
+        for table in tables {
+            let words: Vec<&str> = ["delete", "table"]
+                .into_iter()
+                .chain(table.split(' '))
+                .collect();
+            nft(&host, &words)?;
+        }
+        town.gets(&client, outside).await?;
+        let nobody = |fate: &Fate| !matches!(fate, Fate::Answered(..));
+        town.fate(&host, inside, "nobody's", nobody).await?;
+        let figures = load.stop().await?;
+        assert!(
+            figures.sent > 0 && figures.failed == 0,
+            "{proxy:?}: {figures:?}"
+        );
+        vips.kill();
+        let mut off = agent(town, 0, "off")?;
+        cleared(&host).await?;
+        off.kill();
+    }
+    town.delete("beside").await
 }
 
 /// Corten alone on a node, which is what comes up there from now on.

@@ -70,5 +70,6 @@ pub(crate) async fn story(lab: &Lab, cluster: &mut Cluster, pods: Vec<String>) -
     step(lab, "agent and API server", life::restarted(&mut town)).await?;
     let back = change::to_kube_proxy(&mut town, &users);
     step(lab, "from Corten to kube-proxy", back).await?;
-    step(lab, "the users", users.leave(&town)).await
+    step(lab, "the users", users.leave(&town)).await?;
+    step(lab, "vips beside kube-proxy", change::beside(&mut town)).await
 }
