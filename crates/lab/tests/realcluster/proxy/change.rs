@@ -200,7 +200,7 @@ pub(super) async fn to_kube_proxy(town: &mut Town<'_>, users: &Users) -> Outcome
 async fn cleared(host: &Host) -> Outcome {
     wait_for(SOON, "Corten's table to be gone", async || {
         match nft(host, &["list", "tables"]) {
-            Ok(said) if !said.contains("corten") => Ok(()),
+            Ok(said) if !said.lines().any(|line| line == "table inet corten") => Ok(()),
             Ok(said) => Err(said),
             Err(error) => Err(error.to_string()),
         }

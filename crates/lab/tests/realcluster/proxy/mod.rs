@@ -59,14 +59,17 @@ pub(crate) async fn story(lab: &Lab, cluster: &mut Cluster, pods: Vec<String>) -
     step(lab, "names", basics::names(&town)).await?;
     step(lab, "hairpin", basics::hairpin(&town)).await?;
     step(lab, "rejected", basics::rejected(&town)).await?;
-    step(lab, "labels", basics::labels(&town)).await?;
-    step(lab, "internal policy", policies::internal(&town)).await?;
     step(lab, "external policy", policies::local(&town)).await?;
     step(lab, "external address", policies::external_ip(&town)).await?;
     step(lab, "source ranges", policies::sources(&town)).await?;
-    step(lab, "not ready", policies::unready(&town)).await?;
     step(lab, "recreated", life::recreated(&town)).await?;
-    step(lab, "rolling update", life::rolled(&town)).await?;
+    // These wait most of their time, for what is not to happen and for Pods.
+    tokio::try_join!(
+        step(lab, "labels", basics::labels(&town)),
+        step(lab, "internal policy", policies::internal(&town)),
+        step(lab, "not ready", policies::unready(&town)),
+        step(lab, "rolling update", life::rolled(&town)),
+    )?;
     step(lab, "agent and API server", life::restarted(&mut town)).await?;
     let back = change::to_kube_proxy(&mut town, &users);
     step(lab, "from Corten to kube-proxy", back).await?;
