@@ -124,6 +124,14 @@ impl Segment {
         self.set_port(port, true).await
     }
 
+    /// Drops frames from Ethernet addresses that this host has not used yet, as a switch with port
+    /// security does, or takes all again.
+    pub async fn lock(&self, host: &Host, locked: bool) -> Result<(), LabError> {
+        let port = self.port_of(host)?;
+        let done = self.0.netlink.lock_bridge_port(port, locked).await;
+        done.at(self.name())
+    }
+
     async fn set_port(&self, port: u32, forwards: bool) -> Result<(), LabError> {
         match self.0.netlink.set_bridge_port(port, forwards).await {
             // An unplugged port drops everything, and forwards again when its carrier is back.

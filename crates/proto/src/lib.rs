@@ -20,3 +20,4 @@ pub mod ndp;
 mod random;
 pub mod responder;
 pub mod router;
+pub mod trial;

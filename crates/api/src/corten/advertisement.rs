@@ -69,7 +69,8 @@ pub struct Layer2 {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub preferred_node_selectors: Vec<PreferredNodeSelector>,
     /// The link-layer address that answers. Node: the interface's. Virtual: one of the address's
-    /// own, which moves with it, so that no client has to notice a take-over.
+    /// own, which moves with it, so that no client has to notice a take-over; where the network
+    /// refuses that, the interface's, with an event on the Node.
     #[serde(skip_serializing_if = "is_default")]
     #[cfg_attr(feature = "crds", schemars(extend("x-default" = "Node")))]
     pub mac: MacMode,

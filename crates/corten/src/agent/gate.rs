@@ -156,6 +156,7 @@ mod tests {
             interfaces: Interfaces::All,
             services,
             placed: None,
+            mac: None,
         }
     }
 

@@ -3,8 +3,10 @@
 //! The manager owns the announcements and the schedule of gratuitous frames; each interface is a
 //! port with a task of its own.
 
+mod own_mac;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use plan::announce::l2::Announcement;
@@ -18,11 +20,15 @@ use super::exclude::Exclude;
 use super::interfaces::{self, Snapshot};
 use super::member::Silence;
 use super::port;
+use super::reception::Reception;
 use crate::http::Metrics;
 use crate::http::announced::Protocol;
+use crate::report::Reporter;
 
 /// Commands that may wait.
 const QUEUE: usize = 64;
+/// Refused MAC addresses that may wait.
+const REFUSALS: usize = 1024;
 /// After an interface's sockets could not be opened, they are tried again this often.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -33,6 +39,8 @@ pub(super) struct Context {
     pub(super) interfaces: watch::Receiver<Snapshot>,
     pub(super) exclude: Exclude,
     pub(super) addresses: Addresses,
+    pub(super) reception: Reception,
+    pub(super) reporter: Reporter,
     pub(super) silence: Silence,
     pub(super) metrics: Metrics,
 }
@@ -42,6 +50,12 @@ enum Command {
     Announce(Vec<(IpAddr, Announcement)>, oneshot::Sender<Vec<IpAddr>>),
     /// Stop announcing these; answered once nobody answers for them any more.
     Withdraw(Vec<IpAddr>, oneshot::Sender<()>),
+    /// The addresses of the other nodes.
+    Neighbours(Vec<IpAddr>),
+    /// Everything was announced once.
+    Settle,
+    /// The last command: what lingers need not any more.
+    End(oneshot::Sender<()>),
     /// Answer for each address only until another node claims it; answered once all are claimed.
     HandOver(oneshot::Sender<()>),
 }
@@ -70,6 +84,23 @@ impl L2 {
         let _ = withdrawn.await;
     }
 
+    /// Who the other nodes are: neighbours that can be asked what the network carries.
+    pub(super) async fn neighbours(&self, addresses: Vec<IpAddr>) {
+        let _ = self.commands.send(Command::Neighbours(addresses)).await;
+    }
+
+    /// Everything has been announced once: what an earlier agent left goes.
+    pub(super) async fn settle(&self) {
+        let _ = self.commands.send(Command::Settle).await;
+    }
+
+    /// The agent ends: nothing is received for addresses that others have.
+    pub(super) async fn end(&self) {
+        let (done, ended) = oneshot::channel();
+        let _ = self.commands.send(Command::End(done)).await;
+        let _ = ended.await;
+    }
+
     /// From now on each address is answered for only until another node claims it; completes once
     /// all are claimed.
     pub(super) async fn hand_over(&self) -> oneshot::Receiver<()> {
@@ -83,9 +114,16 @@ impl L2 {
 pub(super) fn start(context: Context) -> (L2, impl Future<Output = ()> + Send) {
     let (commands_in, commands) = mpsc::channel(QUEUE);
     let (claims_in, claims) = mpsc::channel(QUEUE);
+    let (refusals_in, refusals) = mpsc::channel(REFUSALS);
     let manager = Manager {
         context,
         claims: claims_in,
+        refusals: refusals_in,
+        refused: BTreeSet::new(),
+        lingering: BTreeMap::new(),
+        neighbours: Vec::new(),
+        unreceived: None,
+        again: None,
         leaving: None,
         ports: HashMap::new(),
         announced: BTreeMap::new(),
@@ -97,7 +135,7 @@ pub(super) fn start(context: Context) -> (L2, impl Future<Output = ()> + Send) {
         L2 {
             commands: commands_in,
         },
-        manager.run(commands, claims),
+        manager.run(commands, claims, refusals),
     )
 }
 
@@ -105,6 +143,9 @@ struct Port {
     name: String,
     mac: Mac,
     commands: mpsc::Sender<port::Command>,
+    /// The addresses that it answers for, and with which MAC address of their own.
+    given: HashMap<IpAddr, Option<Mac>>,
+    neighbours: Vec<Ipv4Addr>,
 }
 
 struct Manager {
@@ -117,6 +158,18 @@ struct Manager {
     retry: bool,
     /// Where ports tell of addresses that another station claims.
     claims: mpsc::Sender<IpAddr>,
+    /// Where ports tell of MAC addresses that their network does not carry.
+    refusals: mpsc::Sender<(u32, IpAddr)>,
+    /// Of which addresses, on which interface.
+    refused: BTreeSet<(u32, IpAddr)>,
+    /// What was given up, and until when frames for its own MAC address are received.
+    lingering: BTreeMap<IpAddr, (Instant, Announcement)>,
+    /// The addresses of the other nodes.
+    neighbours: Vec<IpAddr>,
+    /// Why frames for addresses' own MAC addresses cannot be received.
+    unreceived: Option<String>,
+    /// When what is received for is to be looked at again.
+    again: Option<Instant>,
     leaving: Option<Leaving>,
 }
 
@@ -142,6 +195,7 @@ impl Manager {
         mut self,
         mut commands: mpsc::Receiver<Command>,
         mut claims: mpsc::Receiver<IpAddr>,
+        mut refusals: mpsc::Receiver<(u32, IpAddr)>,
     ) {
         self.reconcile().await;
         loop {
@@ -152,9 +206,26 @@ impl Manager {
             }
             let due = self.announcer.poll_timeout().map(|due| self.start + due);
             let due = due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            let again = self.again;
+            let look = async move {
+                match again {
+                    Some(due) => tokio::time::sleep_until(due.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
                 command = commands.recv() => match command {
                     None => return,
+                    Some(Command::Neighbours(neighbours)) => {
+                        self.neighbours = neighbours;
+                        self.introduce().await;
+                    }
+                    Some(Command::Settle) => self.context.reception.settle().await,
+                    Some(Command::End(done)) => {
+                        self.lingering.clear();
+                        self.receive().await;
+                        let _ = done.send(());
+                    }
                     Some(Command::Announce(wanted, done)) => {
                         let nowhere = self.announce(wanted).await;
                         let _ = done.send(nowhere);
@@ -174,6 +245,11 @@ impl Manager {
                 },
                 // Never closed: this task holds a sender itself.
                 Some(address) = claims.recv() => self.claimed(address).await,
+                Some((index, address)) = refusals.recv() => self.refuse(index, address).await,
+                () = look => {
+                    self.receive().await;
+                    self.bring_all().await;
+                }
                 changed = self.context.silence.changed() => {
                     if changed.is_err() {
                         return;
@@ -194,27 +270,29 @@ impl Manager {
 
     async fn announce(&mut self, wanted: Vec<(IpAddr, Announcement)>) -> Vec<IpAddr> {
         let mut nowhere = Vec::new();
+        let mut news = Vec::new();
+        let mut own = false;
         for (address, announcement) in wanted {
+            self.lingering.remove(&address);
             let old = self.announced.insert(address, announcement.clone());
-            let mut somewhere = false;
-            for port in self.ports.values() {
-                let had = old
-                    .as_ref()
-                    .is_some_and(|old| old.interfaces.contains(&port.name));
-                let has = announcement.interfaces.contains(&port.name);
-                somewhere |= has;
-                let command = match (had, has) {
-                    (false, true) => port::Command::Announce(address),
-                    (true, false) => port::Command::Withdraw(address),
-                    _ => continue,
-                };
-                let _ = port.commands.send(command).await;
-            }
+            own |= announcement.mac.is_some() || old.as_ref().is_some_and(|it| it.mac.is_some());
+            news.push((address, old, announcement));
+        }
+        if own {
+            // Frames come as soon as somebody is told.
+            self.receive().await;
+        }
+        for (address, old, announcement) in news {
+            self.bring(address).await;
             self.count(address, old.as_ref(), false);
             self.place(address, old.as_ref(), &announcement).await;
-            if somewhere {
+            let mut names = self.ports.values().map(|port| &port.name);
+            if names.any(|name| announcement.interfaces.contains(name)) {
                 self.count(address, Some(&announcement), true);
-                if old.is_none_or(|old| old.interfaces != announcement.interfaces) {
+                let same = |old: Announcement| {
+                    old.interfaces == announcement.interfaces && old.mac == announcement.mac
+                };
+                if !old.is_some_and(same) {
                     self.announcer.trigger(self.start.elapsed(), address);
                 }
             } else {
@@ -222,6 +300,44 @@ impl Manager {
             }
         }
         nowhere
+    }
+
+    /// Has the ports answer for `address` as they should, or no longer; says whether one changed
+    /// what it answers.
+    async fn bring(&mut self, address: IpAddr) -> bool {
+        let announcement = self.announced.get(&address);
+        let mut changed = false;
+        for (index, port) in &mut self.ports {
+            let wanted = announcement.filter(|it| it.interfaces.contains(&port.name));
+            let refused = self.unreceived.is_some() || self.refused.contains(&(*index, address));
+            let mac = wanted.map(|it| it.mac.filter(|_| !refused).map(|mac| Mac(mac.0)));
+            if port.given.get(&address).copied() == mac {
+                continue;
+            }
+            let command = match mac {
+                Some(mac) => {
+                    port.given.insert(address, mac);
+                    port::Command::Announce(address, mac)
+                }
+                None => {
+                    port.given.remove(&address);
+                    port::Command::Withdraw(address)
+                }
+            };
+            changed |= mac.is_some();
+            let _ = port.commands.send(command).await;
+        }
+        changed
+    }
+
+    /// As [`Self::bring`], for all; who answers otherwise says so.
+    async fn bring_all(&mut self) {
+        let addresses: Vec<IpAddr> = self.announced.keys().copied().collect();
+        for address in addresses {
+            if self.bring(address).await {
+                self.announcer.trigger(self.start.elapsed(), address);
+            }
+        }
     }
 
     /// Puts the address on an interface, where that is wanted.
@@ -272,8 +388,10 @@ impl Manager {
                 leaving.look();
             }
             self.announcer.remove(*address);
-            self.tell(*address, port::Command::Withdraw).await;
             let old = self.announced.remove(address);
+            self.bring(*address).await;
+            self.refused.retain(|(_, refused)| refused != address);
+            self.linger(*address, old.as_ref());
             self.count(*address, old.as_ref(), false);
         }
         for port in self.ports.values() {
@@ -309,6 +427,7 @@ impl Manager {
             .filter(|interface| interfaces::fit(interface, &self.context.exclude))
             .filter_map(|interface| Some((interface.index, (interface, Mac(interface.mac?)))))
             .collect();
+        let before = self.ports.len();
         self.ports.retain(|index, port| {
             let same = fit.get(index).is_some_and(|(interface, mac)| {
                 interface.name == port.name && *mac == port.mac && !port.commands.is_closed()
@@ -318,7 +437,10 @@ impl Manager {
             }
             same
         });
+        self.refused
+            .retain(|(index, _)| self.ports.contains_key(index));
         self.retry = false;
+        let mut changed = self.ports.len() < before;
         for (index, (interface, mac)) in fit {
             if self.ports.contains_key(&index) {
                 continue;
@@ -331,6 +453,7 @@ impl Manager {
             let context = port::Context {
                 silence: self.context.silence.clone(),
                 claims: self.claims.clone(),
+                refusals: self.refusals.clone(),
                 metrics: self.context.metrics.clone(),
             };
             match port::start(identity, context) {
@@ -340,9 +463,11 @@ impl Manager {
                         name: interface.name.clone(),
                         mac,
                         commands,
+                        given: HashMap::new(),
+                        neighbours: Vec::new(),
                     };
-                    self.populate(&port).await;
                     self.ports.insert(index, port);
+                    changed = true;
                 }
                 Err(error) => {
                     self.retry |= !error.is_missing();
@@ -354,15 +479,10 @@ impl Manager {
                 }
             }
         }
-    }
-
-    /// Gives a new port its addresses.
-    async fn populate(&mut self, port: &Port) {
-        for (address, announcement) in &self.announced {
-            if announcement.interfaces.contains(&port.name) {
-                let _ = port.commands.send(port::Command::Announce(*address)).await;
-                self.announcer.trigger(self.start.elapsed(), *address);
-            }
+        self.introduce().await;
+        if changed {
+            self.receive().await;
+            self.bring_all().await;
         }
     }
 

@@ -28,6 +28,7 @@ mod member;
 mod planner;
 mod port;
 mod publisher;
+mod reception;
 pub mod reply;
 mod statuses;
 pub mod succession;
@@ -145,11 +146,14 @@ pub async fn run<S: Source, K: Sink>(
         metrics: metrics.clone(),
     };
     let (addresses, addresses_task) = addresses::start(addresses);
+    let (reception, reception_task) = reception::start();
     let l2 = l2::Context {
         node: config.agent.node.clone(),
         interfaces: interfaces.clone(),
         exclude: config.exclude.clone(),
         addresses: addresses.clone(),
+        reception: reception.clone(),
+        reporter: reporter.clone(),
         silence,
         metrics: metrics.clone(),
     };
@@ -173,6 +177,10 @@ pub async fn run<S: Source, K: Sink>(
     tasks.spawn(member_task.run());
     tasks.spawn(async move {
         l2_task.await;
+        Ok(())
+    });
+    tasks.spawn(async move {
+        reception_task.await;
         Ok(())
     });
     tasks.spawn(async move {
@@ -266,6 +274,7 @@ pub async fn run<S: Source, K: Sink>(
                 } else {
                     // An end without a successor must not wait for one.
                     let _ = tokio::time::timeout(HAND_OVER, leave(&member, &l2)).await;
+                    l2.end().await;
                 }
             };
             let routes = async {
@@ -278,6 +287,7 @@ pub async fn run<S: Source, K: Sink>(
                 let _ = tokio::time::timeout(TELLING, make_way(&member)).await;
             }
             if !follows && ending.removal.is_some_and(|removal| removal.is_under_way()) {
+                reception.remove().await;
                 tasks.shutdown().await;
                 if let Some(folder) = &ending.kept {
                     crate::kept::forget(folder);

@@ -424,6 +424,7 @@ impl Planner {
             self.advertised = true;
             self.parts.bgp.ready().await;
             self.parts.addresses.settle().await;
+            self.parts.l2.settle().await;
             self.parts.statuses.settle_routes().await;
             // The lists of the start, and what was kept, were much at once.
             linux::memory::trim();
@@ -540,6 +541,8 @@ impl Planner {
             .collect();
         if peers != self.peers {
             self.peers.clone_from(&peers);
+            let neighbours = peers.values().copied().collect();
+            self.parts.l2.neighbours(neighbours).await;
             let _ = self.parts.member.send(member::Command::Peers(peers)).await;
         }
     }

@@ -1,6 +1,7 @@
 //! One interface's share of layer 2: its sockets, its responders and the addresses they answer for.
 
-use std::net::IpAddr;
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use linux::packet::{AsyncPacketSocket, MulticastGroups, PacketError, PacketSocket, Traffic};
@@ -8,6 +9,7 @@ use proto::arp;
 use proto::ethernet::Mac;
 use proto::ndp::{self, Change, Groups};
 use proto::responder::Outcome;
+use proto::trial::{Trial, Verdict};
 use tokio::sync::{mpsc, oneshot};
 
 use super::member::Silence;
@@ -17,18 +19,24 @@ use crate::http::Metrics;
 const QUEUE: usize = 1024;
 /// Longest frame that is of interest.
 const MAX_FRAME: usize = 2048;
+/// Between two questions whether the network carries a MAC address.
+const TRIAL: Duration = Duration::from_millis(500);
+/// So many MAC addresses are asked about at once.
+const TRIALS: usize = 32;
 /// A conflict over one address is logged at most this often.
 const QUIET: Duration = Duration::from_secs(10);
 
 /// What the manager asks of a port.
 #[derive(Debug)]
 pub(super) enum Command {
-    /// Answer for this address.
-    Announce(IpAddr),
+    /// Answer for this address, with a MAC address of its own or else with the interface's.
+    Announce(IpAddr, Option<Mac>),
     /// Stop answering for it.
     Withdraw(IpAddr),
     /// Tell everybody that it is here.
     Gratuitous(IpAddr),
+    /// Who can be asked whether the network carries a MAC address: other nodes on the link.
+    Neighbours(Vec<Ipv4Addr>),
     /// All commands before this one have been carried out.
     Barrier(oneshot::Sender<()>),
 }
@@ -63,6 +71,8 @@ pub(super) struct Context {
     pub(super) silence: Silence,
     /// Told of announced addresses that another station claims.
     pub(super) claims: mpsc::Sender<IpAddr>,
+    /// Told of addresses whose own MAC address the network at this interface does not carry.
+    pub(super) refusals: mpsc::Sender<(u32, IpAddr)>,
     pub(super) metrics: Metrics,
 }
 
@@ -81,6 +91,10 @@ pub(super) fn start(
         memberships: MulticastGroups::new(identity.index),
         context,
         conflict: None,
+        own: HashMap::new(),
+        neighbours: Vec::new(),
+        trials: BTreeMap::new(),
+        asking: None,
         identity,
     };
     let arp = AsyncPacketSocket::new(arp)?;
@@ -97,6 +111,13 @@ struct Port {
     memberships: MulticastGroups,
     context: Context,
     conflict: Option<(IpAddr, Instant)>,
+    /// Addresses with a MAC address of their own.
+    own: HashMap<IpAddr, Mac>,
+    neighbours: Vec<Ipv4Addr>,
+    /// MAC addresses of which it is not known yet whether the network carries them.
+    trials: BTreeMap<Mac, (IpAddr, Trial)>,
+    /// When the next question is due.
+    asking: Option<Instant>,
 }
 
 impl Port {
@@ -109,7 +130,15 @@ impl Port {
         let mut arp_frame = [0; MAX_FRAME];
         let mut ndp_frame = [0; MAX_FRAME];
         loop {
+            let asking = self.asking;
+            let due = async move {
+                match asking {
+                    Some(due) => tokio::time::sleep_until(due.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
+                () = due => self.ask(&arp),
                 command = commands.recv() => match command {
                     None => return,
                     Some(command) => self.command(command, &arp, &ndp),
@@ -127,6 +156,7 @@ impl Port {
     }
 
     fn arp(&mut self, socket: &AsyncPacketSocket, frame: &[u8]) {
+        self.judge(frame);
         let outcome = self.arp_responder.on_frame(frame);
         self.answer(socket, outcome, |reply| {
             arp::Packet::parse(reply)
@@ -142,28 +172,105 @@ impl Port {
 
     fn command(&mut self, command: Command, arp: &AsyncPacketSocket, ndp: &AsyncPacketSocket) {
         match command {
-            Command::Announce(IpAddr::V4(ip)) => {
-                self.arp_responder.announce(ip);
+            Command::Announce(ip, mac) => self.announce(ip, mac),
+            Command::Withdraw(ip) => {
+                self.try_out(ip, None);
+                match ip {
+                    IpAddr::V4(ip) => {
+                        self.arp_responder.withdraw(ip);
+                    }
+                    IpAddr::V6(ip) => {
+                        if self.ndp_responder.withdraw(ip) {
+                            let change = self.groups.remove(ip);
+                            self.regroup(change);
+                        }
+                    }
+                }
             }
-            Command::Announce(IpAddr::V6(ip)) => {
-                if self.ndp_responder.announce(ip) {
+            Command::Gratuitous(ip) => self.gratuitous(ip, arp, ndp),
+            Command::Neighbours(neighbours) => self.neighbours = neighbours,
+            Command::Barrier(done) => {
+                let _ = done.send(());
+            }
+        }
+    }
+
+    fn announce(&mut self, ip: IpAddr, mac: Option<Mac>) {
+        self.try_out(ip, mac);
+        match ip {
+            IpAddr::V4(ip) => {
+                self.arp_responder.announce(ip, mac);
+            }
+            IpAddr::V6(ip) => {
+                if self.ndp_responder.announce(ip, mac) {
                     let change = self.groups.add(ip);
                     self.regroup(change);
                 }
             }
-            Command::Withdraw(IpAddr::V4(ip)) => {
-                self.arp_responder.withdraw(ip);
+        }
+    }
+
+    /// Begins the trial of an address's own MAC address, in the place of what it had before.
+    fn try_out(&mut self, ip: IpAddr, mac: Option<Mac>) {
+        let old = match mac {
+            Some(mac) => self.own.insert(ip, mac),
+            None => self.own.remove(&ip),
+        };
+        if old != mac {
+            if let Some(old) = old {
+                self.trials.remove(&old);
             }
-            Command::Withdraw(IpAddr::V6(ip)) => {
-                if self.ndp_responder.withdraw(ip) {
-                    let change = self.groups.remove(ip);
-                    self.regroup(change);
+            if let Some(mac) = mac {
+                let trial = Trial::new(mac, self.identity.mac);
+                self.trials.insert(mac, (ip, trial));
+                self.asking.get_or_insert_with(|| Instant::now() + TRIAL);
+            }
+        }
+    }
+
+    /// Asks neighbours, from the MAC addresses on trial and from the interface's own.
+    fn ask(&mut self, arp: &AsyncPacketSocket) {
+        let mut over = Vec::new();
+        let asks = !self.context.silence.holds() && !self.neighbours.is_empty();
+        for (mac, (ip, trial)) in self.trials.iter_mut().filter(|_| asks).take(TRIALS) {
+            let Some(frames) = trial.ask(&self.neighbours) else {
+                over.push(*mac);
+                continue;
+            };
+            if let Err(error) = frames.iter().try_for_each(|frame| arp.send(frame)) {
+                tracing::debug!(interface = self.identity.name, %ip, %error, "not tried");
+            }
+        }
+        for mac in over {
+            self.trials.remove(&mac);
+        }
+        self.asking = (!self.trials.is_empty()).then(|| Instant::now() + TRIAL);
+    }
+
+    /// Takes a frame as an answer to [`Self::ask`], if it is one.
+    fn judge(&mut self, frame: &[u8]) {
+        if self.trials.is_empty() {
+            return;
+        }
+        let Ok(packet) = arp::Packet::parse(frame) else {
+            return;
+        };
+        let mut over = Vec::new();
+        for (mac, (ip, trial)) in &mut self.trials {
+            match trial.on_frame(&packet) {
+                Some(Verdict::Carried) => over.push(*mac),
+                Some(Verdict::Refused) => {
+                    over.push(*mac);
+                    let refused = (self.identity.index, *ip);
+                    if self.context.refusals.try_send(refused).is_err() {
+                        tracing::warn!(%ip, "a refusal is not told");
+                    }
                 }
+                None => {}
             }
-            Command::Gratuitous(ip) => self.gratuitous(ip, arp, ndp),
-            Command::Barrier(done) => {
-                let _ = done.send(());
-            }
+        }
+        for mac in over {
+            self.trials.remove(&mac);
         }
     }
 
@@ -186,11 +293,13 @@ impl Port {
         if self.context.silence.holds() {
             return;
         }
+        let station = self.identity.mac;
+        let mac = self.own.get(&ip).copied().unwrap_or(station);
         let sent = match ip {
-            IpAddr::V4(ip) => arp::gratuitous(self.identity.mac, ip)
+            IpAddr::V4(ip) => arp::gratuitous(mac, ip, station)
                 .iter()
                 .try_for_each(|frame| arp.send(frame)),
-            IpAddr::V6(ip) => ndp.send(&ndp::unsolicited(self.identity.mac, ip)),
+            IpAddr::V6(ip) => ndp.send(&ndp::unsolicited(mac, ip, station)),
         };
         match sent {
             Ok(()) => {

@@ -119,6 +119,8 @@ pub struct Metrics {
     pub gratuitous: IntCounterVec,
     /// Layer 2 frames that asked nothing of us; label reason.
     pub frames_dropped: IntCounterVec,
+    /// Addresses that answer with the interface's MAC address, not their own; label cause.
+    pub virtual_mac_fallbacks: IntCounterVec,
     /// Events for people that could not be sent.
     pub reports_dropped: IntCounter,
     /// Elements written to the kernel's tables.
@@ -210,6 +212,11 @@ impl Metrics {
                 "corten_layer2_frames_dropped_total",
                 "Frames that asked nothing of us",
                 &["reason"],
+            )?,
+            virtual_mac_fallbacks: counters(
+                "corten_layer2_virtual_mac_fallbacks_total",
+                "How often addresses began to answer with the interface's MAC address, not their own",
+                &["cause"],
             )?,
             reports_dropped: counter("corten_events_dropped_total", "Events that were not sent")?,
             forward_elements: counter(

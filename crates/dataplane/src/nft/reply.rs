@@ -282,7 +282,10 @@ fn rules(mask: u32) -> Vec<Rule> {
         key: Meta::Mark,
         to: VALUE,
     };
-    let set = Expr::SetMark { from: VALUE };
+    let set = Expr::SetMeta {
+        key: Meta::Mark,
+        from: VALUE,
+    };
     let clear = Expr::Mask {
         from: VALUE,
         to: VALUE,

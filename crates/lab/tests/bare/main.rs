@@ -16,3 +16,4 @@ mod state;
 mod story;
 mod support;
 mod udp;
+mod virtual_mac;

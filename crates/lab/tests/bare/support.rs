@@ -288,7 +288,7 @@ impl Stage {
         self.pin(ip, NOBODY).await
     }
 
-    async fn pin(&self, ip: IpAddr, mac: [u8; 6]) -> Outcome {
+    pub(crate) async fn pin(&self, ip: IpAddr, mac: [u8; 6]) -> Outcome {
         let device = self.client().netlink().index_of("eth0").await?;
         Ok(self
             .client()

@@ -253,6 +253,14 @@ impl Netlink {
         done.asked(|| format!("set bridge port {index} to {state:?}"))
     }
 
+    /// Lets a bridge port drop frames from Ethernet addresses that the bridge has not learned there
+    /// before (`bridge link set … locked on`), or take all again.
+    pub async fn lock_bridge_port(&self, index: u32, locked: bool) -> Result<()> {
+        let message = LinkBridgePort::new(index).locked(locked).build();
+        let done = self.handle.link().set_port(message).execute().await;
+        done.asked(|| format!("lock bridge port {index}: {locked}"))
+    }
+
     /// Sets the Ethernet address.
     pub async fn set_mac(&self, index: u32, mac: Mac) -> Result<()> {
         let message = LinkUnspec::new_with_index(index).address(mac.to_vec());

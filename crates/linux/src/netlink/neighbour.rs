@@ -3,7 +3,10 @@
 use std::net::IpAddr;
 
 use futures::TryStreamExt;
-use netlink_packet_route::neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourMessage};
+use netlink_packet_route::AddressFamily;
+use netlink_packet_route::neighbour::{
+    NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState,
+};
 
 use super::{Asked, Mac, Netlink, Result};
 
@@ -69,5 +72,27 @@ impl Netlink {
             .execute()
             .await
             .asked(|| format!("set neighbour {ip} of link {device}"))
+    }
+
+    /// Lets a device receive frames for one more unicast Ethernet address (`bridge fdb add … self
+    /// permanent`), also through the filter of its hardware.
+    pub async fn add_station(&self, device: u32, mac: Mac) -> Result<()> {
+        let request = self.handle.neighbours().add_bridge(device, &mac);
+        let request = request.flags(NeighbourFlags::Own);
+        let done = request.execute().await;
+        done.asked(|| format!("let link {device} receive for {mac:02x?}"))
+    }
+
+    /// Undoes [`Netlink::add_station`].
+    pub async fn del_station(&self, device: u32, mac: Mac) -> Result<()> {
+        let mut message = NeighbourMessage::default();
+        message.header.family = AddressFamily::Bridge;
+        message.header.ifindex = device;
+        message.header.state = NeighbourState::Permanent;
+        message.header.flags = NeighbourFlags::Own;
+        let attribute = NeighbourAttribute::LinkLayerAddress(mac.to_vec());
+        message.attributes.push(attribute);
+        let done = self.handle.neighbours().del(message).execute().await;
+        done.asked(|| format!("let link {device} receive for {mac:02x?} no longer"))
     }
 }

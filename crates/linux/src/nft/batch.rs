@@ -10,7 +10,17 @@ use super::expr::{Expr, Verdict};
 
 /// nfnetlink's subsystem number of nf_tables, in the upper byte of a message's type.
 pub(super) const SUBSYSTEM: u16 = 10;
-pub(super) const NFPROTO_INET: u8 = 1;
+
+/// The family that a table is of: which packets come to its chains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Family {
+    /// IPv4 and IPv6 packets in the host.
+    Inet = 1,
+    /// All frames that a network device receives.
+    Netdev = 5,
+}
+
 /// Room for elements in one message; the attribute around them holds 65535 bytes.
 const ELEMENT_BYTES: usize = 60 * 1024;
 
@@ -148,6 +158,7 @@ pub type Number = u32;
 /// Messages of one table that take effect together.
 #[derive(Clone, Debug)]
 pub struct Batch {
+    family: Family,
     table: String,
     bytes: Vec<u8>,
     /// Where the last message starts; the kernel is asked to confirm that one.
@@ -158,7 +169,13 @@ pub struct Batch {
 impl Batch {
     /// An empty batch for the `inet` table `table`.
     pub fn new(table: &str) -> Self {
+        Self::of(Family::Inet, table)
+    }
+
+    /// An empty batch for a table of any family.
+    pub fn of(family: Family, table: &str) -> Self {
         let mut batch = Self {
+            family,
             table: table.to_owned(),
             bytes: Vec::with_capacity(4096),
             last: 0,
@@ -217,6 +234,23 @@ impl Batch {
                     },
                 );
             }
+        })
+    }
+
+    /// Creates a base chain for what one network device receives, before all else looks at it
+    /// (family [`Family::Netdev`]). It goes with the device.
+    pub fn add_ingress_chain(&mut self, name: &str, device: &str, priority: i32) -> Number {
+        const NF_NETDEV_INGRESS: u32 = 0;
+        self.message(message::NEW_CHAIN, NLM_F_CREATE, |attrs, table| {
+            attrs.string(1, table);
+            attrs.string(3, name);
+            attrs.nest(4, |nest| {
+                nest.u32(1, NF_NETDEV_INGRESS);
+                nest.u32(2, priority as u32);
+                nest.string(3, device);
+            });
+            attrs.u32(5, 1); // policy accept
+            attrs.string(7, "filter");
         })
     }
 
@@ -298,6 +332,20 @@ impl Batch {
             if set.dynamic > 0 {
                 attrs.nest(9, |desc| desc.u32(1, set.dynamic));
             }
+            attrs.u32(10, id);
+        })
+    }
+
+    /// Creates a set of Ethernet addresses, six bytes each.
+    pub fn add_mac_set(&mut self, name: &str) -> Number {
+        const TYPE_ETHERADDR: u32 = 9;
+        let id = self.next;
+        self.message(message::NEW_SET, NLM_F_CREATE, |attrs, table| {
+            attrs.string(1, table);
+            attrs.string(2, name);
+            attrs.u32(3, 0);
+            attrs.u32(4, TYPE_ETHERADDR);
+            attrs.u32(5, 6);
             attrs.u32(10, id);
         })
     }
@@ -395,7 +443,7 @@ impl Batch {
             SUBSYSTEM << 8 | kind,
             NLM_F_REQUEST | flags,
             number,
-            NFPROTO_INET,
+            self.family as u8,
             0,
         );
         body(&mut Attrs::new(&mut self.bytes), &self.table);

@@ -30,12 +30,16 @@ pub enum Meta {
     NfProto = 15,
     /// The transport protocol's number.
     L4Proto = 16,
+    /// Whom a frame is for (`PACKET_HOST`, ...), one byte.
+    PacketType = 19,
 }
 
 /// Where a payload load counts from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum Base {
+    /// The Ethernet header.
+    Link = 0,
     /// The IP header.
     Network = 1,
     /// The TCP, UDP or SCTP header.
@@ -160,6 +164,13 @@ pub enum Expr {
         /// Where to.
         to: Reg,
     },
+    /// Change packet metadata.
+    SetMeta {
+        /// What.
+        key: Meta,
+        /// Where from.
+        from: Reg,
+    },
     /// Load bytes of the packet.
     Payload {
         /// Counted from here.
@@ -202,11 +213,6 @@ pub enum Expr {
         to: Reg,
         /// A native-endian word.
         bits: u32,
-    },
-    /// Make it the packet's mark.
-    SetMark {
-        /// From here.
-        from: Reg,
     },
     /// Make it the connection's mark.
     SetConnectionMark {
@@ -302,7 +308,7 @@ impl Expr {
     /// The kernel's name of the expression: what it must know for the rule to load.
     pub const fn kernel_name(&self) -> &'static str {
         match self {
-            Self::Meta { .. } | Self::SetMark { .. } => "meta",
+            Self::Meta { .. } | Self::SetMeta { .. } => "meta",
             Self::Payload { .. } => "payload",
             Self::Ct { .. } | Self::SetConnectionMark { .. } => "ct",
             Self::Mask { .. } | Self::Or { .. } => "bitwise",
@@ -334,6 +340,10 @@ impl Expr {
             Self::Meta { key, to } => {
                 data.u32(1, to.number());
                 data.u32(2, *key as u32);
+            }
+            Self::SetMeta { key, from } => {
+                data.u32(2, *key as u32);
+                data.u32(3, from.number());
             }
             Self::Payload {
                 base,
@@ -370,10 +380,6 @@ impl Expr {
                 data.u32(3, 4);
                 data.nest(4, |value| value.bytes(1, &(!bits).to_ne_bytes()));
                 data.nest(5, |value| value.bytes(1, &bits.to_ne_bytes()));
-            }
-            Self::SetMark { from } => {
-                data.u32(2, Meta::Mark as u32);
-                data.u32(3, from.number());
             }
             Self::SetConnectionMark { from } => {
                 data.u32(2, Ct::Mark.key());

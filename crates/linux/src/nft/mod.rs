@@ -5,7 +5,7 @@
 //! - [`Socket`]: sends batches, collects the kernel's answers, streams dumps.
 //!
 //! Only what the product's rule set needs is here: tables, chains, rules, sets and maps with
-//! their elements in family `inet`. The `nft` program is not used; tests compare with it.
+//! their elements in family `inet`, and in family `netdev` what a device receives. The `nft` program is not used; tests compare with it.
 //!
 //! Source: `include/uapi/linux/netfilter/nf_tables.h`, `net/netfilter/nfnetlink.c`.
 
@@ -17,7 +17,8 @@ mod expr;
 mod socket;
 
 pub use batch::{
-    Batch, ChainSpec, Data, Element, Flow, Hook, Number, SetSpec, Shape, TABLE_OWNER, TABLE_PERSIST,
+    Batch, ChainSpec, Data, Element, Family, Flow, Hook, Number, SetSpec, Shape, TABLE_OWNER,
+    TABLE_PERSIST,
 };
 pub use dump::{ChainInfo, ElementInfo, RuleInfo, TableInfo};
 pub use error::{DecodeError, Error, Refused};

@@ -7,9 +7,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 
 use super::attr::{Attrs, Reader};
-use super::batch::{
-    Batch, NFPROTO_INET, NLM_F_ACK, NLM_F_REQUEST, SUBSYSTEM, close, header, message,
-};
+use super::batch::{Batch, Family, NLM_F_ACK, NLM_F_REQUEST, SUBSYSTEM, close, header, message};
 use super::dump::{self, ChainInfo, ElementInfo, RuleInfo, TableInfo};
 use super::error::{DecodeError, Error, Refused};
 
@@ -33,6 +31,7 @@ const NFGENMSG: usize = 4;
 /// A table with an owner flag belongs to the socket that claimed it.
 #[derive(Debug)]
 pub struct Socket {
+    family: Family,
     fd: OwnedFd,
     buffer: Vec<u8>,
     dump_seq: u32,
@@ -47,8 +46,14 @@ struct Message<'a> {
 }
 
 impl Socket {
-    /// Opens a socket in the calling thread's network namespace.
+    /// Opens a socket in the calling thread's network namespace; it lists what is of family
+    /// `inet`.
     pub fn open() -> Result<Self, Error> {
+        Self::open_for(Family::Inet)
+    }
+
+    /// Opens a socket that lists what is of this family.
+    pub fn open_for(family: Family) -> Result<Self, Error> {
         // SAFETY: no pointers are passed; the result is checked before use.
         let fd = unsafe {
             libc::socket(
@@ -77,6 +82,7 @@ impl Socket {
             return Err(Error::socket("bind"));
         }
         let socket = Self {
+            family,
             fd,
             buffer: vec![0; PIECE],
             dump_seq: 0,
@@ -186,7 +192,7 @@ impl Socket {
         Ok(())
     }
 
-    /// All `inet` tables.
+    /// All tables of the socket's family.
     pub fn tables(&mut self) -> Result<Vec<TableInfo>, Error> {
         let mut found = Vec::new();
         self.dump("tables", message::GET_TABLE, |_| {}, &mut |body| {
@@ -257,7 +263,7 @@ impl Socket {
         filter: impl FnOnce(&mut Attrs<'_>),
         each: &mut dyn FnMut(&[u8]) -> Result<(), DecodeError>,
     ) -> Result<(), Error> {
-        self.dump_of(what, SUBSYSTEM << 8 | kind, NFPROTO_INET, filter, each)
+        self.dump_of(what, SUBSYSTEM << 8 | kind, self.family as u8, filter, each)
     }
 
     /// Sends messages outside a batch, each for itself; says the error number of each, 0 for those

@@ -67,7 +67,11 @@ impl Cable {
     async fn carries(&self) {
         let sender = PacketSocket::open(self.client, Traffic::Arp).expect("sender");
         let receiver = PacketSocket::open(self.ours, Traffic::Arp).expect("receiver");
-        let frame = arp::gratuitous(ethernet::Mac(CLIENT_MAC), Ipv4Addr::LOCALHOST)[0];
+        let frame = arp::gratuitous(
+            ethernet::Mac(CLIENT_MAC),
+            Ipv4Addr::LOCALHOST,
+            ethernet::Mac(CLIENT_MAC),
+        )[0];
         while receiver.recv(&mut [0; 64]).is_err() {
             // Refused until the interface is up.
             let _ = sender.send(&frame);
@@ -109,7 +113,7 @@ fn the_kernel_resolves_an_ipv4_address_that_we_answer_for() {
     with_cable(|cable| async move {
         let socket = open(cable.ours, Traffic::Arp);
         let mut responder = arp::Responder::new(ethernet::Mac(MAC));
-        responder.announce(VIP4);
+        responder.announce(VIP4, None);
         let client = UdpSocket::bind("10.0.0.9:0").expect("client");
         client.send_to(b"hello", (VIP4, 9)).expect("send");
         let reply = until(&socket, |frame| match responder.on_frame(frame) {
@@ -124,7 +128,7 @@ fn the_kernel_resolves_an_ipv4_address_that_we_answer_for() {
         // `locktime` of 1 s after it has learned, so they are repeated as the announcer does.
         let new = [2, 0, 0, 0, 0, 0x55];
         while cable.resolved(VIP4.into()).await != Some(new) {
-            for frame in arp::gratuitous(ethernet::Mac(new), VIP4) {
+            for frame in arp::gratuitous(ethernet::Mac(new), VIP4, ethernet::Mac(new)) {
                 socket.send(&frame).expect("send");
             }
             tokio::task::yield_now().await;
@@ -139,7 +143,7 @@ fn the_kernel_resolves_an_ipv6_address_that_we_answer_for() {
         let mut groups = MulticastGroups::new(cable.ours);
         groups.join(ndp::solicited_node(VIP6)).expect("join");
         let mut responder = ndp::Responder::new(ethernet::Mac(MAC));
-        responder.announce(VIP6);
+        responder.announce(VIP6, None);
         let client = UdpSocket::bind("[fd00::9]:0").expect("client");
         client.send_to(b"hello", (VIP6, 9)).expect("send");
         let reply = until(&socket, |frame| match responder.on_frame(frame) {
@@ -151,7 +155,7 @@ fn the_kernel_resolves_an_ipv6_address_that_we_answer_for() {
             tokio::task::yield_now().await;
         }
         let new = [2, 0, 0, 0, 0, 0x55];
-        let frame = ndp::unsolicited(ethernet::Mac(new), VIP6);
+        let frame = ndp::unsolicited(ethernet::Mac(new), VIP6, ethernet::Mac(new));
         socket.send(&frame).expect("send");
         while cable.resolved(VIP6.into()).await != Some(new) {
             tokio::task::yield_now().await;
@@ -163,8 +167,9 @@ fn the_kernel_resolves_an_ipv6_address_that_we_answer_for() {
 #[test]
 fn the_filter_lets_only_its_traffic_through() {
     with_cable(|cable| async move {
-        let arp = arp::gratuitous(ethernet::Mac(CLIENT_MAC), VIP4)[0].to_vec();
-        let na = ndp::unsolicited(ethernet::Mac(CLIENT_MAC), VIP6);
+        let arp =
+            arp::gratuitous(ethernet::Mac(CLIENT_MAC), VIP4, ethernet::Mac(CLIENT_MAC))[0].to_vec();
+        let na = ndp::unsolicited(ethernet::Mac(CLIENT_MAC), VIP6, ethernet::Mac(CLIENT_MAC));
         let changed = |frame: &[u8], at: usize, value: u8| {
             let mut frame = frame.to_vec();
             frame[at] = value;

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use super::election::{Anchor, Rank, Score};
+use super::mac::VirtualMac;
 use crate::config::L2Advertisement;
 use crate::name::{Name, ServiceKey};
 use crate::world::{DEPTH, Fit, Node, NodeState, Part, Policy, Service, Standing, World};
@@ -41,6 +42,10 @@ pub struct Announcement {
     /// The interface that the address itself is put on, with the prefix length of its subnet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub placed: Option<(Name, u8)>,
+    /// The MAC address of its own that it answers with; `None`: the interface's. An address that is
+    /// on an interface is answered for by the kernel, which knows no other than that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<VirtualMac>,
 }
 
 /// Why nobody, or somebody else, announces an address for a Service; MetalLB's reasons.
@@ -298,6 +303,7 @@ pub fn plan(world: &World, me: &str, address: IpAddr) -> Option<Announcement> {
     let mut services = Vec::new();
     let mut interfaces: Option<Interfaces> = None;
     let mut placed = None;
+    let mut mac = None;
     let me = Able::find(world, standing.owner()?)?;
     for claim in claims(world, address) {
         // Not for a Service that this node may not announce, though it shares the address.
@@ -309,6 +315,9 @@ pub fn plan(world: &World, me: &str, address: IpAddr) -> Option<Announcement> {
         };
         if claim.ads_for(me.node).any(|ad| ad.on_interface) {
             placed = me.home(address);
+        }
+        if claim.ads_for(me.node).any(|ad| ad.virtual_mac) {
+            mac = Some(VirtualMac::from(address));
         }
         interfaces = Some(match (interfaces, own) {
             (Some(Interfaces::All), _) | (_, Interfaces::All) => Interfaces::All,
@@ -323,6 +332,7 @@ pub fn plan(world: &World, me: &str, address: IpAddr) -> Option<Announcement> {
     interfaces.map(|interfaces| Announcement {
         interfaces,
         services,
+        mac: mac.filter(|_| placed.is_none()),
         placed,
     })
 }

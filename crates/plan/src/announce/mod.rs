@@ -4,6 +4,7 @@ pub mod bgp;
 pub mod election;
 pub mod l2;
 pub mod linux;
+pub mod mac;
 
 #[cfg(test)]
 mod tests;

@@ -33,6 +33,9 @@ pub struct L2Advertisement {
     /// stand.
     #[serde(default)]
     pub on_interface: bool,
+    /// The address answers with a MAC address of its own.
+    #[serde(default)]
+    pub virtual_mac: bool,
 }
 
 /// An entry of `spec.preferredNodeSelectors`.
@@ -171,6 +174,7 @@ pub(super) fn check(
         service_selectors: found.selectors("spec.serviceSelectors", &spec.service_selectors),
         preferences,
         on_interface: false,
+        virtual_mac: false,
     };
     (choice, advertisement)
 }

@@ -59,10 +59,12 @@ pub(super) fn advertisement(object: &Advertisement, found: &mut Findings) -> Opt
     match (&spec.layer2, &spec.bgp, &spec.linux) {
         (Some(layer2), None, None) => {
             let (choice, ad) = l2::check(name, &l2_spec(spec, layer2), found);
-            let mac = layer2.mac == MacMode::Virtual;
-            found.not_yet("spec.layer2.mac", mac, "virtual MAC addresses");
             let stays = !layer2.hand_back;
             found.not_yet("spec.layer2.handBack", stays, "addresses that stay");
+            let ad = L2Advertisement {
+                virtual_mac: layer2.mac == MacMode::Virtual,
+                ..ad
+            };
             Some(Draft::L2(choice, ad))
         }
         (None, Some(by_bgp), None) => {

@@ -344,6 +344,7 @@ fn announcement(interfaces: &[&str], services: &[&str]) -> Announcement {
         },
         services: services.iter().map(|name| key(name)).collect(),
         placed: None,
+        mac: None,
     }
 }
 

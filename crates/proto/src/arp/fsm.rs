@@ -1,6 +1,6 @@
 //! The responder of one interface (MetalLB §4.3).
 
-use std::{collections::HashSet, net::Ipv4Addr};
+use std::{collections::HashMap, net::Ipv4Addr};
 
 use super::{Frame, Operation, Packet};
 use crate::{
@@ -13,11 +13,12 @@ pub type Outcome = responder::Outcome<Ipv4Addr, Frame>;
 
 /// Answers ARP on one interface for the addresses announced there.
 ///
-/// One responder per interface: an address announced on two interfaces is in two responders.
+/// One responder per interface: an address announced on two interfaces is in two responders. An
+/// address answers with the interface's MAC address, or with one of its own.
 #[derive(Clone, Debug)]
 pub struct Responder {
     mac: Mac,
-    announced: HashSet<Ipv4Addr>,
+    announced: HashMap<Ipv4Addr, Option<Mac>>,
     counters: Counters,
 }
 
@@ -26,12 +27,12 @@ impl Responder {
     pub fn new(mac: Mac) -> Self {
         Self {
             mac,
-            announced: HashSet::new(),
+            announced: HashMap::new(),
             counters: Counters::default(),
         }
     }
 
-    /// The interface's MAC address, as used in answers.
+    /// The interface's MAC address.
     pub fn mac(&self) -> Mac {
         self.mac
     }
@@ -41,19 +42,20 @@ impl Responder {
         self.mac = mac;
     }
 
-    /// Starts answering for `ip`; false if it already did.
-    pub fn announce(&mut self, ip: Ipv4Addr) -> bool {
-        self.announced.insert(ip)
+    /// Starts answering for `ip`, with `mac` or else with the interface's own; false if it already
+    /// did answer.
+    pub fn announce(&mut self, ip: Ipv4Addr, mac: Option<Mac>) -> bool {
+        self.announced.insert(ip, mac).is_none()
     }
 
     /// Stops answering for `ip`; false if it did not answer for it.
     pub fn withdraw(&mut self, ip: Ipv4Addr) -> bool {
-        self.announced.remove(&ip)
+        self.announced.remove(&ip).is_some()
     }
 
     /// Whether `ip` is answered for.
     pub fn announces(&self, ip: Ipv4Addr) -> bool {
-        self.announced.contains(&ip)
+        self.announced.contains_key(&ip)
     }
 
     /// Counts since the start.
@@ -77,19 +79,28 @@ impl Responder {
         }
         // RFC 5227 §2.4: any ARP packet, whatever its operation and destination, whose sender
         // address is ours but whose sender is not.
-        if self.announced.contains(&packet.sender_ip) {
-            return Outcome::Conflict {
-                ip: packet.sender_ip,
-                mac: packet.sender_mac,
+        if let Some(own) = self.announced.get(&packet.sender_ip) {
+            let mac = if *own == Some(packet.sender_mac) {
+                // From the address's own MAC address: another node of ours, if it says so.
+                packet.station().filter(|station| *station != self.mac)
+            } else {
+                Some(packet.sender_mac)
             };
+            let ip = packet.sender_ip;
+            return mac.map_or(Outcome::Ignored(DropReason::Own), |mac| Outcome::Conflict {
+                ip,
+                mac,
+            });
         }
         if packet.operation != Operation::Request {
             return Outcome::Ignored(DropReason::NotRequest);
         }
-        if packet.destination != Mac::BROADCAST && packet.destination != self.mac {
+        let announced = self.announced.get(&packet.target_ip).copied();
+        let mac = announced.flatten().unwrap_or(self.mac);
+        if ![Mac::BROADCAST, self.mac, mac].contains(&packet.destination) {
             return Outcome::Ignored(DropReason::NotForUs);
         }
-        if !self.announced.contains(&packet.target_ip) {
+        if announced.is_none() {
             return Outcome::Ignored(DropReason::NotAnnounced);
         }
         if !packet.sender_mac.is_unicast() {
@@ -99,9 +110,9 @@ impl Responder {
         // against a stranger who is about to take the address (RFC 5227 §2.1.1).
         let reply = Packet {
             destination: packet.sender_mac,
-            source: self.mac,
+            source: mac,
             operation: Operation::Reply,
-            sender_mac: self.mac,
+            sender_mac: mac,
             sender_ip: packet.target_ip,
             target_mac: packet.sender_mac,
             target_ip: packet.sender_ip,

@@ -86,6 +86,14 @@ impl Packet {
         })
     }
 
+    /// Of a gratuitous request from an address's own MAC address: the interface that sent it
+    /// ([`gratuitous`]).
+    pub fn station(&self) -> Option<Mac> {
+        let tells = self.operation == Operation::Request && self.sender_ip == self.target_ip;
+        let station = Some(self.target_mac).filter(|mac| mac.is_unicast());
+        station.filter(|mac| tells && *mac != self.sender_mac)
+    }
+
     /// The frame's bytes.
     pub fn build(&self) -> Frame {
         let header = Header {
@@ -110,14 +118,18 @@ impl Packet {
 ///
 /// The reply's target MAC is the sender's own: Linux takes a reply as gratuitous only then, and
 /// otherwise refuses it for as long as its entry is fresh (measured, lab.md §7).
-pub fn gratuitous(mac: Mac, ip: Ipv4Addr) -> [Frame; 2] {
+///
+/// `station` is the MAC address of the interface that sends. Where `mac` is another, the address's
+/// own, the request says so in its target MAC, which RFC 826 leaves without meaning: that is how
+/// nodes that share `mac` know each other's frames from their own.
+pub fn gratuitous(mac: Mac, ip: Ipv4Addr, station: Mac) -> [Frame; 2] {
     let request = Packet {
         destination: Mac::BROADCAST,
         source: mac,
         operation: Operation::Request,
         sender_mac: mac,
         sender_ip: ip,
-        target_mac: Mac::ZERO,
+        target_mac: if station == mac { Mac::ZERO } else { station },
         target_ip: ip,
     };
     let reply = Packet {

@@ -29,7 +29,7 @@ fn request() -> Packet {
 
 fn responder() -> Responder {
     let mut responder = Responder::new(ME);
-    assert!(responder.announce(VIP));
+    assert!(responder.announce(VIP, None));
     responder
 }
 
@@ -64,7 +64,7 @@ fn oracle(frame: &[u8]) -> Packet {
 fn etherparse_reads_what_we_build() {
     let packet = request();
     assert_eq!(oracle(&packet.build()), packet);
-    for frame in gratuitous(ME, VIP) {
+    for frame in gratuitous(ME, VIP, ME) {
         assert_eq!(oracle(&frame), Packet::parse(&frame).unwrap());
     }
 }
@@ -155,7 +155,7 @@ fn unicast_requests_and_probes_are_answered() {
 
 #[test]
 fn gratuitous_pair_is_what_linux_accepts() {
-    let [request, reply] = gratuitous(ME, VIP).map(|frame| oracle(&frame));
+    let [request, reply] = gratuitous(ME, VIP, ME).map(|frame| oracle(&frame));
     for packet in [request, reply] {
         assert_eq!(
             (packet.destination, packet.source, packet.sender_mac),
@@ -170,7 +170,7 @@ fn gratuitous_pair_is_what_linux_accepts() {
 #[test]
 fn withdrawn_and_moved() {
     let mut responder = responder();
-    assert!(!responder.announce(VIP));
+    assert!(!responder.announce(VIP, None));
     responder.set_mac(OTHER);
     let Outcome::Reply(frame) = responder.on_frame(&request().build()) else {
         panic!()
@@ -208,6 +208,80 @@ fn foreign_frames_are_named_and_counted() {
         let before = responder.counters().dropped(reason);
         assert_eq!(responder.on_frame(frame), Outcome::Ignored(reason));
         assert_eq!(responder.counters().dropped(reason), before + 1);
+    }
+}
+
+/// The address's own MAC address, and the interface of the node that has it next.
+const OWN: Mac = Mac([2, 0xc0, 10, 0, 0, 101]);
+const NEXT: Mac = Mac([2, 0, 0, 0, 0, 2]);
+
+fn virtual_responder() -> Responder {
+    let mut responder = responder();
+    assert!(!responder.announce(VIP, Some(OWN)));
+    responder
+}
+
+#[test]
+fn an_address_answers_from_its_own_mac_address() {
+    let mut responder = virtual_responder();
+    // To everybody, to the address's own, and to the interface's: a client may know any of them.
+    for destination in [Mac::BROADCAST, OWN, ME] {
+        let asked = Packet {
+            destination,
+            ..request()
+        };
+        let Outcome::Reply(frame) = responder.on_frame(&asked.build()) else {
+            panic!("{destination}")
+        };
+        let reply = oracle(&frame);
+        assert_eq!((reply.source, reply.sender_mac), (OWN, OWN));
+        assert_eq!((reply.destination, reply.target_mac), (CLIENT, CLIENT));
+    }
+    // Another address beside it has the interface's, and is not asked for at OWN.
+    let beside = Ipv4Addr::new(10, 0, 0, 102);
+    responder.announce(beside, None);
+    let other = Packet {
+        target_ip: beside,
+        ..request()
+    };
+    let Outcome::Reply(frame) = responder.on_frame(&other.build()) else {
+        panic!()
+    };
+    assert_eq!(oracle(&frame).sender_mac, ME);
+    let astray = Packet {
+        destination: OWN,
+        ..other
+    };
+    let outcome = responder.on_frame(&astray.build());
+    assert_eq!(outcome, Outcome::Ignored(DropReason::NotForUs));
+    // With the interface's again, where the network does not carry its own.
+    responder.announce(VIP, None);
+    let Outcome::Reply(frame) = responder.on_frame(&request().build()) else {
+        panic!()
+    };
+    assert_eq!(oracle(&frame).source, ME);
+}
+
+#[test]
+fn nodes_with_one_mac_address_know_each_others_frames() {
+    let mut responder = virtual_responder();
+    let own = Outcome::Ignored(DropReason::Own);
+    let next = Outcome::Conflict { ip: VIP, mac: NEXT };
+    // Heard again, as over a bond: no claim.
+    for frame in gratuitous(OWN, VIP, ME) {
+        assert_eq!(responder.on_frame(&frame), own);
+    }
+    // The request says whose it is; the reply cannot.
+    let [request, reply] = gratuitous(OWN, VIP, NEXT);
+    assert_eq!(oracle(&request).target_mac, NEXT);
+    assert_eq!(responder.on_frame(&request), next);
+    assert_eq!(responder.on_frame(&reply), own);
+    // Without a MAC address of its own: as ever.
+    for frame in gratuitous(NEXT, VIP, NEXT) {
+        assert_eq!(responder.on_frame(&frame), next);
+    }
+    for frame in gratuitous(ME, VIP, ME) {
+        assert_eq!(responder.on_frame(&frame), own);
     }
 }
 

@@ -1,6 +1,6 @@
 //! The responder of one interface (RFC 4861 §7.2; MetalLB §4.3).
 
-use std::{collections::HashSet, net::Ipv6Addr};
+use std::{collections::HashMap, net::Ipv6Addr};
 
 use super::{ALL_NODES, Message, Packet, multicast_mac};
 use crate::{
@@ -22,7 +22,7 @@ pub type Outcome = responder::Outcome<Ipv6Addr, Vec<u8>>;
 #[derive(Clone, Debug)]
 pub struct Responder {
     mac: Mac,
-    announced: HashSet<Ipv6Addr>,
+    announced: HashMap<Ipv6Addr, Option<Mac>>,
     counters: Counters,
 }
 
@@ -31,12 +31,12 @@ impl Responder {
     pub fn new(mac: Mac) -> Self {
         Self {
             mac,
-            announced: HashSet::new(),
+            announced: HashMap::new(),
             counters: Counters::default(),
         }
     }
 
-    /// The interface's MAC address, as used in answers.
+    /// The interface's MAC address.
     pub fn mac(&self) -> Mac {
         self.mac
     }
@@ -46,19 +46,20 @@ impl Responder {
         self.mac = mac;
     }
 
-    /// Starts answering for `ip`; false if it already did. The caller keeps [`super::Groups`].
-    pub fn announce(&mut self, ip: Ipv6Addr) -> bool {
-        self.announced.insert(ip)
+    /// Starts answering for `ip`, with `mac` or else with the interface's own; false if it already
+    /// did answer. The caller keeps [`super::Groups`].
+    pub fn announce(&mut self, ip: Ipv6Addr, mac: Option<Mac>) -> bool {
+        self.announced.insert(ip, mac).is_none()
     }
 
     /// Stops answering for `ip`; false if it did not answer for it.
     pub fn withdraw(&mut self, ip: Ipv6Addr) -> bool {
-        self.announced.remove(&ip)
+        self.announced.remove(&ip).is_some()
     }
 
     /// Whether `ip` is answered for.
     pub fn announces(&self, ip: Ipv6Addr) -> bool {
-        self.announced.contains(&ip)
+        self.announced.contains_key(&ip)
     }
 
     /// Counts since the start.
@@ -88,8 +89,17 @@ impl Responder {
         if mac == self.mac {
             return Outcome::Ignored(DropReason::Own);
         }
-        if self.announced.contains(&owner) {
-            return Outcome::Conflict { ip: owner, mac };
+        if let Some(own) = self.announced.get(&owner) {
+            let mac = if *own == Some(mac) {
+                // From the address's own MAC address: another node of ours, if it says so.
+                packet.station().filter(|station| *station != self.mac)
+            } else {
+                Some(mac)
+            };
+            return mac.map_or(Outcome::Ignored(DropReason::Own), |mac| Outcome::Conflict {
+                ip: owner,
+                mac,
+            });
         }
         match packet.message {
             Message::Solicitation { target, .. } => self.answer(packet, target, mac),
@@ -100,10 +110,12 @@ impl Responder {
     fn answer(&self, packet: &Packet, target: Ipv6Addr, mac: Mac) -> Outcome {
         let group = multicast_mac(packet.destination);
         let to_group = packet.destination.is_multicast() && packet.link_destination == group;
-        if packet.link_destination != self.mac && !to_group {
+        let announced = self.announced.get(&target).copied();
+        let own = announced.flatten().unwrap_or(self.mac);
+        if ![self.mac, own].contains(&packet.link_destination) && !to_group {
             return Outcome::Ignored(DropReason::NotForUs);
         }
-        if !self.announced.contains(&target) {
+        if announced.is_none() {
             return Outcome::Ignored(DropReason::NotAnnounced);
         }
         if !mac.is_unicast() || packet.source.is_multicast() {
@@ -118,7 +130,7 @@ impl Responder {
             } else {
                 mac
             },
-            link_source: self.mac,
+            link_source: own,
             source: target,
             destination: if anonymous { ALL_NODES } else { packet.source },
             message: Message::Advertisement {
@@ -126,7 +138,8 @@ impl Responder {
                 router: false,
                 solicited: !anonymous,
                 override_: true,
-                target_mac: Some(self.mac),
+                target_mac: Some(own),
+                source_mac: None,
             },
         };
         Outcome::Reply(reply.build())

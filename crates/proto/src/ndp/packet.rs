@@ -55,6 +55,9 @@ pub enum Message {
         override_: bool,
         /// Target link-layer option.
         target_mac: Option<Mac>,
+        /// Source link-layer option, which has no meaning here (RFC 4861 §4.4) and which receivers
+        /// skip: see [`unsolicited`].
+        source_mac: Option<Mac>,
     },
 }
 
@@ -147,6 +150,7 @@ impl Packet {
                 solicited,
                 override_: flags & FLAG_OVERRIDE != 0,
                 target_mac: options.target_mac,
+                source_mac: options.source_mac,
             }
         };
         Ok(Self {
@@ -158,35 +162,40 @@ impl Packet {
         })
     }
 
+    /// Of an unsolicited advertisement with an address's own MAC address: the interface that sent
+    /// it ([`unsolicited`]).
+    pub fn station(&self) -> Option<Mac> {
+        match self.message {
+            Message::Advertisement { source_mac, .. } => source_mac,
+            Message::Solicitation { .. } => None,
+        }
+    }
+
     /// The frame's bytes, hop limit 255, checksum filled in.
     pub fn build(&self) -> Vec<u8> {
-        let (kind, flags, target, option) = match self.message {
-            Message::Solicitation { target, source_mac } => (
-                SOLICITATION,
-                0,
-                target,
-                source_mac.map(|mac| (OPTION_SOURCE_MAC, mac)),
-            ),
+        let (kind, flags, target, target_mac, source_mac) = match self.message {
+            Message::Solicitation { target, source_mac } => {
+                (SOLICITATION, 0, target, None, source_mac)
+            }
             Message::Advertisement {
                 target,
                 router,
                 solicited,
                 override_,
                 target_mac,
+                source_mac,
             } => {
                 let flag = |on, bit| if on { bit } else { 0 };
                 let flags = flag(router, FLAG_ROUTER)
                     | flag(solicited, FLAG_SOLICITED)
                     | flag(override_, FLAG_OVERRIDE);
-                (
-                    ADVERTISEMENT,
-                    flags,
-                    target,
-                    target_mac.map(|mac| (OPTION_TARGET_MAC, mac)),
-                )
+                (ADVERTISEMENT, flags, target, target_mac, source_mac)
             }
         };
-        let length: u16 = if option.is_some() { 32 } else { 24 };
+        let target_mac = target_mac.map(|mac| (OPTION_TARGET_MAC, mac));
+        let source_mac = source_mac.map(|mac| (OPTION_SOURCE_MAC, mac));
+        let options = target_mac.into_iter().chain(source_mac);
+        let length = 24 + 8 * options.clone().count() as u16;
         let link = Header {
             destination: self.link_destination,
             source: self.link_source,
@@ -201,7 +210,7 @@ impl Packet {
         out.extend(self.destination.octets());
         out.extend([kind, 0, 0, 0, flags, 0, 0, 0]);
         out.extend(target.octets());
-        if let Some((option, mac)) = option {
+        for (option, mac) in options {
             out.extend([option, 1]);
             out.extend(mac.0);
         }
@@ -213,7 +222,11 @@ impl Packet {
 
 /// The frame that tells the segment that `ip` is now at `mac`: an unsolicited advertisement to
 /// all nodes that overrides what they have cached (RFC 4861 §7.2.6).
-pub fn unsolicited(mac: Mac, ip: Ipv6Addr) -> Vec<u8> {
+///
+/// `station` is the MAC address of the interface that sends. Where `mac` is another, the address's
+/// own, a source link-layer option says so: that is how nodes that share `mac` know each other's
+/// frames from their own.
+pub fn unsolicited(mac: Mac, ip: Ipv6Addr, station: Mac) -> Vec<u8> {
     Packet {
         link_destination: multicast_mac(ALL_NODES),
         link_source: mac,
@@ -225,6 +238,7 @@ pub fn unsolicited(mac: Mac, ip: Ipv6Addr) -> Vec<u8> {
             solicited: false,
             override_: true,
             target_mac: Some(mac),
+            source_mac: Some(station).filter(|station| *station != mac),
         },
     }
     .build()

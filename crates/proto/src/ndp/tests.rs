@@ -41,13 +41,14 @@ fn advertisement(target: Ipv6Addr, target_mac: Option<Mac>) -> Packet {
             solicited: false,
             override_: true,
             target_mac,
+            source_mac: None,
         },
     }
 }
 
 fn responder() -> Responder {
     let mut responder = Responder::new(ME);
-    assert!(responder.announce(VIP));
+    assert!(responder.announce(VIP, None));
     responder
 }
 
@@ -77,9 +78,9 @@ fn oracle(frame: &[u8], packet: &Packet) {
     assert_eq!(header.destination_addr(), packet.destination);
     assert_eq!(header.hop_limit(), 255);
     assert!(icmp.is_checksum_valid(header.source(), header.destination()));
-    let (target, mac, kind) = match (icmp.icmp_type(), packet.message) {
+    let (target, wanted) = match (icmp.icmp_type(), packet.message) {
         (Icmpv6Type::NeighborSolicitation, Message::Solicitation { target, source_mac }) => {
-            (target, source_mac, 1)
+            (target, vec![(1, source_mac)])
         }
         (
             Icmpv6Type::NeighborAdvertisement(header),
@@ -89,20 +90,22 @@ fn oracle(frame: &[u8], packet: &Packet) {
                 solicited,
                 override_,
                 target_mac,
+                source_mac,
             },
         ) => {
             let flags = (header.router, header.solicited, header.r#override);
             assert_eq!(flags, (router, solicited, override_));
-            (target, target_mac, 2)
+            (target, vec![(2, target_mac), (1, source_mac)])
         }
         other => panic!("{other:?}"),
     };
     let (head, options) = icmp.payload().split_at(16);
     assert_eq!(head, target.octets());
-    let want = mac
-        .map(|mac| [&[kind, 1], mac.0.as_slice()].concat())
-        .unwrap_or_default();
-    assert_eq!(options, want);
+    let want = wanted.into_iter().filter_map(|(kind, mac)| {
+        let mac: Mac = mac?;
+        Some([&[kind, 1], mac.0.as_slice()].concat())
+    });
+    assert_eq!(options, want.collect::<Vec<_>>().concat());
 }
 
 #[test]
@@ -114,7 +117,7 @@ fn etherparse_reads_what_we_build() {
     ] {
         oracle(&packet.build(), &packet);
     }
-    let frame = unsolicited(ME, VIP);
+    let frame = unsolicited(ME, VIP, ME);
     let packet = Packet::parse(&frame).unwrap();
     oracle(&frame, &packet);
     let want = Packet {
@@ -170,6 +173,7 @@ fn solicitation_gets_a_unicast_advertisement() {
             solicited: true,
             override_: true,
             target_mac: Some(ME),
+            source_mac: None,
         },
     };
     assert_eq!(reply(solicitation()), want);
@@ -186,6 +190,57 @@ fn solicitation_gets_a_unicast_advertisement() {
     assert_eq!(reply(probe), want);
 }
 
+/// The address's own MAC address, and the interface of the node that has it next.
+const OWN: Mac = Mac([0x12, 0xc0, 10, 0, 0, 101]);
+const NEXT: Mac = Mac([2, 0, 0, 0, 0, 2]);
+
+#[test]
+fn an_address_answers_from_its_own_mac_address() {
+    let mut responder = responder();
+    assert!(!responder.announce(VIP, Some(OWN)));
+    let probe = |link_destination| Packet {
+        link_destination,
+        destination: VIP,
+        message: Message::Solicitation {
+            target: VIP,
+            source_mac: None,
+        },
+        ..solicitation()
+    };
+    for asked in [solicitation(), probe(OWN), probe(ME)] {
+        let Outcome::Reply(frame) = responder.on_frame(&asked.build()) else {
+            panic!("{asked:?}")
+        };
+        let reply = Packet::parse(&frame).unwrap();
+        oracle(&frame, &reply);
+        assert_eq!((reply.link_source, reply.link_destination), (OWN, CLIENT));
+        let Message::Advertisement { target_mac, .. } = reply.message else {
+            panic!("{reply:?}")
+        };
+        assert_eq!(target_mac, Some(OWN));
+    }
+    let outcome = responder.on_frame(&probe(OTHER).build());
+    assert_eq!(outcome, Outcome::Ignored(DropReason::NotForUs));
+}
+
+#[test]
+fn nodes_with_one_mac_address_know_each_others_frames() {
+    let mut responder = responder();
+    responder.announce(VIP, Some(OWN));
+    let own = Outcome::Ignored(DropReason::Own);
+    let next = Outcome::Conflict { ip: VIP, mac: NEXT };
+    assert_eq!(responder.on_frame(&unsolicited(OWN, VIP, ME)), own);
+    assert_eq!(responder.on_frame(&unsolicited(OWN, VIP, NEXT)), next);
+    assert_eq!(responder.on_frame(&unsolicited(NEXT, VIP, NEXT)), next);
+    assert_eq!(responder.on_frame(&unsolicited(ME, VIP, ME)), own);
+    let packet = Packet::parse(&unsolicited(OWN, VIP, NEXT)).unwrap();
+    assert_eq!(packet.station(), Some(NEXT));
+    assert_eq!(
+        Packet::parse(&unsolicited(ME, VIP, ME)).unwrap().station(),
+        None
+    );
+}
+
 #[test]
 fn duplicate_address_detection_is_told_no_by_all_nodes() {
     let dad = Packet {
@@ -196,7 +251,10 @@ fn duplicate_address_detection_is_told_no_by_all_nodes() {
         },
         ..solicitation()
     };
-    assert_eq!(reply(dad), Packet::parse(&unsolicited(ME, VIP)).unwrap());
+    assert_eq!(
+        reply(dad),
+        Packet::parse(&unsolicited(ME, VIP, ME)).unwrap()
+    );
 }
 
 #[test]
@@ -288,6 +346,7 @@ fn rules_of_rfc_4861_section_7_1() {
                 solicited: true,
                 override_,
                 target_mac,
+                source_mac: None,
             },
             ..advertisement(VIP, None)
         },
@@ -362,26 +421,29 @@ fn any_message() -> impl Strategy<Value = Message> {
     });
     (
         target,
-        any::<Option<[u8; 6]>>(),
+        any::<[Option<[u8; 6]>; 2]>(),
         any::<(bool, bool, bool, bool)>(),
     )
-        .prop_map(|(target, mac, (ns, router, solicited, override_))| {
-            let mac = mac.map(Mac);
-            if ns {
-                Message::Solicitation {
-                    target,
-                    source_mac: mac,
+        .prop_map(
+            |(target, [mac, other], (ns, router, solicited, override_))| {
+                let mac = mac.map(Mac);
+                if ns {
+                    Message::Solicitation {
+                        target,
+                        source_mac: mac,
+                    }
+                } else {
+                    Message::Advertisement {
+                        target,
+                        router,
+                        solicited,
+                        override_,
+                        target_mac: mac,
+                        source_mac: other.map(Mac),
+                    }
                 }
-            } else {
-                Message::Advertisement {
-                    target,
-                    router,
-                    solicited,
-                    override_,
-                    target_mac: mac,
-                }
-            }
-        })
+            },
+        )
 }
 
 fn any_packet() -> impl Strategy<Value = Packet> {

@@ -90,6 +90,29 @@ fn beside_an_advertisement_of_frames_both_hold() {
     );
 }
 
+#[test]
+fn an_address_has_a_mac_address_of_its_own_where_that_is_said() {
+    let mut told = told("node-a");
+    told.advertise("theirs", json!({}));
+    told.served(balancer("s", "10.0.0.1"));
+    let mac = |told: &Told| {
+        let found = l2::plan(&told.world, "node-a", ip("10.0.0.1")).expect("announced");
+        found.mac.map(|mac| mac.to_string())
+    };
+    assert_eq!(mac(&told), None, "MetalLB's kinds never");
+    told.native(
+        "frames",
+        json!({"layer2": {"mac": "Virtual"}, "nodeSelectors": [{"matchLabels": {"x": "y"}}]}),
+    );
+    assert_eq!(mac(&told), None, "on another node");
+    told.native("frames", json!({"layer2": {"mac": "Virtual"}}));
+    assert_eq!(mac(&told).as_deref(), Some("02:c0:0a:00:00:01"));
+    // The kernel answers for what is on an interface, with the interface's.
+    told.native("lan", json!({"linux": {"device": "lan"}}));
+    told.interfaces("node-a", "eth0:10.0.0.0/24");
+    assert_eq!(mac(&told), None);
+}
+
 /// The nodes that have `address` on kube-lb0, each with the prefix length.
 fn having(told: &Told, address: &str) -> String {
     let names = told.world.node_names();

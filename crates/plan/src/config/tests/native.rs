@@ -84,27 +84,17 @@ fn both_dialects_say_the_same() {
 
 #[test]
 fn what_nothing_serves_yet_is_refused() {
-    let layer2 = |field: &str, value: Value| json!({"layer2": {field: value}});
-    for (kind, spec, field) in [
-        (
-            "Advertisement",
-            layer2("mac", json!("Virtual")),
-            "spec.layer2.mac",
-        ),
-        (
-            "Advertisement",
-            layer2("handBack", json!(false)),
-            "spec.layer2.handBack",
-        ),
-    ] {
-        let compiled = fresh([own(kind, "x", spec)]);
-        let found = findings(&compiled, "x");
-        assert!(!verdict(&compiled, "x").in_force(), "{field}");
-        assert_eq!(found.len(), 1, "{found:?}");
-        assert!(found[0].starts_with(&format!("{field}: ")), "{found:?}");
-        assert!(found[0].ends_with("not yet in this version"), "{found:?}");
-        assert_eq!(compiled.config, Config::default(), "{field}");
-    }
+    let (spec, field) = (
+        json!({"layer2": {"handBack": false}}),
+        "spec.layer2.handBack",
+    );
+    let compiled = fresh([own("Advertisement", "x", spec)]);
+    let found = findings(&compiled, "x");
+    assert!(!verdict(&compiled, "x").in_force(), "{field}");
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(found[0].starts_with(&format!("{field}: ")), "{found:?}");
+    assert!(found[0].ends_with("not yet in this version"), "{found:?}");
+    assert_eq!(compiled.config, Config::default(), "{field}");
     // What is said without need is what holds anyway.
     let plain = fresh([
         own(
@@ -122,6 +112,25 @@ fn what_nothing_serves_yet_is_refused() {
         plain.verdicts.values().all(|v| *v == Verdict::Good),
         "{:?}",
         plain.verdicts
+    );
+}
+
+#[test]
+fn addresses_have_mac_addresses_of_their_own() {
+    let compiled = fresh([
+        own(
+            "Advertisement",
+            "own",
+            json!({"layer2": {"mac": "Virtual"}}),
+        ),
+        own("Advertisement", "nodes", json!({"layer2": {"mac": "Node"}})),
+        own("Advertisement", "plain", json!({"layer2": {}})),
+    ]);
+    assert!(verdict(&compiled, "own").in_force());
+    let own = |name: &str| compiled.config.l2[name].virtual_mac;
+    assert_eq!(
+        [own("own"), own("nodes"), own("plain")],
+        [true, false, false]
     );
 }
 
