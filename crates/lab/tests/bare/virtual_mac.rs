@@ -230,6 +230,15 @@ fn traffic_goes_on_while_the_agent_is_away() {
             assert!(!stage.answers(address).await);
             stage.pin(address, MAC4).await?;
             assert!(stage.answers(address).await);
+            // The rule as people see it; and whoever flushes theirs does not flush ours.
+            let host = stage.scene.node(node).host.clone();
+            let rules = host.command("nft")?.args(["list", "ruleset"]).output()?;
+            let rules = String::from_utf8(rules.stdout)?;
+            for part in ["elements = { 02:c0:0a:00:00:65 }", "meta pkttype set host"] {
+                assert!(rules.contains(part), "{rules}");
+            }
+            host.command("nft")?.args(["flush", "ruleset"]).output()?;
+            assert!(stage.answers(address).await);
             stage.remove("one.yaml")?;
             no_tables(&stage, node).await?;
             let fdb = stage
