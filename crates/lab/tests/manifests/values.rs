@@ -104,9 +104,14 @@ const HONOURED: &[(&[&str], &[&str])] = &[
         ],
     ),
     (
-        &["forward=all", "apiServer=https://10.0.0.5:6443"],
+        &[
+            "forward=all",
+            "apiServer=https://10.0.0.5:6443",
+            "forwardArgs[0]=--cluster-cidr=10.244.0.0/16",
+        ],
         &[
             "--forward=all",
+            "--cluster-cidr=10.244.0.0/16",
             "--api-server=https://10.0.0.5:6443",
             "net.ipv4.ip_forward=1",
         ],
@@ -127,6 +132,7 @@ const REFUSED: &[(&[&str], &str)] = &[
     (&["frrk8s.enabled=true"], "Corten runs no FRR"),
     (&["speaker.frr.enabled=true"], "Corten runs no FRR"),
     (&["replyByIngress[0]=eth1/0"], "/replyByIngress/0"),
+    (&["forwardArgs[0]=--node-name=other"], "/forwardArgs/0"),
     (&["speaker.reloader.resources.x=1"], "Corten runs no FRR"),
     (
         &["speaker.memberlist.enabled=false"],
