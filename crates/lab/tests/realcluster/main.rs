@@ -160,7 +160,8 @@ async fn story(lab: &Lab, cluster: &mut Cluster) -> Outcome {
     let node = cluster.node(2).ok_or("no third node")?;
     node.start().await?;
     let path = format!("/api/v1/namespaces/default/pods/{last}");
-    wait_for(SOON, "the Pod to be back", async || {
+    // A disk that has much to write holds containerd up.
+    wait_for(SOON * 3, "the Pod to be back", async || {
         let pod = cluster.api().get(&path).await.map_err(|e| e.to_string())?;
         let container = &pod["status"]["containerStatuses"][0];
         match (
