@@ -149,6 +149,7 @@ fn main() {
             node: "node-1".into(),
             mode: Mode::Vips,
             sources: plan::forward::Sources::default(),
+            node_ports: plan::forward::NodePorts::default(),
         };
         let mut desired = Desired::default();
         let mut measure = |what: &str, events: Vec<Event>| {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::announce::bgp::{self, Bgp};
 use crate::announce::l2::{self, Announcement};
 use crate::announce::linux::{self, Placing};
-use crate::forward::{self, HealthCheck, Mode, PortKey, ServicePort, Sources};
+use crate::forward::{self, HealthCheck, Mode, NodePorts, PortKey, ServicePort, Sources};
 use crate::name::{Name, ServiceKey};
 use crate::world::{Dirty, World};
 
@@ -21,6 +21,8 @@ pub struct Agent {
     pub mode: Mode,
     /// What it is told of sources.
     pub sources: Sources,
+    /// Where its node ports are.
+    pub node_ports: NodePorts,
 }
 
 /// The desired state of one node.
@@ -91,7 +93,7 @@ impl Desired {
             .chain(&dirty.forward)
             .collect();
         for service in services {
-            let new = forward::plan(world, &agent.node, agent.mode, service);
+            let new = forward::plan(world, &agent.node, agent.mode, &agent.node_ports, service);
             let old = self.forward.remove(service).unwrap_or_default();
             for key in old.keys().filter(|key| !new.contains_key(*key)) {
                 changes.forward.push((key.clone(), None));
@@ -101,7 +103,8 @@ impl Desired {
                     changes.forward.push((key.clone(), Some(port.clone())));
                 }
             }
-            let check = forward::health_check(world, &agent.node, agent.mode, service);
+            let check =
+                forward::health_check(world, &agent.node, agent.mode, &agent.node_ports, service);
             if self.health.get(service) != check.as_ref() {
                 match check.clone() {
                     Some(check) => self.health.insert(service.clone(), check),

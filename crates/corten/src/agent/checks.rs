@@ -2,7 +2,7 @@
 //! `healthCheckNodePort`, and the proxy's own.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use plan::forward::HealthCheck;
@@ -35,15 +35,16 @@ pub(super) struct Context {
 /// A port that answers, or tries to.
 struct Server {
     port: u16,
+    listen: Option<Vec<IpAddr>>,
     endpoints: Endpoints,
-    /// One; it ends when this is dropped.
-    task: JoinSet<()>,
+    /// One for each address; they end when this is dropped.
+    tasks: JoinSet<()>,
 }
 
 impl Server {
     /// Returns when the port is free.
     async fn close(mut self) {
-        self.task.shutdown().await;
+        self.tasks.shutdown().await;
     }
 }
 
@@ -54,7 +55,9 @@ pub(super) fn start(context: Context) -> (mpsc::Sender<Change>, impl Future<Outp
         let mut servers: BTreeMap<ServiceKey, Server> = BTreeMap::new();
         while let Some((service, check)) = changes.recv().await {
             match (servers.remove(&service), check) {
-                (Some(server), Some(check)) if server.port == check.port => {
+                (Some(server), Some(check))
+                    if server.port == check.port && server.listen == check.listen =>
+                {
                     server.endpoints.set(check.endpoints);
                     servers.insert(service, server);
                 }
@@ -78,17 +81,46 @@ fn open(context: &Context, service: ServiceKey, check: HealthCheck) -> Server {
     let HealthCheck {
         port,
         endpoints,
+        listen,
         uid,
     } = check;
     let endpoints = Endpoints::new(service.clone(), endpoints, context.proxy.clone());
-    let serving = endpoints.clone();
+    let any = || vec![IpAddr::from([0_u16; 8])];
+    let addresses = listen.clone().unwrap_or_else(any);
+    let mut tasks = JoinSet::new();
+    for address in addresses {
+        let at = SocketAddr::new(address, port);
+        tasks.spawn(answer(
+            context,
+            service.clone(),
+            uid.clone(),
+            endpoints.clone(),
+            at,
+        ));
+    }
+    Server {
+        port,
+        listen,
+        endpoints,
+        tasks,
+    }
+}
+
+/// Answers there; where that cannot be, it is told and tried again.
+fn answer(
+    context: &Context,
+    service: ServiceKey,
+    uid: Name,
+    serving: Endpoints,
+    at: SocketAddr,
+) -> impl Future<Output = ()> + Send + use<> {
     let (reporter, node) = (context.reporter.clone(), context.node.clone());
-    let mut task = JoinSet::new();
-    task.spawn(async move {
+    async move {
+        let port = at.port();
         let mut backoff = Backoff::new(RETRY.0, RETRY.1);
         let mut told = None;
         loop {
-            let Err(error) = serving.clone().serve(port).await;
+            let Err(error) = serving.clone().serve(at).await;
             let words = error.to_string();
             if told.as_ref() != Some(&words) {
                 reporter.report(Report {
@@ -108,11 +140,6 @@ fn open(context: &Context, service: ServiceKey, check: HealthCheck) -> Server {
             }
             tokio::time::sleep(backoff.next()).await;
         }
-    });
-    Server {
-        port,
-        endpoints,
-        task,
     }
 }
 

@@ -1,5 +1,6 @@
 //! This node's interfaces, followed by netlink.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -46,6 +47,23 @@ pub fn fit(interface: &Interface, exclude: &Exclude) -> bool {
         && !interface.flags.noarp
         && !interface.flags.loopback
         && interface.flags.broadcast
+}
+
+/// The host's addresses that clients elsewhere may use, without those of Services: `ours`, and what
+/// is on the interfaces for them.
+pub fn own_addresses(interfaces: &[Interface], ours: impl Fn(&IpAddr) -> bool) -> BTreeSet<IpAddr> {
+    let of_services = |name: &str| name == plan::announce::linux::DEVICE || name == "kube-ipvs0";
+    let link_local = |address: &IpAddr| match address {
+        IpAddr::V4(address) => address.is_link_local(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    interfaces
+        .iter()
+        .filter(|interface| !of_services(&interface.name))
+        .flat_map(|interface| &interface.addresses)
+        .map(|(address, _)| *address)
+        .filter(|address| !address.is_loopback() && !link_local(address) && !ours(address))
+        .collect()
 }
 
 /// What the agent says of its node's interfaces: those that are, or could be, announced on.

@@ -147,6 +147,7 @@ impl Planner {
     ) {
         let mut batch = Vec::new();
         self.snapshot = interfaces.borrow_and_update().clone();
+        self.look_for_node_ports();
         self.describe();
         self.publish().await;
         loop {
@@ -168,6 +169,7 @@ impl Planner {
                         return;
                     }
                     self.snapshot = interfaces.borrow_and_update().clone();
+                    self.look_for_node_ports();
                 }
                 () = self.drain.handed_over() => {}
                 finished = done.recv(), if self.parts.forward.is_some() => {
@@ -615,6 +617,22 @@ impl Planner {
         self.adopted = true;
         self.tally.handed_out();
         let _ = forward.send(job).await;
+    }
+
+    /// Node ports may be on other addresses now.
+    fn look_for_node_ports(&mut self) {
+        let ports = &mut self.parts.agent.node_ports;
+        if ports.ranges.is_none() {
+            return;
+        }
+        let ours = |address: &IpAddr| {
+            self.desired.l2.contains_key(address) || self.placed.contains_key(address)
+        };
+        let own = interfaces::own_addresses(&self.snapshot, ours);
+        if ports.own != own {
+            ports.own = own;
+            self.dirty.places.insert(self.parts.agent.node.clone());
+        }
     }
 
     /// What sources change now, if it is something else than before.

@@ -173,6 +173,7 @@ impl Node {
                 node: node.into(),
                 mode,
                 sources: self.proxying.sources()?,
+                node_ports: self.proxying.node_ports()?,
             },
             settings,
             member_port: self.member_port,

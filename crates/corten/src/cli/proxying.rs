@@ -1,10 +1,12 @@
 //! Options of the service proxy, under kube-proxy's names.
 
 use ipnet::IpNet;
-use plan::forward::{Detector, Sources};
+use plan::forward::{Detector, NodePorts, Sources};
 
 use super::Failure;
 
+/// For the node's own address in the API.
+const PRIMARY: &str = "primary";
 /// Bytes that the name of an interface may have.
 const NAME: usize = 15;
 
@@ -29,6 +31,10 @@ pub(super) struct Proxying {
     /// With InterfaceNamePrefix: how the names of the Pods' interfaces begin.
     #[arg(long, value_name = "PREFIX")]
     pod_interface_name_prefix: Option<String>,
+    /// The addresses of this node with node ports: ranges of them, or `primary`, the node's first
+    /// address of each family. A family without a range has all.
+    #[arg(long, value_name = "CIDR", value_delimiter = ',', default_value = PRIMARY)]
+    nodeport_addresses: Vec<String>,
     /// Masquerade all connections to cluster IPs.
     #[arg(long, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_value = "false", default_missing_value = "true",
@@ -71,6 +77,30 @@ impl Proxying {
     }
 }
 
+impl Proxying {
+    pub(super) fn node_ports(&self) -> Result<NodePorts, Failure> {
+        let mut ports = NodePorts::default();
+        if self.nodeport_addresses.iter().all(|it| it == PRIMARY) {
+            return Ok(ports);
+        }
+        let range = |text: &String| match text.parse::<IpNet>() {
+            Ok(range) => Ok(range.trunc()),
+            Err(_) => Err(format!(
+                "--nodeport-addresses {text:?} is no range like 192.0.2.0/24, and {PRIMARY:?} \
+                 stands alone"
+            )),
+        };
+        let ranges: Result<_, _> = self.nodeport_addresses.iter().map(range).collect();
+        ports.ranges = Some(ranges?);
+        for family in ports.unrestricted() {
+            tracing::warn!(
+                "--nodeport-addresses has no range of {family}: node ports are on all its addresses"
+            );
+        }
+        Ok(ports)
+    }
+}
+
 fn name(flag: &str, text: Option<&str>) -> Result<String, Failure> {
     match text {
         Some(text) if (1..=NAME).contains(&text.len()) => Ok(text.to_owned()),
@@ -97,6 +127,30 @@ mod tests {
     fn parse(line: &str) -> Result<Proxying, clap::Error> {
         let words = std::iter::once("corten").chain(line.split_whitespace());
         Line::try_parse_from(words).map(|line| line.proxying)
+    }
+
+    #[test]
+    fn where_node_ports_are() {
+        for (line, ranges) in [
+            ("", Some(None)),
+            ("--nodeport-addresses=primary", Some(None)),
+            (
+                "--nodeport-addresses=192.0.2.7/24,::/0",
+                Some(Some("192.0.2.0/24 ::/0")),
+            ),
+            ("--nodeport-addresses=primary,192.0.2.0/24", None),
+            ("--nodeport-addresses=localhost", None),
+        ] {
+            let found = parse(line).expect(line).node_ports().ok();
+            let found = found.map(|ports| ports.ranges);
+            let ranges = ranges.map(|ranges| {
+                ranges.map(|text| {
+                    let words = text.split_whitespace();
+                    words.map(|range| range.parse().unwrap()).collect()
+                })
+            });
+            assert_eq!(found, ranges, "{line}");
+        }
     }
 
     #[test]

@@ -180,11 +180,10 @@ impl Endpoints {
         response
     }
 
-    /// Serves every path on this port of every address, until it is dropped.
-    pub async fn serve(self, port: u16) -> Result<Infallible, io::Error> {
+    /// Serves every path there, until it is dropped.
+    pub async fn serve(self, at: SocketAddr) -> Result<Infallible, io::Error> {
         let router = Router::new().fallback(answer).with_state(self);
-        let any = SocketAddr::from(([0_u16; 8], port));
-        axum::serve(bind(any).await?, router).await?;
+        axum::serve(bind(at).await?, router).await?;
         Err(io::Error::other("the server ended"))
     }
 }

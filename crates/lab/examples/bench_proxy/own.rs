@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use dataplane::nft::Nft;
 use plan::desired::{Agent, Desired};
-use plan::forward::{Mode, PortKey, ServicePort, Sources};
+use plan::forward::{Mode, NodePorts, PortKey, ServicePort, Sources};
 use plan::net::Family;
 use plan::world::{Dirty, Event, Settings, World};
 
@@ -48,6 +48,7 @@ impl Own {
                 node: gate.node.name().into(),
                 mode: Mode::All,
                 sources: Sources::default(),
+                node_ports: NodePorts::default(),
             },
             nft,
             families: families.to_vec(),

@@ -9,6 +9,7 @@ mod leaving;
 mod links;
 mod local;
 mod native;
+mod node_ports;
 mod pause;
 mod refusals;
 mod reply;

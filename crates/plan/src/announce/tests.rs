@@ -582,7 +582,13 @@ fn who_was_known_first_keeps_an_address_that_was_given_twice() {
         let announced = announced.map_or_else(Vec::new, |announcement| announcement.services);
         let forwards = |name: &&str| {
             let key = crate::world::tests::key(name);
-            let ports = crate::forward::plan(&told.world, "node-b", Mode::Vips, &key);
+            let ports = crate::forward::plan(
+                &told.world,
+                "node-b",
+                Mode::Vips,
+                &crate::forward::NodePorts::default(),
+                &key,
+            );
             ports.values().any(|port| !port.frontends.is_empty())
         };
         let forwarded: Vec<&str> = ["a", "m", "z"].into_iter().filter(forwards).collect();

@@ -1,9 +1,11 @@
 //! Who answers the health checks of an outer load balancer (`spec/dataplane.md` §1.9).
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
-use super::Mode;
 use super::select::forwarded;
+use super::{Mode, NodePorts};
 use crate::name::{Name, ServiceKey};
 use crate::net::Family;
 use crate::world::{Policy, ServiceType, World};
@@ -15,6 +17,9 @@ pub struct HealthCheck {
     pub port: u16,
     /// How many ready endpoints of the Service are on this node.
     pub endpoints: usize,
+    /// Where that is answered; `None`: on all addresses.
+    #[serde(default)]
+    pub listen: Option<Vec<IpAddr>>,
     /// The Service's UID; events refer to it.
     pub uid: Name,
 }
@@ -25,6 +30,7 @@ pub fn health_check(
     world: &World,
     me: &str,
     mode: Mode,
+    node_ports: &NodePorts,
     service: &ServiceKey,
 ) -> Option<HealthCheck> {
     let service = world.service(service)?;
@@ -39,6 +45,7 @@ pub fn health_check(
         HealthCheck {
             port: service.health_check_node_port,
             endpoints: count(Family::V4).max(count(Family::V6)),
+            listen: node_ports.listen(world.node(me)),
             uid: service.uid.clone(),
         }
     })
@@ -102,7 +109,7 @@ mod tests {
             let mut told = Told::common("n m");
             told.service(service);
             told.slice("s", slice("s", endpoints));
-            let found = health_check(&told.world, "n", mode, &key("s"));
+            let found = health_check(&told.world, "n", mode, &NodePorts::default(), &key("s"));
             let found = found.map(|check| {
                 assert_eq!(check.port, 30_001);
                 check.endpoints
@@ -127,7 +134,13 @@ mod tests {
         }
         told.slice("s-4", four);
         told.slice("s-6", six);
-        let check = health_check(&told.world, "n", Mode::All, &key("s"));
+        let check = health_check(
+            &told.world,
+            "n",
+            Mode::All,
+            &NodePorts::default(),
+            &key("s"),
+        );
         assert_eq!(check.map(|check| check.endpoints), Some(1));
     }
 }

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Frontend, FrontendKind, PortKey, ServicePort};
+use super::{Frontend, FrontendKind, NodePorts, PortKey, ServicePort};
 use crate::name::{Name, ServiceKey};
 use crate::net::{Family, Protocol};
 use crate::world::{Endpoint, Hints, Node, Port, Service, ServiceType, World, subnet};
@@ -32,6 +32,7 @@ pub fn plan(
     world: &World,
     me: &str,
     mode: Mode,
+    node_ports: &NodePorts,
     service: &ServiceKey,
 ) -> BTreeMap<PortKey, ServicePort> {
     let mut table = BTreeMap::new();
@@ -44,6 +45,7 @@ pub fn plan(
     let here = Here {
         name: me,
         node: world.node(me),
+        node_ports,
     };
     for family in [Family::V4, Family::V6] {
         let frontends = frontends(world, service, mode, family);
@@ -60,7 +62,7 @@ pub fn plan(
             .collect();
         for port in &service.ports {
             let endpoints = sockets.get(&(port.name.clone(), port.protocol));
-            let node_port = here.node_port(mode, service, port, family);
+            let node_port = here.node_port(mode, service, port, family).into_iter();
             let node_port = node_port.map(|address| (address, FrontendKind::NodePort));
             let addresses = frontends.iter().map(|(address, kind)| (*address, *kind));
             let mut frontends: Vec<Frontend> = addresses
@@ -178,6 +180,8 @@ struct Here<'a> {
     name: &'a str,
     /// What the API says of it.
     node: Option<&'a Node>,
+    /// Its addresses with node ports.
+    node_ports: &'a NodePorts,
 }
 
 /// Which ready endpoints are near enough.
@@ -189,22 +193,18 @@ enum Nearness {
 }
 
 impl Here<'_> {
-    /// The address whose `nodePort` leads to `port`: the node's primary one, kube-proxy's default
-    /// with nftables.
-    fn node_port(
-        self,
-        mode: Mode,
-        service: &Service,
-        port: &Port,
-        family: Family,
-    ) -> Option<IpAddr> {
+    /// The addresses whose `nodePort` leads to `port`.
+    fn node_port(self, mode: Mode, service: &Service, port: &Port, family: Family) -> Vec<IpAddr> {
         let has = mode == Mode::All
             && port.node_port != 0
             && matches!(
                 service.kind,
                 ServiceType::NodePort | ServiceType::LoadBalancer
             );
-        self.node.filter(|_| has)?.primary(family)
+        match has {
+            true => self.node_ports.addresses(self.node, family),
+            false => Vec::new(),
+        }
     }
 
     /// Hints count only when every ready endpoint has them and one names this node, else this zone

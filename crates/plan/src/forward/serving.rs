@@ -70,7 +70,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::forward::{Mode, ServicePort, plan};
+    use crate::forward::{Mode, NodePorts, ServicePort, plan};
     use crate::world::tests::{Told, balancer, ip, key, slice};
     use crate::world::{Node, Policy, Port, Service, Slice};
 
@@ -88,7 +88,13 @@ mod tests {
     }
 
     fn ports(told: &Told, name: &str) -> BTreeMap<PortKey, ServicePort> {
-        plan(&told.world, "me", Mode::All, &key(name))
+        plan(
+            &told.world,
+            "me",
+            Mode::All,
+            &NodePorts::default(),
+            &key(name),
+        )
     }
 
     fn table(told: &Told) -> Table {

@@ -13,7 +13,7 @@ use crate::world::{Event, Node, Policy, Port, Slice, SlicePort};
 const ME: &str = "me";
 
 fn table(told: &Told, mode: Mode, service: &str) -> BTreeMap<PortKey, ServicePort> {
-    plan(&told.world, ME, mode, &key(service))
+    plan(&told.world, ME, mode, &NodePorts::default(), &key(service))
 }
 
 /// The only port of `s`, in IPv4.
@@ -335,6 +335,41 @@ fn node_ports() {
     }
     let told = with(ServiceType::ClusterIP, 30080);
     assert_eq!(fronts(&table(&told, Mode::All, "s")), cluster);
+}
+
+/// `nodePort` on several addresses of the host.
+#[test]
+fn node_ports_on_several_addresses() {
+    let mut told = Told::common("");
+    place(&mut told, "a");
+    let mut service = balancer("s", "");
+    service.ports[0].node_port = 30080;
+    told.service(service);
+    let ports = |ranges: &[&str]| NodePorts {
+        ranges: Some(
+            ranges
+                .iter()
+                .map(|it| it.parse().expect("a range"))
+                .collect(),
+        ),
+        own: ["172.16.0.2", "192.168.0.1", "fd00::1"].map(ip).into(),
+    };
+    let all = ["172.16.0.2:30080", "192.168.0.1:30080"];
+    for (ranges, expected) in [
+        (&["0.0.0.0/0"][..], &all[..]),
+        (&["fd00::/64"], &all),
+        (&["192.168.0.0/16", "10.0.0.0/8"], &all[1..]),
+        (&["10.0.0.0/8"], &[]),
+    ] {
+        let table = plan(&told.world, ME, Mode::All, &ports(ranges), &key("s"));
+        let fronts = fronts(&table);
+        let found: Vec<&str> = fronts
+            .iter()
+            .filter_map(|front| front.strip_suffix(" NodePort Cluster"))
+            .collect();
+        assert_eq!(found, expected, "{ranges:?}");
+        assert!(plan(&told.world, ME, Mode::Vips, &ports(ranges), &key("s")).is_empty());
+    }
 }
 
 /// Ports join by name and protocol.

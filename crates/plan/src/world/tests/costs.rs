@@ -146,6 +146,7 @@ fn a_take_over_changes_what_it_takes() {
         node: "node-2".into(),
         mode: Mode::Vips,
         sources: crate::forward::Sources::default(),
+        node_ports: crate::forward::NodePorts::default(),
     };
     let mut desired = Desired::default();
     desired.replan(&told.world, &agent, &told.world.everything());

@@ -156,6 +156,7 @@ impl Cluster {
                 node: (*node).into(),
                 mode: [Mode::All, Mode::Vips, Mode::Off][n % 3],
                 sources: crate::forward::Sources::default(),
+                node_ports: crate::forward::NodePorts::default(),
             };
             (agent, Desired::default())
         };
