@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use dataplane::conntrack::Reconciler;
-use dataplane::nft::{self, Nft, Report};
+use dataplane::nft::{self, Look, Nft, Report};
 use plan::forward::{Locality, Mode, PortKey, ServicePort, Serving};
 use plan::net::{Family, Protocol};
 use tokio::runtime::Handle;
@@ -22,6 +22,11 @@ const QUEUE: usize = 1;
 /// their way when the ports changed.
 const SETTLED: Duration = Duration::from_secs(1);
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+/// How often it is looked whether others have changed our table, where they can.
+const LOOK: Duration = Duration::from_millis(500);
+/// Between two comparisons of all elements, while others write all the time: so long at least, and
+/// so many times what one takes.
+const REST: (Duration, u32) = (Duration::from_secs(3), 20);
 
 /// Work for the executor.
 #[derive(Debug)]
@@ -101,6 +106,8 @@ pub(super) fn start(mode: Mode, health: Health, metrics: Metrics) -> Result<Star
         done: done_in,
         health,
         metrics,
+        compare: Instant::now(),
+        looked: Instant::now(),
     };
     // The thread ends with the planner: the channel closes.
     std::thread::Builder::new()
@@ -134,6 +141,10 @@ struct Executor {
     done: mpsc::Sender<Done>,
     health: Health,
     metrics: Metrics,
+    /// When all elements may be compared again.
+    compare: Instant,
+    /// When it was looked last.
+    looked: Instant,
 }
 
 impl Executor {
@@ -194,21 +205,59 @@ impl Executor {
         }
     }
 
-    /// The next job. When none comes for a while, UDP connections are looked at once more.
+    /// Mends what others have done to the table.
+    fn look(&mut self) {
+        let look = match self.nft.look() {
+            Ok(look) => look,
+            Err(error) => {
+                // As when nothing is known: what is there is read.
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(
+                    error,
+                    "it is not known what others did to the nftables table"
+                );
+                Look::Uncertain
+            }
+        };
+        let now = Instant::now();
+        if look == Look::Untouched || (look == Look::Uncertain && now < self.compare) {
+            return;
+        }
+        let report = self.until_done(Nft::check);
+        self.compare = Instant::now() + REST.0.max(now.elapsed() * REST.1);
+        self.metrics.forward_comparisons.inc();
+        if !report.is_zero() {
+            self.metrics.forward_repairs.inc();
+            tracing::warn!(
+                added = report.added,
+                removed = report.removed,
+                rules = report.rules_replaced,
+                "another program changed the nftables table inet {}; it is mended",
+                nft::TABLE
+            );
+        }
+    }
+
+    /// The next job. While none comes, others' changes are mended, and after a while UDP connections
+    /// are looked at once more.
     fn next(&mut self) -> Option<Job> {
-        if !self.unsettled.is_empty() {
-            let next = async { tokio::time::timeout(SETTLED, self.jobs.recv()).await };
-            match self.runtime.block_on(next) {
-                Ok(job) => return job,
-                Err(_) => {
-                    let mut families = std::mem::take(&mut self.unsettled);
-                    families.sort_unstable();
-                    families.dedup();
-                    self.forget_everywhere(&families);
-                }
+        let settled = Instant::now() + SETTLED;
+        loop {
+            if self.looked.elapsed() >= LOOK {
+                self.look();
+                self.looked = Instant::now();
+            }
+            let next = async { tokio::time::timeout(LOOK, self.jobs.recv()).await };
+            if let Ok(job) = self.runtime.block_on(next) {
+                return job;
+            }
+            if !self.unsettled.is_empty() && Instant::now() >= settled {
+                let mut families = std::mem::take(&mut self.unsettled);
+                families.sort_unstable();
+                families.dedup();
+                self.forget_everywhere(&families);
             }
         }
-        self.jobs.blocking_recv()
     }
 
     /// Forgets stale UDP connections to any port.

@@ -125,6 +125,10 @@ pub struct Metrics {
     pub reports_dropped: IntCounter,
     /// Elements written to the kernel's tables.
     pub forward_elements: IntCounter,
+    /// Times that all elements were read, since others had changed nftables.
+    pub forward_comparisons: IntCounter,
+    /// Times that what others had done to our table was mended.
+    pub forward_repairs: IntCounter,
     /// 1 while MetalLB runs beside, and this process leaves work to it.
     pub standing_by: IntGauge,
     /// What the proxy's health was asked.
@@ -219,6 +223,14 @@ impl Metrics {
                 &["cause"],
             )?,
             reports_dropped: counter("corten_events_dropped_total", "Events that were not sent")?,
+            forward_comparisons: counter(
+                "corten_forward_comparisons_total",
+                "Times that the kernel's table was read whole, since others had changed nftables",
+            )?,
+            forward_repairs: counter(
+                "corten_forward_repairs_total",
+                "Times that what others had done to the kernel's table was mended",
+            )?,
             forward_elements: counter(
                 "corten_forward_elements_written_total",
                 "Elements written to the kernel's tables",

@@ -43,9 +43,14 @@ impl Nft {
     /// Makes the kernel hold the elements of `table`, reading it first.
     pub(super) fn mend(&mut self, report: &mut Report) -> Result<(), Error> {
         for _ in 0..ATTEMPTS {
+            let before = self.socket.generation().ok();
+            let batches = report.batches;
             match self.try_mend(report) {
                 Err(Error::Netlink { source, .. }) if errno(&source) == Some(EINTR) => {}
-                done => return done,
+                done => {
+                    self.seen.compared(before, report.batches - batches);
+                    return done;
+                }
             }
         }
         Err(Error::Busy { attempts: ATTEMPTS })

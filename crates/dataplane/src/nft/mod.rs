@@ -13,7 +13,8 @@
 //! changes to [`Nft::apply`] in slices and looks at its queue in between.
 //!
 //! After a failed batch nothing is assumed: the kernel is read again and compared
-//! ([`Nft::check`]). That also repairs a table that somebody flushed or changed.
+//! ([`Nft::check`]). That also repairs a table that somebody flushed or changed; [`Nft::look`] says
+//! when it is due.
 //!
 //! Where the kernel can (6.9), the table belongs to the socket and persists: nobody else can change
 //! or flush it while the agent runs, it outlives the process, and the next one claims it.
@@ -25,6 +26,7 @@
 mod adopt;
 mod error;
 mod layout;
+mod look;
 pub mod reply;
 mod rules;
 mod structure;
@@ -37,6 +39,8 @@ use plan::forward::{Locality, PortKey, ServicePort, Table};
 
 pub use error::Error;
 use layout::Sets;
+pub use look::Look;
+use look::Seen;
 use rules::Rules;
 pub use write::BATCH_ELEMENTS;
 use write::Work;
@@ -86,6 +90,7 @@ pub struct Nft {
     denied: BTreeMap<PortKey, String>,
     /// The kernel may hold something else than `table` says.
     doubtful: bool,
+    seen: Seen,
 }
 
 impl Nft {
@@ -116,6 +121,7 @@ impl Nft {
             flags: 0,
             denied: BTreeMap::new(),
             doubtful: true,
+            seen: Seen::default(),
         };
         nft.probe()?;
         Ok(nft)

@@ -136,7 +136,7 @@ impl Nft {
     }
 
     /// Reads what there is of the table.
-    fn find(&mut self) -> Result<Found, Error> {
+    pub(super) fn find(&mut self) -> Result<Found, Error> {
         let Some(flags) = self.claim()? else {
             return Ok(Found::Nothing);
         };
@@ -233,10 +233,9 @@ impl Nft {
             } => (flags, Some(sets), rules_right),
         };
         let ours: BTreeSet<&str> = self.sets.iter().map(|set| set.name.as_str()).collect();
+        self.seen.owned = flags & TABLE_OWNER != 0;
         if let Some(sets) = &sets
-            && rules_right
-            && sets.len() == ours.len() + self.rules.maps.len()
-            && ours.iter().all(|name| sets.contains(*name))
+            && self.is_right(sets, rules_right)
         {
             return Ok(sets.clone());
         }

@@ -84,6 +84,7 @@ impl Nft {
         }
         match self.socket.commit(batch) {
             Ok(()) => {
+                self.seen.wrote();
                 report.batches += 1;
                 report.removed += works.iter().map(|work| work.delete.len()).sum::<usize>();
                 report.added += works.iter().map(|work| work.add.len()).sum::<usize>();

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use dataplane::nft::{Error, Nft, TABLE};
+use dataplane::nft::{Error, Look, Nft, TABLE};
 use linux::nft::{Batch, Data, Element, Socket, TABLE_OWNER, TABLE_PERSIST};
 use plan::forward::FrontendKind::{ClusterIp, ExternalIp, LoadBalancer};
 use plan::forward::{Detector, Sources};
@@ -241,12 +241,56 @@ fn what_others_break_is_mended() {
             }),
         ];
         for (name, change) in breaks {
+            assert_eq!(nft.look().expect("look"), Look::Untouched, "before: {name}");
             meddle(change);
+            let seen = nft.look().expect("look");
+            let of_elements = ["elements flushed", "foreign element", "value changed"];
+            match of_elements.contains(&name) {
+                true => assert_eq!(seen, Look::Uncertain, "{name}"),
+                false => assert_eq!(seen, Look::Broken, "{name}"),
+            }
             let report = nft.check().expect("check");
             assert!(!report.is_zero(), "{name} goes unnoticed");
             assert_eq!(contents(), right, "{name}");
             assert!(nft.check().expect("check").is_zero(), "{name}");
         }
+    });
+}
+
+/// Others' transactions are told from our own, and cost no comparison of all.
+#[test]
+fn a_look_tells_others_from_ourselves() {
+    sandboxed("state::a_look_tells_others_from_ourselves", || {
+        without_owner();
+        let mut desired = services(41);
+        let (last, port) = desired.pop_last().expect("one");
+        let mut nft = Nft::open().expect("open");
+        assert_eq!(
+            nft.look().expect("look"),
+            Look::Untouched,
+            "nothing is known yet"
+        );
+        nft.adopt(&desired).expect("adopt");
+        assert_eq!(nft.look().expect("look"), Look::Untouched);
+        nft.apply(&[(last, Some(port))]).expect("apply");
+        assert_eq!(nft.look().expect("look"), Look::Untouched, "our own change");
+        for flags in [0, 0, 0] {
+            let mut batch = Batch::new("other");
+            batch.add_table(flags);
+            batch.delete_table();
+            Socket::open()
+                .expect("socket")
+                .commit(batch)
+                .expect("commit");
+            assert_eq!(nft.look().expect("look"), Look::Uncertain);
+            assert_eq!(
+                nft.look().expect("look"),
+                Look::Uncertain,
+                "until all is compared"
+            );
+        }
+        assert!(nft.check().expect("check").is_zero());
+        assert_eq!(nft.look().expect("look"), Look::Untouched);
     });
 }
 

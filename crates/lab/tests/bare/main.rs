@@ -12,6 +12,7 @@ mod native;
 mod node_ports;
 mod pause;
 mod refusals;
+mod repair;
 mod reply;
 mod state;
 mod story;

@@ -46,6 +46,7 @@ pub(super) mod message {
     pub(crate) const NEW_ELEMENTS: u16 = 12;
     pub(crate) const GET_ELEMENTS: u16 = 13;
     pub(crate) const DEL_ELEMENTS: u16 = 14;
+    pub(crate) const GET_GENERATION: u16 = 16;
 }
 
 const BATCH_BEGIN: u16 = 16;

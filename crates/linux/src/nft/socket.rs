@@ -192,6 +192,43 @@ impl Socket {
         Ok(())
     }
 
+    /// The number of the rule set's state, all tables' together: each transaction that changes
+    /// something makes it the next.
+    pub fn generation(&mut self) -> Result<u32, Error> {
+        self.dump_seq = self.dump_seq.wrapping_add(1);
+        let seq = self.dump_seq;
+        let mut request = Vec::with_capacity(32);
+        let kind = SUBSYSTEM << 8 | message::GET_GENERATION;
+        header(&mut request, kind, NLM_F_REQUEST, seq, 0, 0);
+        close(&mut request, 0);
+        self.send(&request)?;
+        let failed = |errno| Error::Dump {
+            what: "the state's number",
+            source: io::Error::from_raw_os_error(errno),
+        };
+        loop {
+            let length = self.receive()?;
+            if length == 0 {
+                return Err(Error::NoAnswer {
+                    bytes: request.len(),
+                });
+            }
+            for message in messages(self.buffer.get(..length).unwrap_or(&[])) {
+                let message = message?;
+                if message.seq != seq {
+                    continue;
+                }
+                if message.kind == NLMSG_ERROR {
+                    let errno = answer(&message)?.map_or(libc::ENODATA, |error| error.errno);
+                    return Err(failed(errno));
+                }
+                let body = message.body.get(NFGENMSG..).unwrap_or(&[]);
+                let number = Reader::new(body).find(1)?;
+                return number.map_or_else(|| Err(failed(libc::ENODATA)), |it| Ok(it.u32()?));
+            }
+        }
+    }
+
     /// All tables of the socket's family.
     pub fn tables(&mut self) -> Result<Vec<TableInfo>, Error> {
         let mut found = Vec::new();
