@@ -7,6 +7,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 use super::{Frontend, FrontendKind, NodePorts, PortKey, ServicePort};
@@ -53,13 +54,7 @@ pub fn plan(
             continue;
         }
         let sockets = world.endpoints().sockets(&service.key, family, me);
-        let source_ranges: Vec<ipnet::IpNet> = service
-            .source_ranges
-            .iter()
-            .filter_map(|range| subnet(range))
-            .filter(|range| Family::of(range.addr()) == family)
-            .map(|range| range.trunc())
-            .collect();
+        let source_ranges = here.source_ranges(service, family, &frontends);
         for port in &service.ports {
             let endpoints = sockets.get(&(port.name.clone(), port.protocol));
             let node_port = here.node_port(mode, service, port, family).into_iter();
@@ -205,6 +200,30 @@ impl Here<'_> {
             true => self.node_ports.addresses(self.node, family),
             false => Vec::new(),
         }
+    }
+
+    /// Who may connect to the addresses that an allocator gave. This node among them means these
+    /// addresses too: what it sends to one that it has itself comes from there (kube-proxy's rule).
+    fn source_ranges(
+        self,
+        service: &Service,
+        family: Family,
+        frontends: &BTreeMap<IpAddr, FrontendKind>,
+    ) -> Vec<IpNet> {
+        let ranges = service.source_ranges.iter();
+        let mut ranges: Vec<IpNet> = ranges
+            .filter_map(|range| subnet(range.trim()))
+            .filter(|range| Family::of(range.addr()) == family)
+            .map(|range| range.trunc())
+            .collect();
+        let mine = self.node.and_then(|node| node.primary(family));
+        if mine.is_some_and(|mine| ranges.iter().any(|range| range.contains(&mine))) {
+            let given = frontends
+                .iter()
+                .filter(|(_, kind)| **kind == FrontendKind::LoadBalancer);
+            ranges.extend(given.map(|(address, _)| IpNet::from(*address)));
+        }
+        ranges
     }
 
     /// Hints count only when every ready endpoint has them and one names this node, else this zone

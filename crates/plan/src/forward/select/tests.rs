@@ -663,3 +663,34 @@ fn families_are_apart() {
     });
     assert!(own, "{ports:?}");
 }
+
+/// A range that this node is in lets in what it sends to a balancer's address that it has itself:
+/// that comes from the address (kube-proxy's rule). Spaces around a range mean nothing.
+#[test]
+fn a_node_among_the_sources_brings_the_balancers_addresses() {
+    let ranges = |text: &str| {
+        let mut told = Told::common("");
+        place(&mut told, "a");
+        told.service(Service {
+            cluster_ips: vec![ip("10.96.0.1"), ip("2001:db8:1::1")],
+            families: vec![Family::V4, Family::V6],
+            external_ips: vec![ip("10.0.0.9")],
+            source_ranges: vec![text.into()],
+            ..balancer("s", "10.0.0.1 10.0.0.2 2001:db8::1")
+        });
+        let ports = table(&told, Mode::All, "s").into_values();
+        let ranges = ports.flat_map(|port| port.source_ranges);
+        let ranges: Vec<String> = ranges.map(|range| range.to_string()).collect();
+        ranges.join(" ")
+    };
+    for (text, expected) in [
+        ("192.0.2.0/24", "192.0.2.0/24"),
+        (" 192.0.2.0/24 ", "192.0.2.0/24"),
+        ("172.16.0.0/16", "172.16.0.0/16 10.0.0.1/32 10.0.0.2/32"),
+        // The first address is the node's.
+        ("172.16.0.2/32", "172.16.0.2/32"),
+        ("fd00::/8", "fd00::/8 2001:db8::1/128"),
+    ] {
+        assert_eq!(ranges(text), expected, "{text:?}");
+    }
+}
