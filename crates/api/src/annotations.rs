@@ -19,6 +19,9 @@ pub const IP_ALLOCATED_FROM_POOL: &str = "metallb.io/ip-allocated-from-pool";
 /// In, on a Node: `"true"` asks its agent to give everything away (`corten drain`).
 pub const DRAIN: &str = "corten.dev/drain";
 
+/// In: the scheduler of the Service's virtual servers where IPVS balances (`lc`, `mh,mh-port`).
+pub const IPVS_SCHEDULER: &str = "corten.dev/ipvs-scheduler";
+
 /// Label on status objects: the node.
 pub const LABEL_NODE: &str = "metallb.io/node";
 /// Label on status objects: the Service's name.

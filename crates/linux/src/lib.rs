@@ -1,4 +1,5 @@
-//! Kernel verbs: namespaces, netlink, sockets, nf_tables, connection tracking. The only crate with `unsafe`.
+//! Kernel verbs: namespaces, netlink, sockets, nf_tables, IPVS, connection tracking. The only crate with
+//! `unsafe`.
 
 #[cfg(test)]
 mod alone;
@@ -6,6 +7,7 @@ pub mod capture;
 pub mod conntrack;
 pub mod datagram;
 pub mod icmpv6;
+pub mod ipvs;
 pub mod memory;
 pub mod namespace;
 pub mod netlink;

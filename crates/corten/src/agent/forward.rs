@@ -1,11 +1,13 @@
 //! The forwarding executor: a thread of its own, because netlink blocks and another program's long
 //! transaction can hold it up.
 
+mod engine;
+
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use dataplane::conntrack::Reconciler;
-use dataplane::nft::{self, Look, Nft, Report};
+use dataplane::nft::{self, Look, Report};
 use plan::forward::{Locality, Mode, PortKey, ServicePort, Serving};
 use plan::net::{Family, Protocol};
 use tokio::runtime::Handle;
@@ -16,11 +18,17 @@ use crate::backoff::Backoff;
 use crate::http::Metrics;
 use crate::status::Health;
 
+use engine::Engine;
+pub(crate) use engine::{BackEnd, ForwardError};
+pub(crate) use engine::{check, nft_words, words};
+
 /// Jobs are handed out one at a time.
 const QUEUE: usize = 1;
 /// After the last job that changed UDP ports, connections are looked at once more: packets were on
 /// their way when the ports changed.
 const SETTLED: Duration = Duration::from_secs(1);
+/// Between two looks at endpoints that leave, whose connections IPVS lets go on.
+const DRAIN: Duration = Duration::from_secs(5);
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
 /// How often it is looked whether others have changed our table, where they can.
 const LOOK: Duration = Duration::from_millis(500);
@@ -46,54 +54,31 @@ pub(super) struct Done {
     pub(super) number: u64,
 }
 
-/// Why forwarding does not start.
-#[derive(Debug, thiserror::Error)]
-pub enum ForwardError {
-    /// The kernel's tables.
-    #[error(transparent)]
-    Nft(#[from] nft::Error),
-    /// The thread.
-    #[error("cannot start a thread")]
-    Thread(#[from] std::io::Error),
-}
-
-/// What is wrong with the kernel's forwarding, and what to do about it.
-pub(crate) fn words(error: &nft::Error) -> String {
-    let remedy = match error {
-        nft::Error::Kernel { .. } => "boot a newer kernel on this node, or forward nothing",
-        nft::Error::Missing { .. } => {
-            "load the module nf_tables on this node, or boot a kernel that has it, or forward nothing"
-        }
-        nft::Error::Unsupported { .. } => {
-            "load what it needs on this node, or boot a kernel that has it, or forward nothing"
-        }
-        nft::Error::Denied => "securityContext.capabilities.add: [NET_ADMIN]",
-        nft::Error::Owned { .. } => "end the other process",
-        nft::Error::Structure { .. } | nft::Error::Netlink { .. } | nft::Error::Busy { .. } => {
-            "`nft list ruleset` on this node shows what is there"
-        }
-    };
-    format!("{}; remedy: {remedy}", crate::cli::chain(error))
-}
-
 type Started = (Option<mpsc::Sender<Job>>, mpsc::Receiver<Done>);
 
 /// Opens the kernel's tables and starts the thread. When nothing is forwarded, what an agent has left
 /// that did is taken away: it would win over the proxy that forwards now, and be ever staler.
-pub(super) fn start(mode: Mode, health: Health, metrics: Metrics) -> Result<Started, ForwardError> {
+pub(super) fn start(
+    mode: Mode,
+    back_end: BackEnd,
+    health: Health,
+    metrics: Metrics,
+) -> Result<Started, ForwardError> {
     let (done_in, done) = mpsc::channel(QUEUE);
     if mode == Mode::Off {
-        match Nft::clear() {
-            Ok(true) => tracing::info!("the table of an agent that forwarded is gone"),
+        match engine::clear() {
+            Ok(true) => tracing::info!("what an agent that forwarded had in the kernel is gone"),
             Ok(false) => {}
             Err(error) => tracing::error!(
                 error = &error as &dyn std::error::Error,
-                "the table of an agent that forwarded stays; `nft delete table inet corten` removes it"
+                "what an agent that forwarded had in the kernel stays; `nft delete table inet corten` and `ip link delete corten-ipvs0` remove it"
             ),
         }
         return Ok((None, done));
     }
-    let nft = Nft::open()?;
+    // On a thread of its own: a runtime within a runtime cannot wait.
+    let opened = std::thread::spawn(move || Engine::open(back_end)).join();
+    let engine = opened.map_err(|_| std::io::Error::other("it panicked"))??;
     let (jobs_in, jobs) = mpsc::channel(QUEUE);
     // Forwarding is more than forgetting what was before: without it, it goes on.
     let reconciler = Reconciler::open();
@@ -101,13 +86,14 @@ pub(super) fn start(mode: Mode, health: Health, metrics: Metrics) -> Result<Star
         reconciler: reconciler.inspect_err(doubt).ok(),
         unsettled: Vec::new(),
         runtime: Handle::current(),
-        nft,
+        engine,
         jobs,
         done: done_in,
         health,
         metrics,
         compare: Instant::now(),
         looked: Instant::now(),
+        drained: Instant::now(),
     };
     // The thread ends with the planner: the channel closes.
     std::thread::Builder::new()
@@ -118,9 +104,9 @@ pub(super) fn start(mode: Mode, health: Health, metrics: Metrics) -> Result<Star
 
 /// Removes what any agent of this node has left in the kernel. The thread must have no more work.
 pub(super) async fn remove() -> Result<(), ForwardError> {
-    let removed = tokio::task::spawn_blocking(|| Nft::open()?.remove()).await;
+    let removed = tokio::task::spawn_blocking(engine::remove).await;
     removed.map_err(std::io::Error::other)??;
-    tracing::info!("Corten is being removed: its nftables table is gone");
+    tracing::info!("Corten is being removed: its nftables table and virtual servers are gone");
     Ok(())
 }
 
@@ -136,7 +122,7 @@ struct Executor {
     /// Families whose UDP connections are to be looked at once more.
     unsettled: Vec<Family>,
     runtime: Handle,
-    nft: Nft,
+    engine: Engine,
     jobs: mpsc::Receiver<Job>,
     done: mpsc::Sender<Done>,
     health: Health,
@@ -145,6 +131,8 @@ struct Executor {
     compare: Instant,
     /// When it was looked last.
     looked: Instant,
+    /// When endpoints that leave were looked at last.
+    drained: Instant,
 }
 
 impl Executor {
@@ -153,7 +141,7 @@ impl Executor {
             let start = Instant::now();
             let (number, report) = match job {
                 Job::Locality(locality) => {
-                    self.nft.set_locality(locality);
+                    self.engine.set_locality(locality);
                     continue;
                 }
                 Job::Adopt(number, ports) => {
@@ -161,7 +149,7 @@ impl Executor {
                         .into_iter()
                         .filter_map(|(key, port)| Some((key, port?)))
                         .collect();
-                    let report = self.until_done(|nft| nft.adopt(&table));
+                    let report = self.until_done(|engine| engine.adopt(&table));
                     for family in FAMILIES {
                         self.metrics.proxy.synced(family, start.elapsed(), true);
                     }
@@ -170,7 +158,7 @@ impl Executor {
                 }
                 Job::Apply(number, ports) => {
                     let changes: Vec<(PortKey, Option<ServicePort>)> = ports.into_iter().collect();
-                    let report = self.until_done(|nft| nft.apply(&changes));
+                    let report = self.until_done(|engine| engine.apply(&changes));
                     for family in FAMILIES {
                         let mut keys = changes.iter().map(|(key, _)| key);
                         if keys.clone().any(|key| key.family == family) {
@@ -178,7 +166,7 @@ impl Executor {
                         }
                         if keys.any(|key| key.family == family && key.protocol == Protocol::Udp) {
                             let keys = changes.iter().map(|(key, _)| key);
-                            let serving = Serving::of(self.nft.table(), keys, family);
+                            let serving = Serving::of(self.engine.table(), keys, family);
                             self.forget(&serving, family);
                             self.unsettled.push(family);
                         }
@@ -207,7 +195,7 @@ impl Executor {
 
     /// Mends what others have done to the table.
     fn look(&mut self) {
-        let look = match self.nft.look() {
+        let look = match self.engine.look() {
             Ok(look) => look,
             Err(error) => {
                 // As when nothing is known: what is there is read.
@@ -223,7 +211,7 @@ impl Executor {
         if look == Look::Untouched || (look == Look::Uncertain && now < self.compare) {
             return;
         }
-        let report = self.until_done(Nft::check);
+        let report = self.until_done(Engine::check);
         self.compare = Instant::now() + REST.0.max(now.elapsed() * REST.1);
         self.metrics.forward_comparisons.inc();
         if !report.is_zero() {
@@ -247,6 +235,13 @@ impl Executor {
                 self.look();
                 self.looked = Instant::now();
             }
+            if self.engine.drains() && self.drained.elapsed() >= DRAIN {
+                if let Err(error) = self.engine.tick() {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "endpoints that leave cannot be looked at");
+                }
+                self.drained = Instant::now();
+            }
             let next = async { tokio::time::timeout(LOOK, self.jobs.recv()).await };
             if let Ok(job) = self.runtime.block_on(next) {
                 return job;
@@ -263,7 +258,7 @@ impl Executor {
     /// Forgets stale UDP connections to any port.
     fn forget_everywhere(&mut self, families: &[Family]) {
         for family in families {
-            let table = self.nft.table();
+            let table = self.engine.table();
             let keys = table.keys().map(|key| &**key);
             let serving = Serving::of(table, keys, *family);
             self.forget(&serving, *family);
@@ -287,12 +282,15 @@ impl Executor {
         }
     }
 
-    /// Tries until it succeeds. After a failure `Nft` assumes nothing of the kernel's state: the
-    /// next attempt reads it again.
-    fn until_done(&mut self, attempt: impl Fn(&mut Nft) -> Result<Report, nft::Error>) -> Report {
+    /// Tries until it succeeds. After a failure the back end assumes nothing of the kernel's state:
+    /// the next attempt reads it again.
+    fn until_done(
+        &mut self,
+        attempt: impl Fn(&mut Engine) -> Result<Report, ForwardError>,
+    ) -> Report {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
         loop {
-            match attempt(&mut self.nft) {
+            match attempt(&mut self.engine) {
                 Ok(report) => {
                     self.health.set_obstacle("forward", None);
                     return report;
@@ -306,48 +304,6 @@ impl Executor {
                     );
                     std::thread::sleep(backoff.next());
                 }
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_a_kernel_lacks_is_said_with_the_remedy() {
-        use std::io::Error as Io;
-        let refused = || linux::nft::Error::Dump {
-            what: "tables",
-            source: Io::from_raw_os_error(95),
-        };
-        let table = [
-            (
-                nft::Error::Missing { source: refused() },
-                ["CONFIG_NF_TABLES", "load the module nf_tables"],
-            ),
-            (
-                nft::Error::Unsupported {
-                    what: "rule 3".to_owned(),
-                    needs: "CONFIG_NFT_NUMGEN".to_owned(),
-                    source: refused(),
-                },
-                ["CONFIG_NFT_NUMGEN", "load what it needs"],
-            ),
-            (nft::Error::Denied, ["NET_ADMIN", "capabilities.add"]),
-            (
-                nft::Error::Kernel {
-                    found: "5.4".to_owned(),
-                },
-                ["5.4", "newer kernel"],
-            ),
-        ];
-        for (error, parts) in table {
-            let words = words(&error);
-            assert!(words.contains("; remedy: "), "{words}");
-            for part in parts {
-                assert!(words.contains(part), "{part:?} is not in {words:?}");
             }
         }
     }

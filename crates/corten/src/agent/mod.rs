@@ -69,6 +69,8 @@ const TELLING: Duration = Duration::from_millis(500);
 pub struct Config {
     /// Its node, and what it forwards.
     pub agent: Agent,
+    /// What balances where it forwards.
+    pub back_end: forward::BackEnd,
     /// Settings of World.
     pub settings: Settings,
     /// UDP port of failure detection.
@@ -138,7 +140,12 @@ pub async fn run<S: Source, K: Sink>(
     let (reporter, reports) = Reporter::new(metrics.reports_dropped.clone());
 
     let (member, silence, member_task) = member::start(&config, events_in, metrics.member.clone())?;
-    let (forward, done) = forward::start(config.agent.mode, health.clone(), metrics.clone())?;
+    let (forward, done) = forward::start(
+        config.agent.mode,
+        config.back_end,
+        health.clone(),
+        metrics.clone(),
+    )?;
     let addresses = addresses::Context {
         interfaces: interfaces.clone(),
         silence: silence.clone(),

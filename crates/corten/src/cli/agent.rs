@@ -18,6 +18,7 @@ use super::proxying::Proxying;
 use super::serving::{Probes, Serving, go_bool};
 use super::{Cluster, Common, Failure, Forward, Signals, chain, cluster, host, runtime};
 use crate::agent::exclude::Exclude;
+use crate::agent::forward::BackEnd;
 use crate::agent::reply::{Choice, Chosen, Mask};
 use crate::agent::succession::{self, Alone, Begun, Turn};
 use crate::agent::{self, AgentError, Config, Ending};
@@ -146,6 +147,12 @@ impl From<MemberProfile> for Profile {
 }
 
 impl Node {
+    /// What balances, where something is forwarded.
+    pub(super) fn back_end(&self, mode: Mode) -> Result<Option<BackEnd>, Failure> {
+        let back_end = self.proxying.back_end(mode)?;
+        Ok((mode != Mode::Off).then_some(back_end))
+    }
+
     /// The agent's configuration.
     pub(super) fn config(
         &self,
@@ -175,6 +182,7 @@ impl Node {
                 sources: self.proxying.sources()?,
                 node_ports: self.proxying.node_ports()?,
             },
+            back_end: self.proxying.back_end(mode)?,
             settings,
             member_port: self.member_port,
             member_profile: self.member_profile.into(),
@@ -217,9 +225,10 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
         Forward::Off
     };
     let mode = Mode::from(options.forward.unwrap_or(default));
+    let forwards = options.node.back_end(mode)?;
     if let Some(dir) = &options.dir {
         host::check_directory(dir)?;
-        host::check_agent(mode != Mode::Off)?;
+        host::check_agent(forwards)?;
     }
     runtime()?.block_on(async {
         let stop = Signals::listen()?.stop();
@@ -294,7 +303,7 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
                     ));
                 }
                 tokio::select! {
-                    fit = fit(mode, &health, serve()) => fit?,
+                    fit = fit(forwards, &health, serve()) => fit?,
                     () = &mut stop => return Ok(()),
                 }
                 let kept = Some(&options.keep_in).filter(|it| !it.as_os_str().is_empty());
@@ -360,7 +369,7 @@ async fn unfit(checked: JoinHandle<Result<(), Failure>>) -> Failure {
 /// Waits until this host offers what an agent needs. Meanwhile it says what is missing, in log, event
 /// and readiness, where a process that ended would only be started again.
 async fn fit(
-    mode: Mode,
+    forwards: Option<BackEnd>,
     health: &Health,
     serve: impl Future<Output = Result<(), Failure>>,
 ) -> Result<(), Failure> {
@@ -372,7 +381,7 @@ async fn fit(
     });
     let mut told = Vec::new();
     loop {
-        let look = tokio::task::spawn_blocking(move || host::lacks(mode != Mode::Off));
+        let look = tokio::task::spawn_blocking(move || host::lacks(forwards));
         let lacks = look.await?;
         health.set_obstacle("host", (!lacks.is_empty()).then(|| lacks.join("; ")));
         if lacks.is_empty() {

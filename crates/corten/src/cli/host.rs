@@ -3,11 +3,10 @@
 
 use std::path::Path;
 
-use dataplane::nft::Nft;
 use linux::packet::{PacketError, PacketSocket, Traffic};
 
 use super::{Failure, chain};
-use crate::agent::forward;
+use crate::agent::forward::{self, BackEnd};
 
 /// The oldest kernel whose nf_tables does what the forwarding rules ask.
 const KERNEL: (u32, u32) = (5, 13);
@@ -38,7 +37,7 @@ pub(super) fn check_directory(dir: &Path) -> Result<(), Failure> {
 }
 
 /// Checks what an agent needs of this host.
-pub(super) fn check_agent(forwards: bool) -> Result<(), Failure> {
+pub(super) fn check_agent(forwards: Option<BackEnd>) -> Result<(), Failure> {
     match lacks(forwards).into_iter().next() {
         None => Ok(()),
         Some(lack) => Err(lack.into()),
@@ -47,7 +46,7 @@ pub(super) fn check_agent(forwards: bool) -> Result<(), Failure> {
 
 /// What an agent needs of this host and does not find, each with the remedy: the kernel's version,
 /// rights, packet sockets, nf_tables. It may wait for another program's nftables transaction.
-pub(super) fn lacks(forwards: bool) -> Vec<String> {
+pub(super) fn lacks(forwards: Option<BackEnd>) -> Vec<String> {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut lacks = Vec::new();
     if kernel(&release).is_some_and(|version| version < KERNEL) {
@@ -67,10 +66,15 @@ pub(super) fn lacks(forwards: bool) -> Vec<String> {
     } else {
         lacks.push(right("NET_RAW", "answer ARP and NDP"));
     }
-    if forwards && !has(CAP_NET_ADMIN) {
-        lacks.push(right("NET_ADMIN", "program the kernel's forwarding"));
-    } else if forwards && lacks.is_empty() {
-        lacks.extend(Nft::open().err().as_ref().map(forward::words));
+    match forwards {
+        Some(_) if !has(CAP_NET_ADMIN) => {
+            lacks.push(right("NET_ADMIN", "program the kernel's forwarding"));
+        }
+        Some(back_end) if lacks.is_empty() => {
+            let checked = forward::check(back_end);
+            lacks.extend(checked.err().as_ref().map(forward::words));
+        }
+        _ => {}
     }
     lacks
 }

@@ -1,9 +1,11 @@
 //! Options of the service proxy, under kube-proxy's names.
 
 use ipnet::IpNet;
+use plan::forward::ipvs::Scheduling;
 use plan::forward::{Detector, NodePorts, Sources};
 
 use super::Failure;
+use crate::agent::forward::BackEnd;
 
 /// For the node's own address in the API.
 const PRIMARY: &str = "primary";
@@ -40,6 +42,23 @@ pub(super) struct Proxying {
         default_value = "false", default_missing_value = "true",
         value_parser = super::serving::go_bool)]
     masquerade_all: bool,
+    /// What balances, with --forward all: the rule set itself, or IPVS beside it for those who come
+    /// from there.
+    #[arg(long, value_enum, ignore_case = true, default_value = "nftables")]
+    proxy_mode: ProxyMode,
+    /// With ipvs: how an endpoint is chosen (rr, wrr, lc, wlc, sh, dh, sed, nq, mh and the kernel's
+    /// others; flags behind commas: mh,mh-port), unless the Service's annotation
+    /// corten.dev/ipvs-scheduler says otherwise.
+    #[arg(long, value_name = "SCHEDULER", default_value_t)]
+    ipvs_scheduler: Scheduling,
+}
+
+/// `--proxy-mode`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+enum ProxyMode {
+    #[default]
+    Nftables,
+    Ipvs,
 }
 
 /// `--detect-local-mode`.
@@ -57,6 +76,18 @@ enum Mode {
 }
 
 impl Proxying {
+    /// What balances where all Services are forwarded. Virtual servers cannot win over another
+    /// program's rules, which translate before them.
+    pub(super) fn back_end(&self, mode: plan::forward::Mode) -> Result<BackEnd, Failure> {
+        match (self.proxy_mode, mode) {
+            (ProxyMode::Nftables, _) => Ok(BackEnd::Nftables),
+            (ProxyMode::Ipvs, plan::forward::Mode::All) => Ok(BackEnd::Ipvs(self.ipvs_scheduler)),
+            (ProxyMode::Ipvs, _) => Err("--proxy-mode ipvs needs --forward all: another proxy's \
+                 rules would take the packets before IPVS does"
+                .into()),
+        }
+    }
+
     pub(super) fn sources(&self) -> Result<Sources, Failure> {
         let detector = match self.detect_local_mode {
             Mode::ClusterCidr => Detector::ClusterCidr(self.cluster_cidr.clone()),

@@ -83,6 +83,8 @@ pub struct Nft {
     timeouts: BTreeSet<u32>,
     /// What sources change.
     locality: Locality,
+    /// Virtual servers balance in the rules' place.
+    with_ipvs: bool,
     table: Table,
     /// What a new table is made with.
     flags: u32,
@@ -97,6 +99,16 @@ impl Nft {
     /// Opens the executor in the calling thread's network namespace. Changes nothing: the kernel
     /// is asked whether it could load the rule set.
     pub fn open() -> Result<Self, Error> {
+        Self::open_for(false)
+    }
+
+    /// The same for the rules beside virtual servers: the table is the same one, so that a change
+    /// of the back end is a change of rules.
+    pub(crate) fn open_for_ipvs() -> Result<Self, Error> {
+        Self::open_for(true)
+    }
+
+    fn open_for(with_ipvs: bool) -> Result<Self, Error> {
         structure::check_kernel()?;
         let socket = Socket::open().map_err(|source| match error::errno(&source) {
             Some(error::EPERM) => Error::Denied,
@@ -110,13 +122,14 @@ impl Nft {
         // With the usual timeout, so that the kernel is asked whether it can keep clients at all.
         let timeouts = BTreeSet::from([USUAL_TIMEOUT]);
         let locality = Locality::default();
-        let rules = Rules::new(&sets, &timeouts, &locality);
+        let rules = Rules::new(&sets, &timeouts, &locality, with_ipvs);
         let mut nft = Self {
             socket,
             sets,
             rules,
             timeouts,
             locality,
+            with_ipvs,
             table: Table::default(),
             flags: 0,
             denied: BTreeMap::new(),
@@ -132,7 +145,7 @@ impl Nft {
     pub fn set_locality(&mut self, locality: Locality) {
         if self.locality != locality {
             self.locality = locality;
-            self.rules = Rules::new(&self.sets, &self.timeouts, &self.locality);
+            self.rules = self.new_rules();
             self.doubtful = true;
         }
     }
@@ -140,9 +153,12 @@ impl Nft {
     /// Makes the kernel forward `desired` and nothing else: reads what is there, keeps what is
     /// right, mends the rest. Never flushes first.
     pub fn adopt(&mut self, desired: &BTreeMap<PortKey, ServicePort>) -> Result<Report, Error> {
-        let mut table = Table::default();
+        let mut table = match self.with_ipvs {
+            true => Table::for_ipvs(),
+            false => Table::default(),
+        };
         self.timeouts = BTreeSet::from([USUAL_TIMEOUT]);
-        self.rules = Rules::new(&self.sets, &self.timeouts, &self.locality);
+        self.rules = self.new_rules();
         for (key, port) in desired {
             self.knows_timeout(port);
             table.set(key, Some(port.clone()));
@@ -229,9 +245,13 @@ impl Nft {
             .keep()
             .is_some_and(|timeout| self.timeouts.insert(timeout));
         if new {
-            self.rules = Rules::new(&self.sets, &self.timeouts, &self.locality);
+            self.rules = self.new_rules();
         }
         new
+    }
+
+    fn new_rules(&self) -> Rules {
+        Rules::new(&self.sets, &self.timeouts, &self.locality, self.with_ipvs)
     }
 
     fn tell(&self, report: &mut Report) {

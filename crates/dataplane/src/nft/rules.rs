@@ -27,6 +27,7 @@
 //! where the program shows `0x1d . 0x1d`, an id is meant, and `0x1d vmap` means the class.
 
 mod affinity;
+mod ipvs;
 mod local;
 
 use std::collections::BTreeSet;
@@ -96,12 +97,18 @@ pub(super) struct Rules {
 
 impl Rules {
     /// With a rule for each of these timeouts of session affinity, in seconds, and those that tell
-    /// local Pods' traffic.
-    pub(super) fn new(sets: &Sets, timeouts: &BTreeSet<u32>, locality: &Locality) -> Self {
+    /// local Pods' traffic. With IPVS, virtual servers balance in the rules' place: see [`ipvs`].
+    pub(super) fn new(
+        sets: &Sets,
+        timeouts: &BTreeSet<u32>,
+        locality: &Locality,
+        with_ipvs: bool,
+    ) -> Self {
         let mut build = Build {
             sets,
             timeouts,
             locality,
+            with_ipvs,
             rules: Self {
                 chains: Vec::new(),
                 maps: Vec::new(),
@@ -117,6 +124,7 @@ struct Build<'a> {
     sets: &'a Sets,
     timeouts: &'a BTreeSet<u32>,
     locality: &'a Locality,
+    with_ipvs: bool,
     rules: Rules,
 }
 
@@ -132,8 +140,8 @@ impl Build<'_> {
             ("nat-output", Nat, Hook::Output, DSTNAT - 5),
             ("keep-prerouting", Filter, Hook::Prerouting, DSTNAT + 5),
             ("keep-output", Filter, Hook::Output, DSTNAT + 5),
-            ("fate-prerouting", Filter, Hook::Prerouting, DSTNAT + 10),
-            ("fate-output", Filter, Hook::Output, DSTNAT + 10),
+            ("fate-prerouting", Filter, Hook::Prerouting, self.fate()),
+            ("fate-output", Filter, Hook::Output, self.fate()),
             ("nat-postrouting", Nat, Hook::Postrouting, SRCNAT),
         ];
         for (name, flow, hook, priority) in base {
@@ -166,6 +174,9 @@ impl Build<'_> {
                     self.kept(chain, &seen, family, Kind::Host, when.clone());
                     self.dispatch(chain, who, family, Kind::Host, &host, &when);
                 }
+                if self.with_ipvs {
+                    continue;
+                }
                 self.kept(chain, "client seen before", family, Kind::Front, Vec::new());
                 self.dispatch(chain, "fronts", family, Kind::Front, &pick, &[]);
             }
@@ -179,6 +190,9 @@ impl Build<'_> {
             }
             for chain in ["fate-prerouting", "fate-output"] {
                 self.no_endpoints(chain, family, &fate);
+                if self.with_ipvs {
+                    self.carried(chain, family);
+                }
                 self.other_ports(chain, family);
             }
             self.masquerade(family);
@@ -343,6 +357,9 @@ impl Build<'_> {
     fn other_ports(&mut self, chain: &str, family: Family) {
         let mut exprs = is_family(family);
         exprs.extend(connection(Ct::State, Ct::STATE_NEW));
+        if self.with_ipvs {
+            exprs.extend(ipvs::no_echo(family));
+        }
         exprs.extend([
             destination(family, KEY),
             Expr::Lookup {
@@ -358,7 +375,12 @@ impl Build<'_> {
     fn masquerade(&mut self, family: Family) {
         let words = address_length(family) / 4;
         let mut ours = is_family(family);
-        ours.extend(connection(Ct::Status, Ct::STATUS_DNAT));
+        if self.with_ipvs {
+            // What IPVS rewrites does not count as translated.
+            self.masquerade_own(family);
+        } else {
+            ours.extend(connection(Ct::Status, Ct::STATUS_DNAT));
+        }
 
         let mut exprs = ours.clone();
         exprs.extend(self.look_up_original(family, Kind::Front));
@@ -508,12 +530,18 @@ mod tests {
 
     #[test]
     fn rules_refer_to_what_exists() {
+        for with_ipvs in [false, true] {
+            refer_to_what_exists(with_ipvs);
+        }
+    }
+
+    fn refer_to_what_exists(with_ipvs: bool) {
         let sets = Sets::new();
         let locality = Locality {
             pods: plan::forward::Pods::Ranges(vec!["10.244.0.0/20".parse().expect("a range")]),
             ..Locality::default()
         };
-        let rules = Rules::new(&sets, &BTreeSet::from([10, 10_800]), &locality);
+        let rules = Rules::new(&sets, &BTreeSet::from([10, 10_800]), &locality, with_ipvs);
         let chains: BTreeSet<_> = rules.chains.iter().map(|c| c.name.as_str()).collect();
         assert_eq!(chains.len(), rules.chains.len());
         let known: BTreeSet<_> = sets

@@ -1,4 +1,5 @@
 //! What the machine's own kernel may lack, in Debian's: see [`lab::guest`].
 
+mod ipvs;
 mod kernel;
 mod vrf;

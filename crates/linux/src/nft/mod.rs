@@ -14,7 +14,7 @@ mod batch;
 mod dump;
 mod error;
 mod expr;
-mod socket;
+pub(crate) mod socket;
 
 pub use batch::{
     Batch, ChainSpec, Data, Element, Family, Flow, Hook, Number, SetSpec, Shape, TABLE_OWNER,

@@ -17,8 +17,8 @@ const SEND_BUFFER: libc::c_int = 64 << 20;
 const RECEIVE_BUFFER: libc::c_int = 16 << 20;
 /// A dump's messages come in pieces up to this long.
 const PIECE: usize = 64 * 1024;
-const NLMSG_ERROR: u16 = 2;
-const NLMSG_DONE: u16 = 3;
+pub(crate) const NLMSG_ERROR: u16 = 2;
+pub(crate) const NLMSG_DONE: u16 = 3;
 const NLM_F_DUMP: u16 = 0x300;
 const NLM_F_DUMP_INTR: u16 = 0x10;
 const NLM_F_ACK_TLVS: u16 = 0x200;
@@ -38,11 +38,11 @@ pub struct Socket {
 }
 
 /// One message in the receive buffer.
-struct Message<'a> {
-    kind: u16,
+pub(crate) struct Message<'a> {
+    pub(crate) kind: u16,
     flags: u16,
-    seq: u32,
-    body: &'a [u8],
+    pub(crate) seq: u32,
+    pub(crate) body: &'a [u8],
 }
 
 impl Socket {
@@ -451,7 +451,7 @@ impl Socket {
 }
 
 /// The messages in one datagram.
-fn messages(bytes: &[u8]) -> impl Iterator<Item = Result<Message<'_>, DecodeError>> {
+pub(crate) fn messages(bytes: &[u8]) -> impl Iterator<Item = Result<Message<'_>, DecodeError>> {
     let mut offset = 0;
     std::iter::from_fn(move || {
         let rest = bytes.get(offset..).filter(|rest| !rest.is_empty())?;
@@ -483,7 +483,7 @@ fn split(rest: &[u8], offset: usize) -> Result<(Message<'_>, usize), DecodeError
 }
 
 /// Reads an error message: `None` is a confirmation.
-fn answer(message: &Message<'_>) -> Result<Option<Refused>, DecodeError> {
+pub(crate) fn answer(message: &Message<'_>) -> Result<Option<Refused>, DecodeError> {
     let code: &[u8; 4] = message.body.first_chunk().ok_or(DecodeError::Truncated {
         offset: NLMSGHDR,
         left: message.body.len(),

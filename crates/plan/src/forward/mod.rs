@@ -9,6 +9,7 @@
 mod compile;
 mod element;
 mod health;
+pub mod ipvs;
 mod jhash;
 mod locality;
 mod node_ports;
@@ -110,6 +111,12 @@ pub struct ServicePort {
     /// Connections to others are forgotten.
     #[serde(default)]
     pub serving: Vec<SocketAddr>,
+    /// Addresses of frontends that are the node's own.
+    #[serde(default)]
+    pub of_node: Vec<IpAddr>,
+    /// How IPVS is to choose among the endpoints (`corten.dev/ipvs-scheduler`), as written.
+    #[serde(default)]
+    pub scheduler: Option<Name>,
 }
 
 impl ServicePort {

@@ -7,6 +7,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
+use api::annotations::IPVS_SCHEDULER;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
@@ -95,6 +96,9 @@ pub fn plan(
                 .map_or_else(Vec::new, serving);
             let affinity_seconds = service.affinity_seconds;
             let source_ranges = source_ranges.clone();
+            let of_node = here.own(&frontends);
+            let scheduler = service.annotations.get(IPVS_SCHEDULER);
+            let scheduler = scheduler.map(|text| Name::from(text.as_str()));
             table.insert(
                 key,
                 ServicePort {
@@ -105,6 +109,8 @@ pub fn plan(
                     affinity_seconds,
                     source_ranges,
                     serving,
+                    of_node,
+                    scheduler,
                 },
             );
         }
@@ -224,6 +230,13 @@ impl Here<'_> {
             ranges.extend(given.map(|(address, _)| IpNet::from(*address)));
         }
         ranges
+    }
+
+    /// The node's own addresses among those of `frontends`.
+    fn own(self, frontends: &[Frontend]) -> Vec<IpAddr> {
+        let own = self.node.map_or(&[][..], |node| &node.addresses);
+        let is_used = |address: &&IpAddr| frontends.iter().any(|it| it.address == **address);
+        own.iter().filter(is_used).copied().collect()
     }
 
     /// Hints count only when every ready endpoint has them and one names this node, else this zone

@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use super::compile::{compile_with, slots_id};
 use super::element::{Element, Elements, Front, SlotsId};
-use super::{FrontendKind, PortKey, ServicePort};
+use super::{FrontendKind, PortKey, ServicePort, ipvs};
 use crate::world::Policy;
 
 /// What only one service port can have.
@@ -70,6 +70,8 @@ pub struct Table {
     /// How many ports need a shared element: (is it `ClusterIp`, its address).
     shared: BTreeMap<(bool, IpAddr), u32>,
     id: fn(&PortKey, Policy) -> SlotsId,
+    /// IPVS balances, not the rule set.
+    with_ipvs: bool,
 }
 
 impl Default for Table {
@@ -87,6 +89,15 @@ impl Table {
             contested: BTreeSet::new(),
             shared: BTreeMap::new(),
             id,
+            with_ipvs: false,
+        }
+    }
+
+    /// A table of what the rule set needs where IPVS balances.
+    pub fn for_ipvs() -> Self {
+        Self {
+            with_ipvs: true,
+            ..Self::default()
         }
     }
 
@@ -116,6 +127,9 @@ impl Table {
             return Elements::default();
         };
         let mut elements = compile_with(self.id, key, port);
+        if self.with_ipvs {
+            elements = ipvs::elements(port, &elements);
+        }
         elements.retain(|element| match *element {
             Element::Front { front, id, .. } | Element::Host { front, id, .. } => {
                 self.holds(key, Claim::Front(front)) && self.holds(key, Claim::Slots(id))

@@ -7,7 +7,7 @@ use super::compile::compile_with;
 use super::*;
 use crate::name::ServiceKey;
 
-fn key(name: &str, family: Family) -> PortKey {
+pub(super) fn key(name: &str, family: Family) -> PortKey {
     PortKey {
         service: ServiceKey::new("default", name),
         port: "http".into(),
@@ -16,7 +16,7 @@ fn key(name: &str, family: Family) -> PortKey {
     }
 }
 
-fn frontend(address: &str, kind: FrontendKind, policy: Policy) -> Frontend {
+pub(super) fn frontend(address: &str, kind: FrontendKind, policy: Policy) -> Frontend {
     Frontend {
         address: address.parse().unwrap(),
         port: 80,
@@ -356,7 +356,7 @@ fn a_collision_of_ids_is_counted_and_the_second_refused() {
     assert_eq!(table.refused().filter(|(key, _)| **key == b).count(), 2);
 }
 
-fn any_port() -> impl Strategy<Value = ServicePort> {
+pub(super) fn any_port() -> impl Strategy<Value = ServicePort> {
     let any_frontend =
         (0u8..3, 80u16..82, 0u8..3, any::<bool>()).prop_map(|(host, port, kind, local)| Frontend {
             address: IpAddr::from([10, 0, 0, host]),

@@ -40,7 +40,7 @@ pub enum ReplyError {
     #[error(transparent)]
     Netlink(#[from] NetlinkError),
     /// Marks.
-    #[error("{}", forward::words(.0))]
+    #[error("{}", forward::nft_words(.0))]
     Marks(#[from] dataplane::nft::Error),
     /// The thread that marks.
     #[error("cannot end a thread")]

@@ -80,6 +80,9 @@ impl Build<'_> {
         if !all && !self.locality.is_known(family) {
             return;
         }
+        if self.with_ipvs {
+            self.keep_source(family);
+        }
         let [address, ..] = original_front(family, KEY);
         let mut exprs = ours.to_vec();
         exprs.extend([
