@@ -18,6 +18,7 @@ pub mod v1alpha1 {
     };
     pub use super::node_state::{
         BgpSession, DrainPhase, ForwardMode, Interface, NodeState, NodeStateStatus, SessionState,
+        Tenure,
     };
     pub use super::peer::{
         LinkBandwidth, Listen, NextHop, Peer, PeerSpec, ReceivePolicy, Role, SecretName,

@@ -120,9 +120,9 @@ fn state(n: usize) -> Event {
         node: format!("node-{n}").into(),
         form: Some(NodeState {
             interfaces: BTreeMap::from([("eth0".into(), interface)]),
-            draining: false,
             incarnation: 1,
             version: 1,
+            ..NodeState::default()
         }),
     }
 }

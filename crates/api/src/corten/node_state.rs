@@ -54,6 +54,17 @@ pub struct NodeStateStatus {
     /// Why the agent stands by, where it does: MetalLB's speakers run beside.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub standing_by: String,
+    /// Layer 2 addresses that the node has and that stay with it while it is able
+    /// (spec.layer2.handBack false), by address.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(
+        feature = "crds",
+        schemars(extend(
+            "x-kubernetes-list-type" = "map",
+            "x-kubernetes-list-map-keys" = ["address"]
+        ))
+    )]
+    pub tenures: Vec<Tenure>,
     /// True while the node gives its addresses away.
     pub draining: bool,
     /// How far that is.
@@ -97,6 +108,18 @@ pub struct Interface {
     /// Subnets that are on the link, in CIDR form with host bits zero.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub subnets: Vec<String>,
+}
+
+/// An address that stays with the node that has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "crds", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "crds", schemars(extend("required" = ["address"])))]
+#[serde(rename_all = "camelCase", default)]
+pub struct Tenure {
+    /// The address.
+    pub address: String,
+    /// Grows with every owner: of two nodes that name the address the later has it.
+    pub term: u32,
 }
 
 /// A BGP session of a node.

@@ -95,9 +95,9 @@ pub fn state(
         .collect();
     NodeState {
         interfaces,
-        draining: false,
         incarnation,
         version,
+        ..NodeState::default()
     }
 }
 

@@ -56,6 +56,8 @@ enum Command {
     Settle,
     /// The last command: what lingers need not any more.
     End(oneshot::Sender<()>),
+    /// Tell again that these are here, as far as they are announced.
+    Repeat(Vec<IpAddr>),
     /// Answer for each address only until another node claims it; answered once all are claimed.
     HandOver(oneshot::Sender<()>),
 }
@@ -99,6 +101,13 @@ impl L2 {
         let (done, ended) = oneshot::channel();
         let _ = self.commands.send(Command::End(done)).await;
         let _ = ended.await;
+    }
+
+    /// Tells again that these addresses are here, as after a take-over.
+    pub(super) async fn repeat(&self, addresses: Vec<IpAddr>) {
+        if !addresses.is_empty() {
+            let _ = self.commands.send(Command::Repeat(addresses)).await;
+        }
     }
 
     /// From now on each address is answered for only until another node claims it; completes once
@@ -233,6 +242,12 @@ impl Manager {
                     Some(Command::Withdraw(addresses, done)) => {
                         self.withdraw(&addresses).await;
                         let _ = done.send(());
+                    }
+                    Some(Command::Repeat(addresses)) => {
+                        let announced = |it: &&IpAddr| self.announced.contains_key(*it);
+                        for address in addresses.iter().filter(announced) {
+                            self.announcer.trigger(self.start.elapsed(), *address);
+                        }
                     }
                     Some(Command::HandOver(done)) => {
                         let mut leaving = Leaving {

@@ -9,14 +9,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-use api::corten::v1alpha1::NodeStateStatus;
 use plan::name::Name;
 use plan::world;
 use proto::member::{Cause, Counters, Event, Key, Member, NodeName, State};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{AgentError, Config};
+use super::{AgentError, Config, beat};
 use crate::http::member::Counts;
 
 /// Commands that may wait.
@@ -31,8 +30,9 @@ const COUNTING: Duration = Duration::from_secs(1);
 pub(super) enum Command {
     /// The other nodes, with the addresses of their agents.
     Peers(BTreeMap<Name, IpAddr>),
-    /// What this node says of itself.
-    State(Box<NodeStateStatus>),
+    /// What this node says of itself, and what from the moment on in which it is silent, where that
+    /// is less.
+    State(Vec<u8>, Option<Vec<u8>>),
     /// This node stops on purpose; answered, once the others were told, with how many there are.
     Leave(oneshot::Sender<usize>),
     /// This process stops, and the node's next agent follows within that time; answered once the
@@ -53,6 +53,11 @@ impl Silence {
     /// then.
     pub(super) fn holds(&self) -> bool {
         *self.told.borrow() || self.pulse.is_late()
+    }
+
+    /// Whether it began or ended since that was last awaited.
+    pub(super) fn has_changed(&self) -> bool {
+        self.told.has_changed().unwrap_or(true)
     }
 
     /// Waits until what it holds may have changed.
@@ -365,9 +370,12 @@ impl Task {
                     .collect();
                 self.member.set_peers(self.now(), peers);
             }
-            Command::State(state) => {
-                let bytes = serde_json::to_vec(&*state).unwrap_or_default();
-                if let Err(error) = self.member.set_payload(self.now(), bytes) {
+            Command::State(bytes, silent) => {
+                let mut set = self.member.set_payload(self.now(), bytes);
+                if let (Ok(()), Some(silent)) = (&set, silent) {
+                    set = self.member.set_payload_after_silence(silent);
+                }
+                if let Err(error) = set {
                     // The API carries it as well, only slower.
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,
@@ -430,7 +438,7 @@ impl Task {
                 member(node, false)
             }
             Event::Payload { node, bytes, .. } => {
-                let state: NodeStateStatus = serde_json::from_slice(&bytes)
+                let state = beat::decode(&bytes)
                     .inspect_err(|error| {
                         tracing::warn!(node = node.as_str(), %error, "its state is not understood");
                     })

@@ -15,6 +15,7 @@
 
 mod addresses;
 mod advertised;
+mod beat;
 mod bfd;
 mod bgp;
 mod checks;
@@ -161,7 +162,7 @@ pub async fn run<S: Source, K: Sink>(
         addresses: addresses.clone(),
         reception: reception.clone(),
         reporter: reporter.clone(),
-        silence,
+        silence: silence.clone(),
         metrics: metrics.clone(),
     };
     let (l2, l2_task) = l2::start(l2);
@@ -246,6 +247,7 @@ pub async fn run<S: Source, K: Sink>(
         agent: config.agent,
         settings: config.settings,
         member: member.clone(),
+        silence,
         forward,
         hand_over: HAND_OVER,
         l2: l2.clone(),

@@ -1,23 +1,25 @@
 //! Owns the agent's World and Desired, and hands changes to the executors in the right order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime};
 
-use api::corten::v1alpha1::{DrainPhase, ForwardMode, Interface, NodeStateStatus};
+use api::corten::v1alpha1::{DrainPhase, ForwardMode, Interface, NodeStateStatus, Tenure};
 use ipnet::IpNet;
 use plan::announce::bgp::{Change, PeerKey};
 use plan::announce::l2::Announcement;
 use plan::announce::linux::Placing;
+use plan::announce::tenure::{self, Terms};
 use plan::desired::{Agent, Desired};
 use plan::forward::{Locality, Mode};
 use plan::name::{Name, ServiceKey};
 use plan::status::News;
-use plan::world::{Dirty, Event, Node, NodeState, Settings, World};
+use plan::world::{Dirty, Event, Node, NodeState, Settings, Tenures, World};
 use tokio::sync::{mpsc, watch};
 
 use super::addresses::Addresses;
 use super::advertised::Advertised;
+use super::beat;
 use super::bgp::Bgp;
 use super::checks;
 use super::drain::Drain;
@@ -39,6 +41,9 @@ use crate::status::Health;
 
 /// Events taken in before anything is planned.
 const BATCH: usize = 4096;
+/// How long an agent that starts waits for beats with other nodes' states where the API's may be
+/// older; those that do not fit into beats never come so.
+const HEARING: Duration = Duration::from_secs(1);
 
 /// Everything the planner works with.
 pub(super) struct Parts {
@@ -46,6 +51,7 @@ pub(super) struct Parts {
     pub(super) agent: Agent,
     pub(super) settings: Settings,
     pub(super) member: mpsc::Sender<member::Command>,
+    pub(super) silence: member::Silence,
     /// `None` when nothing is to be forwarded.
     pub(super) forward: Option<mpsc::Sender<Job>>,
     /// How long a drain waits for other nodes to take addresses over.
@@ -80,6 +86,24 @@ pub(super) struct Planner {
     incarnation: u64,
     version: u64,
     peers: BTreeMap<Name, IpAddr>,
+    /// Nodes whose state came with their beats.
+    heard: BTreeSet<Name>,
+    /// Until when others' beats are waited for, though the API told of all nodes.
+    hearing: Option<Instant>,
+    /// Nodes that were held for dead and are heard again, since the last plan.
+    returned: BTreeSet<Name>,
+    /// What this node has of the addresses that stay.
+    tenures: Tenures,
+    /// The latest terms that were heard of.
+    terms: Terms,
+    /// Addresses of which that is to be looked at.
+    unsettled: BTreeSet<IpAddr>,
+    /// When this node was last silent, or heard nobody else; `None`: long ago.
+    apart: Option<Instant>,
+    /// More stay than beats have room for; it was said.
+    crowded: bool,
+    /// What the agent before this one said last.
+    before: Option<NodeState>,
     /// For which Services each address was last announced: events tell only what is new.
     told: BTreeMap<IpAddr, Vec<ServiceKey>>,
     /// Routes that wait until forwarding has caught up: the job that they wait for.
@@ -124,6 +148,15 @@ impl Planner {
             incarnation: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX),
             version: 0,
             peers: BTreeMap::new(),
+            heard: BTreeSet::new(),
+            hearing: None,
+            returned: BTreeSet::new(),
+            tenures: Tenures::new(),
+            terms: Terms::default(),
+            unsettled: BTreeSet::new(),
+            apart: Some(Instant::now()),
+            crowded: false,
+            before: None,
             told: BTreeMap::new(),
             routes: BTreeMap::new(),
             placed: BTreeMap::new(),
@@ -162,7 +195,7 @@ impl Planner {
                 }
                 event = members.recv() => {
                     let Some(event) = event else { return };
-                    self.learn(event);
+                    self.hear(event);
                 }
                 changed = interfaces.changed() => {
                     if changed.is_err() {
@@ -172,6 +205,15 @@ impl Planner {
                     self.look_for_node_ports();
                 }
                 () = self.drain.handed_over() => {}
+                () = sleep_until(self.hearing), if !self.met => {}
+                changed = self.parts.silence.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    self.apart = Some(Instant::now());
+                    self.falter();
+                }
+                () = sleep_until(self.apart.map(|at| at + HEARING)), if self.shaken() => {}
                 finished = done.recv(), if self.parts.forward.is_some() => {
                     let Some(finished) = finished else { return };
                     self.forwarded(finished).await;
@@ -180,13 +222,103 @@ impl Planner {
             if self.synced {
                 self.follow_drain().await;
                 self.stand_by();
+                self.look_around();
             }
             self.describe();
             if self.synced {
                 self.plan().await;
+                // Who has an address that stays says so.
+                while !self.unsettled.is_empty() && self.describe() {
+                    self.plan().await;
+                }
+                self.claim_again().await;
             }
             self.publish().await;
         }
+    }
+
+    /// Others may have taken what this node had.
+    fn falter(&mut self) {
+        let had = std::mem::take(&mut self.tenures).into_iter();
+        let left = had.filter_map(|(address, term)| Some((address, tenure::shaken(term)?)));
+        self.tenures = left.collect();
+    }
+
+    /// Whether something that this node has is to be told anew once it has had company for a while.
+    fn shaken(&self) -> bool {
+        let mut terms = self.tenures.values();
+        self.apart.is_some() && terms.any(|term| !tenure::is_firm(*term))
+    }
+
+    /// Looks whether this node has company: what it takes over alone, it may take from an owner that
+    /// lives.
+    fn look_around(&mut self) {
+        if !self.world.config().stays() {
+            return;
+        }
+        let me = &self.parts.agent.node;
+        let there = |node: &&Name| {
+            *node != me && self.world.node_state(node).is_some() && self.world.presumed_alive(node)
+        };
+        let now = Instant::now();
+        if self.parts.silence.holds() {
+            self.falter();
+            self.apart = Some(now);
+        } else if self.parts.silence.has_changed() || !self.world.node_names().any(|it| there(&it))
+        {
+            self.apart = Some(now);
+        } else if self.apart.is_some_and(|at| now >= at + HEARING) {
+            self.apart = None;
+            self.unsettled.extend(self.tenures.keys());
+        }
+    }
+
+    /// Takes in what failure detection says.
+    fn hear(&mut self, event: Event) {
+        match &event {
+            Event::State { node, .. } => {
+                self.heard.insert(node.clone());
+            }
+            Event::Member {
+                node,
+                alive: Some(true),
+            } if !self.world.presumed_alive(node) => {
+                self.returned.insert(node.clone());
+            }
+            _ => {}
+        }
+        let dead = match &event {
+            Event::Member {
+                node,
+                alive: Some(false),
+            } => self.world.node_state(node).and_then(tenure::after_silence),
+            _ => None,
+        };
+        if let Event::Member { node, .. } = &event
+            && let Some(form) = dead
+        {
+            self.learn(Event::State {
+                node: node.clone(),
+                form: Some(form),
+            });
+        }
+        self.learn(event);
+    }
+
+    /// A node that was cut off may have answered for addresses of this one until it heard of it, and
+    /// clients believe it still.
+    async fn claim_again(&mut self) {
+        let returned = std::mem::take(&mut self.returned);
+        if returned.is_empty() {
+            return;
+        }
+        let ranks = |address: &&IpAddr| {
+            let best = self.world.standing(**address).into_iter();
+            let mut best = best.flat_map(|standing| &standing.best);
+            best.any(|(_, node)| returned.contains(node))
+        };
+        let addresses = self.told.keys().filter(ranks).copied().collect();
+        self.parts.l2.repeat(addresses).await;
     }
 
     /// Begins a drain of this node that is asked for, or ends it.
@@ -229,9 +361,24 @@ impl Planner {
 
     /// Takes in what others tell. Of this node it knows better itself.
     fn learn(&mut self, event: Event) {
-        let own = matches!(&event, Event::State { node, .. } if *node == self.parts.agent.node);
-        if !own {
-            self.apply(event);
+        if let Event::State {
+            form: Some(form), ..
+        } = &event
+        {
+            self.terms.note(form);
+        }
+        match event {
+            Event::State { node, form } if node == self.parts.agent.node => {
+                let newer = |form: &NodeState| {
+                    let before = self.before.as_ref();
+                    before.is_none_or(|before| form.newer_than(before))
+                };
+                // What it had stays with its node, unless another one has it by now.
+                if !self.synced {
+                    self.before = form.filter(newer).or(self.before.take());
+                }
+            }
+            event => self.apply(event),
         }
     }
 
@@ -246,6 +393,10 @@ impl Planner {
         self.dirty.extend(dirty);
         if synced {
             self.synced = true;
+            if let Some(before) = self.before.take() {
+                self.tenures = before.tenures;
+                self.falter();
+            }
             tracing::info!(
                 services = self.world.services().count(),
                 nodes = self.world.node_names().count(),
@@ -254,9 +405,9 @@ impl Planner {
         }
     }
 
-    /// Says what this node's interfaces are, whether it drains and whether it stands by, when that
-    /// has changed.
-    fn describe(&mut self) {
+    /// Says what this node's interfaces are, what it has, whether it drains and whether it stands by,
+    /// when that has changed.
+    fn describe(&mut self) -> bool {
         let node = self.parts.agent.node.clone();
         let next = self.version + 1;
         let placed = |address| {
@@ -274,12 +425,19 @@ impl Planner {
         // Others take the addresses over before this node gives them up.
         state.draining = phase == Some(DrainPhase::Leaving);
         let known = self.world.node_state(&node);
+        let as_known = known.is_some_and(|known| known.interfaces == state.interfaces);
+        if self.synced && (!self.unsettled.is_empty() || !as_known) {
+            let beat = status(&state, &self.snapshot, self.parts.agent.mode);
+            self.settle_tenures(&beat);
+        }
+        state.tenures.clone_from(&self.tenures);
+        let known = self.world.node_state(&node);
         let shown = (phase, self.standing_by.clone());
         if shown == self.shown
             && known
                 .is_some_and(|known| known.incarnation == self.incarnation && known.says_as(&state))
         {
-            return;
+            return false;
         }
         self.version = next;
         self.unpublished = Some(NodeStateStatus {
@@ -289,28 +447,63 @@ impl Planner {
             ..status(&state, &self.snapshot, self.parts.agent.mode)
         });
         self.shown = shown;
+        self.terms.note(&state);
         self.apply(Event::State {
             node,
             form: Some(state),
         });
+        true
+    }
+
+    /// Brings what this node has of the addresses that stay up to date, as far as beats have room.
+    fn settle_tenures(&mut self, beat: &NodeStateStatus) {
+        let mut new = Vec::new();
+        for address in std::mem::take(&mut self.unsettled) {
+            let announced = self.told.contains_key(&address);
+            let me = &self.parts.agent.node;
+            let company = self.apart.is_none();
+            match tenure::of(&self.world, me, address, announced, company, &self.terms) {
+                None => {
+                    self.tenures.remove(&address);
+                }
+                Some(term) if self.tenures.contains_key(&address) => {
+                    self.tenures.insert(address, term);
+                }
+                Some(term) => new.push((address, term)),
+            }
+        }
+        let wanted = new.len();
+        let taken = beat::add(beat, &mut self.tenures, new);
+        if wanted > taken && !std::mem::replace(&mut self.crowded, true) {
+            tracing::warn!(
+                stay = self.tenures.len(),
+                "this node has more addresses that stay (handBack: false) than its beats have room \
+                 for: the others are handed back"
+            );
+        }
     }
 
     /// Tells the other nodes what is new of this one: what is given up is given up by then.
     async fn publish(&mut self) {
+        // What the agent before this one had must not seem to be given up.
+        if !self.synced {
+            return;
+        }
         let Some(status) = self.unpublished.take() else {
             return;
         };
-        // Words for people are nothing for a beat.
-        let beat = NodeStateStatus {
-            standing_by: String::new(),
-            ..status.clone()
-        };
+        let beat = beat::encode(&status);
+        let state = self.world.node_state(&self.parts.agent.node);
+        let silent = state.and_then(tenure::after_silence);
+        let silent = silent.map(|state| {
+            beat::encode(&NodeStateStatus {
+                tenures: tenures(&state),
+                ..status.clone()
+            })
+        });
         self.parts.state.send_replace(Some(status));
-        let _ = self
-            .parts
-            .member
-            .send(member::Command::State(Box::new(beat)))
-            .await;
+        let command = member::Command::State(beat, silent);
+        let _ = self.parts.member.send(command).await;
     }
 
     async fn plan(&mut self) {
@@ -327,6 +520,9 @@ impl Planner {
         self.parts.statuses.judge(&self.world, &dirty);
         if dirty.members {
             self.meet().await;
+        }
+        if !self.tenures.is_empty() || self.world.config().stays() {
+            self.unsettled.extend(&dirty.addresses);
         }
         let changes = self.desired.replan(&self.world, &self.parts.agent, &dirty);
         let (announce, withdraw): (Vec<_>, Vec<_>) = changes
@@ -524,10 +720,21 @@ impl Planner {
         }
     }
 
-    fn has_met_everybody(&self) -> bool {
-        self.peers
-            .keys()
-            .all(|peer| self.world.node_state(peer).is_some() || !self.world.presumed_alive(peer))
+    /// Who has an address that stays is said by beats first: what the API says may be older.
+    fn has_met_everybody(&mut self) -> bool {
+        let alive = |peer: &&Name| self.world.presumed_alive(peer);
+        let mut there = self.peers.keys().filter(alive);
+        if !there
+            .clone()
+            .all(|peer| self.world.node_state(peer).is_some())
+        {
+            return false;
+        }
+        if !self.world.config().stays() || there.all(|peer| self.heard.contains(peer)) {
+            return true;
+        }
+        let now = Instant::now();
+        *self.hearing.get_or_insert(now + HEARING) <= now
     }
 
     /// Tells failure detection who the other nodes are.
@@ -551,6 +758,10 @@ impl Planner {
 
     async fn announce(&mut self, ready: Vec<(IpAddr, Announcement)>) {
         let nowhere = self.parts.l2.announce(ready.clone()).await;
+        if self.world.config().stays() {
+            self.unsettled
+                .extend(ready.iter().map(|(address, _)| *address));
+        }
         for (address, announcement) in ready {
             let up = (!nowhere.contains(&address)).then(|| announcement.clone());
             self.parts.statuses.set(address, up).await;
@@ -680,6 +891,23 @@ impl Planner {
     }
 }
 
+/// Never, where there is no such moment.
+async fn sleep_until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn tenures(state: &NodeState) -> Vec<Tenure> {
+    let tenures = state.tenures.iter();
+    let tenures = tenures.map(|(address, term)| Tenure {
+        address: address.to_string(),
+        term: *term,
+    });
+    tenures.collect()
+}
+
 /// The published form of this node's state.
 fn status(state: &NodeState, snapshot: &Snapshot, mode: Mode) -> NodeStateStatus {
     let mac = |name: &str| {
@@ -710,6 +938,7 @@ fn status(state: &NodeState, snapshot: &Snapshot, mode: Mode) -> NodeStateStatus
         // The publisher adds them: beats are not the place for them.
         bgp: Vec::new(),
         standing_by: String::new(),
+        tenures: tenures(state),
         draining: state.draining,
         drain: None,
         incarnation: state.incarnation,

@@ -15,6 +15,7 @@ mod refusals;
 mod repair;
 mod reply;
 mod state;
+mod stays;
 mod story;
 mod support;
 mod udp;

@@ -9,6 +9,8 @@ use std::net::IpAddr;
 
 use sha2::{Digest, Sha256};
 
+use crate::world::Term;
+
 /// Preference weights summed for one node.
 pub type Score = i64;
 
@@ -25,6 +27,7 @@ impl From<IpAddr> for Anchor {
 /// The rank of a node for an address; the smallest stands first.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank {
+    tenure: Reverse<Option<Term>>,
     score: Reverse<Score>,
     hash: [u8; 32],
 }
@@ -40,8 +43,18 @@ impl Rank {
         hasher.update(b"#");
         hasher.update(anchor.0.as_bytes());
         Self {
+            tenure: Reverse(None),
             score: Reverse(score),
             hash: hasher.finalize().into(),
+        }
+    }
+
+    /// The same of a node that has the address, where addresses stay: it stands before all that do
+    /// not, and before those that had it in an earlier term.
+    pub const fn holding(self, tenure: Option<Term>) -> Self {
+        Self {
+            tenure: Reverse(tenure),
+            ..self
         }
     }
 }
@@ -105,6 +118,24 @@ mod tests {
             ),
             ["edge-b", "edge-a", "worker-a"]
         );
+    }
+
+    /// A tenure counts more than a preference, a later term more than an earlier one; between equal
+    /// terms, as two sides of a split network may have them, the order decides.
+    #[test]
+    fn who_has_an_address_stands_before_those_who_would_be_first() {
+        let anchor = Anchor::from("10.0.0.1".parse::<IpAddr>().expect("address"));
+        let rank = |node, score, tenure| Rank::of(node, &anchor, score).holding(tenure);
+        let ordered = [
+            rank("node-c", 0, Some(3)),
+            rank("node-a", 7, Some(2)),
+            rank("node-b", 0, Some(2)),
+            rank("node-c", 0, Some(2)),
+            rank("node-c", 100, None),
+            rank("node-b", 0, None),
+            rank("node-a", 0, None),
+        ];
+        assert!(ordered.is_sorted(), "{ordered:?}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use super::election::{Anchor, Rank, Score};
 use super::mac::VirtualMac;
 use crate::config::L2Advertisement;
 use crate::name::{Name, ServiceKey};
-use crate::world::{DEPTH, Fit, Node, NodeState, Part, Policy, Service, Standing, World};
+use crate::world::{DEPTH, Fit, Node, NodeState, Part, Policy, Service, Standing, Term, World};
 
 /// The interfaces an address is announced on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -151,7 +151,20 @@ impl<'w> Claim<'w> {
             .iter()
             .map(|ad| Score::from(ad.score(&node.labels)))
             .sum();
-        Some((Rank::of(name, &self.anchor, score), fit))
+        let rank = Rank::of(name, &self.anchor, score).holding(self.tenure(state));
+        Some((rank, fit))
+    }
+
+    /// Since when a node has an address of the Service, where addresses stay: one of two is enough,
+    /// so that both go to one node.
+    fn tenure(&self, state: &NodeState) -> Option<Term> {
+        if state.tenures.is_empty() || self.ads.iter().all(|ad| ad.hand_back) {
+            return None;
+        }
+        let addresses = self.service.assigned();
+        addresses
+            .filter_map(|ip| state.tenures.get(&ip).copied())
+            .max()
     }
 
     /// The interfaces that a node's matching advertisements allow: their union; `None` when no

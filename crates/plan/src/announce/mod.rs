@@ -5,6 +5,7 @@ pub mod election;
 pub mod l2;
 pub mod linux;
 pub mod mac;
+pub mod tenure;
 
 #[cfg(test)]
 mod tests;

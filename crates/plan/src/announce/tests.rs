@@ -13,9 +13,10 @@ use super::l2::{Claim, Interfaces, Withheld, plan};
 use crate::forward::Mode;
 use crate::name::{Name, ServiceKey};
 use crate::world::tests::{Told, balancer, ip, labels, local, settings, slice, state};
-use crate::world::{EXCLUDE_LABEL, Event, Node, Part, Policy, Rival, Service, Settings};
+use crate::world::{EXCLUDE_LABEL, Event, Node, NodeState, Part, Policy, Rival, Service, Settings};
 
 mod linux;
+mod stays;
 
 const NODES: &str = "node-a node-b node-c";
 
@@ -195,7 +196,7 @@ fn nodes_stand_only_while_they_are_able() {
         })
     };
     let drained: Change<'_> = Box::new(|told| {
-        let form = crate::world::NodeState {
+        let form = NodeState {
             draining: true,
             ..state(99, "eth0:")
         };

@@ -15,7 +15,7 @@ use crate::world::Labels;
 ///
 /// MetalLB drops an advertisement that equals another; here both stay, because what counts is
 /// their union. Preferences are summed over all, as MetalLB does.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct L2Advertisement {
     /// Its name.
     pub name: Name,
@@ -36,6 +36,14 @@ pub struct L2Advertisement {
     /// The address answers with a MAC address of its own.
     #[serde(default)]
     pub virtual_mac: bool,
+    /// A node that would be first takes an address from one that has it. Where one advertisement
+    /// says no, the address stays.
+    #[serde(default = "yes")]
+    pub hand_back: bool,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 /// An entry of `spec.preferredNodeSelectors`.
@@ -175,6 +183,7 @@ pub(super) fn check(
         preferences,
         on_interface: false,
         virtual_mac: false,
+        hand_back: true,
     };
     (choice, advertisement)
 }

@@ -76,6 +76,13 @@ pub struct Config {
     pub bgp: Bgp,
 }
 
+impl Config {
+    /// Whether some addresses of layer 2 stay with their owners.
+    pub fn stays(&self) -> bool {
+        self.l2.values().any(|ad| !ad.hand_back)
+    }
+}
+
 /// A configuration and how it came about.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Compiled {

@@ -1,7 +1,5 @@
-//! The kinds of `corten.dev` in terms of `metallb.io`'s, whose rules they share.
-//!
-//! What they can say beyond those has its fields and no server yet: it is refused with the words
-//! "not yet in this version", never taken silently.
+//! The kinds of `corten.dev` in terms of `metallb.io`'s, whose rules they share, and what they can
+//! say beyond those.
 
 use std::net::IpAddr;
 
@@ -40,29 +38,15 @@ pub(super) const fn names(kind: ObjectKind) -> &'static [(&'static str, &'static
     }
 }
 
-impl Findings {
-    /// A field that has a meaning, but nothing that serves it.
-    fn not_yet(&mut self, field: &str, used: bool, what: &str) {
-        if used {
-            self.error(
-                field,
-                format!("{what}: not yet in this version"),
-                "leave it out",
-            );
-        }
-    }
-}
-
 /// An advertisement in layer 2 or by BGP, whichever it says.
 pub(super) fn advertisement(object: &Advertisement, found: &mut Findings) -> Option<Draft> {
     let (name, spec) = (&object.metadata.name, &object.spec);
     match (&spec.layer2, &spec.bgp, &spec.linux) {
         (Some(layer2), None, None) => {
             let (choice, ad) = l2::check(name, &l2_spec(spec, layer2), found);
-            let stays = !layer2.hand_back;
-            found.not_yet("spec.layer2.handBack", stays, "addresses that stay");
             let ad = L2Advertisement {
                 virtual_mac: layer2.mac == MacMode::Virtual,
+                hand_back: layer2.hand_back,
                 ..ad
             };
             Some(Draft::L2(choice, ad))

@@ -312,8 +312,11 @@ impl From<api::corten::v1alpha1::NodeStateStatus> for NodeState {
                 )
             })
             .collect();
+        let tenures = status.tenures.iter();
+        let tenures = tenures.filter_map(|it| Some((it.address.parse().ok()?, it.term)));
         Self {
             interfaces,
+            tenures: tenures.collect(),
             draining: status.draining,
             incarnation: status.incarnation,
             version: status.version,

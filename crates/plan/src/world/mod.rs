@@ -29,7 +29,9 @@ pub use dirty::Dirty;
 use endpoints::Touched;
 pub use endpoints::{Endpoint, Endpoints, Hints, Slice, SliceKey, SlicePort, Usable};
 pub use event::Event;
-pub use node::{EXCLUDE_LABEL, Interface, Node, NodeState, OUT_OF_SERVICE, TO_BE_DELETED};
+pub use node::{
+    EXCLUDE_LABEL, Interface, Node, NodeState, OUT_OF_SERVICE, TO_BE_DELETED, Tenures, Term,
+};
 pub use ranking::{DEPTH, Fit, Standing};
 pub use rival::{Part, PodKey, Rival, Rivals};
 pub use service::{FamilyPolicy, Ingress, Labels, Policy, Port, Service, ServiceType};
@@ -349,14 +351,25 @@ impl World {
             state.is_some_and(|state| state.draining)
         };
         let before = draining(self);
+        let mut moved = BTreeSet::new();
         let mut dirty = self.change_node(node.clone(), |world, name| {
             let known = world.states.get(&name);
             let (stale, same) = match (known, &form) {
-                (Some(known), Some(new)) => (known.newer_than(new), known.says_as(new)),
+                (Some(known), Some(new)) => (known.newer_than(new), known.is_able_as(new)),
                 _ => (false, false),
             };
+            if same
+                && !stale
+                && let (Some(known), Some(new)) = (known, &form)
+            {
+                moved.extend(known.moved(new));
+            }
             !stale && put(&mut world.states, name, form) && !same
         });
+        // One address is enough for a Service's others.
+        let services = moved.into_iter().flat_map(|ip| self.holders(ip));
+        let touched: BTreeSet<IpAddr> = services.flat_map(Service::assigned).collect();
+        self.reelect(touched, &mut dirty);
         if draining(self) != before {
             dirty.nodes.insert(node);
         }

@@ -75,6 +75,13 @@ pub struct Interface {
     pub subnets: Vec<IpNet>,
 }
 
+/// Counts the owners of an address that stays with its owner: of two that say they have it the one
+/// with the later term does.
+pub type Term = u32;
+
+/// Addresses with the terms in which a node has them.
+pub type Tenures = BTreeMap<IpAddr, Term>;
+
 /// What an agent says of its node (`NodeState`). A node without one runs no agent.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NodeState {
@@ -82,6 +89,9 @@ pub struct NodeState {
     pub interfaces: BTreeMap<Name, Interface>,
     /// It hands its addresses over and takes none.
     pub draining: bool,
+    /// The addresses that it has and that stay with it (`handBack: false`).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tenures: Tenures,
     /// Grows with every start of the agent: of two forms the one with the higher holds.
     pub incarnation: u64,
     /// Grows with every change within one incarnation.
@@ -97,6 +107,18 @@ impl NodeState {
 
     /// Whether both say the same of the node, though perhaps not at the same time.
     pub fn says_as(&self, other: &Self) -> bool {
+        self.is_able_as(other) && self.tenures == other.tenures
+    }
+
+    /// Whether the node can do the same by both, whatever it has.
+    pub(super) fn is_able_as(&self, other: &Self) -> bool {
         self.interfaces == other.interfaces && self.draining == other.draining
+    }
+
+    /// The addresses of which both do not say the same.
+    pub(super) fn moved<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = IpAddr> + 'a {
+        let both = self.tenures.keys().chain(other.tenures.keys());
+        both.copied()
+            .filter(|ip| self.tenures.get(ip) != other.tenures.get(ip))
     }
 }

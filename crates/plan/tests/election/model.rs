@@ -12,12 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plan::announce::l2::plan;
+use plan::announce::tenure::{self, Terms};
 use plan::config::Object;
 use plan::name::{Name, ServiceKey};
 use plan::net::{Family, Protocol};
 use plan::world::{
-    Endpoint, Event, FamilyPolicy, Ingress, Interface, Node, NodeState, Policy, Port, Service,
-    ServiceType, Settings, Slice, SlicePort, World,
+    Dirty, Endpoint, Event, FamilyPolicy, Ingress, Interface, Node, NodeState, Policy, Port,
+    Service, ServiceType, Settings, Slice, SlicePort, Tenures, World,
 };
 use proto::announcer::{self, Announcer};
 use proto::member::{self, NodeName};
@@ -26,24 +27,33 @@ use serde_json::{Value, json};
 use super::sim::{Net, Setup, ms, name, random};
 
 const NAMESPACE: &str = "metallb-system";
-/// Of them, each has an owner of its own among most numbers of nodes.
-pub(crate) const ADDRESSES: usize = 2;
+/// Of the first two, each has an owner of its own among most numbers of nodes. The third stays with
+/// its owner.
+pub(crate) const ADDRESSES: usize = 3;
+/// The one that stays.
+pub(crate) const STAYING: usize = 2;
 /// How long a node that ends answers for what nobody takes over.
 pub(crate) const HAND_OVER: Duration = Duration::from_millis(1500);
+/// Who answers alone for so long has the address: while two say that they do, and fall silent one
+/// after the other, that means nothing.
+const LEAST: Duration = Duration::from_millis(100);
+/// How long an agent has company before it counts (`corten::agent`).
+pub(crate) const HEARING: Duration = Duration::from_secs(1);
 /// How long a next start may take (`corten::agent`).
 pub(crate) const SUCCESSION: Duration = Duration::from_secs(5);
 
 pub(crate) fn address(n: usize) -> IpAddr {
-    IpAddr::V4(Ipv4Addr::new(192, 0, 2, n as u8 + 1))
+    let last = if n == STAYING { 129 } else { n as u8 + 1 };
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, last))
 }
 
 fn node_name(n: usize) -> Name {
     name(n).as_str().into()
 }
 
-fn config(kind: &str, spec: Value) -> Event {
-    let manifest = json!({"apiVersion": "metallb.io/v1beta1", "kind": kind,
-        "metadata": {"name": "one", "namespace": NAMESPACE}, "spec": spec});
+fn config(api: &str, kind: &str, name: &str, spec: Value) -> Event {
+    let manifest = json!({"apiVersion": api, "kind": kind,
+        "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec});
     let decoded = api::object::Object::decode(manifest).expect("an object");
     let object = Object::try_from(decoded.object).expect("a configuration object");
     Event::Config {
@@ -129,11 +139,20 @@ fn told(nodes: usize) -> World {
             form: Some(Node::default()),
         });
     }
+    let theirs = "metallb.io/v1beta1";
+    for (name, range) in [("one", "192.0.2.0/25"), ("staying", "192.0.2.128/25")] {
+        let spec = json!({"addresses": [range]});
+        world.apply(config(theirs, "IPAddressPool", name, spec));
+    }
+    let spec = json!({"ipAddressPools": ["one"]});
+    world.apply(config(theirs, "L2Advertisement", "one", spec));
+    let spec = json!({"pools": ["staying"], "layer2": {"handBack": false}});
     world.apply(config(
-        "IPAddressPool",
-        json!({"addresses": ["192.0.2.0/24"]}),
+        "corten.dev/v1alpha1",
+        "Advertisement",
+        "staying",
+        spec,
     ));
-    world.apply(config("L2Advertisement", json!({})));
     for event in (0..ADDRESSES).flat_map(service) {
         world.apply(event);
     }
@@ -151,8 +170,40 @@ struct Agent {
     announcer: Announcer,
     met: bool,
     silent: bool,
+    terms: Terms,
+    version: u64,
+    /// When it was last silent, or heard nobody else.
+    apart: Option<Duration>,
     /// Addresses of a node that ends which nobody has claimed, and until when it waits for that.
     leaving: Option<(BTreeSet<IpAddr>, Duration)>,
+}
+
+impl Agent {
+    /// Takes over and gives up what is dirty.
+    fn replan(&mut self, node: usize, nodes: usize, dirty: &Dirty, now: Duration) {
+        let me = node_name(node);
+        for address in &dirty.addresses {
+            if plan(&self.world, &me, *address).is_some() {
+                self.wanted.insert(*address);
+            } else {
+                self.wanted.remove(address);
+                self.announced.remove(address);
+                self.announcer.remove(*address);
+            }
+        }
+        let met = |of: usize| {
+            let of = node_name(of);
+            of == me || self.world.node_state(&of).is_some() || !self.world.presumed_alive(&of)
+        };
+        self.met = self.met || (0..nodes).all(met);
+        if self.met {
+            for address in &self.wanted {
+                if self.announced.insert(*address) {
+                    self.announcer.trigger(now, *address);
+                }
+            }
+        }
+    }
 }
 
 /// For how long nobody, or more than one node, answered for an address.
@@ -180,6 +231,11 @@ pub(crate) struct Model {
     pub(crate) spans: Vec<Span>,
     /// Nodes whose processes are not run.
     paused: BTreeSet<usize>,
+    /// What each node's last agent said that it has.
+    before: Vec<Tenures>,
+    /// Nodes that answered alone for the address that stays, one after another.
+    pub(crate) owners: Vec<usize>,
+    alone: (Option<usize>, Duration),
     /// The first timer of an agent.
     timer: Option<Duration>,
 }
@@ -196,6 +252,9 @@ impl Model {
             since: [ms(0); ADDRESSES],
             spans: Vec::new(),
             paused: BTreeSet::new(),
+            before: vec![Tenures::new(); setup.nodes],
+            owners: Vec::new(),
+            alone: (None, ms(0)),
             timer: None,
             net,
         };
@@ -219,11 +278,18 @@ impl Model {
         };
         let state = NodeState {
             interfaces: [("eth0".into(), interface)].into(),
-            draining: false,
             incarnation,
             version: 1,
+            // The API keeps what the agent before this one had.
+            tenures: self.before[node]
+                .iter()
+                .filter_map(|(ip, term)| Some((*ip, tenure::shaken(*term)?)))
+                .collect(),
+            ..NodeState::default()
         };
         let payload = serde_json::to_vec(&state).expect("a state");
+        let mut terms = Terms::default();
+        terms.note(&state);
         world.apply(Event::State {
             node: node_name(node),
             form: Some(state),
@@ -235,6 +301,9 @@ impl Model {
             announcer: Announcer::new(announcer::Config::default()),
             met: false,
             silent: false,
+            terms,
+            version: 1,
+            apart: Some(self.net.now),
             leaving: None,
         });
         self.net.start_with(node, incarnation, Some(payload));
@@ -321,7 +390,8 @@ impl Model {
         let timers = agents.filter_map(|agent| {
             let frames = agent.announcer.poll_timeout();
             let ends = agent.leaving.as_ref().map(|(_, until)| *until);
-            frames.into_iter().chain(ends).min()
+            let company = agent.apart.map(|at| at + HEARING);
+            frames.into_iter().chain(ends).chain(company).min()
         });
         self.timer = timers.min();
     }
@@ -361,6 +431,17 @@ impl Model {
                 self.die(node);
                 continue;
             }
+            if agent.apart.is_some_and(|apart| apart + HEARING <= at) {
+                if self.net.runs(node) {
+                    self.settle_tenure(node);
+                    self.take();
+                } else {
+                    agent.apart = Some(at);
+                }
+            }
+            let Some(agent) = &mut self.agents[node] else {
+                continue;
+            };
             if agent.announcer.poll_timeout().is_none_or(|due| due > at) {
                 continue;
             }
@@ -427,45 +508,101 @@ impl Model {
         let event = match event {
             member::Event::Alive { node } => member(node, true),
             member::Event::Dead { node } | member::Event::Left { node } => member(node, false),
-            member::Event::Payload { node, bytes, .. } => Event::State {
-                node: node.as_str().into(),
-                form: Some(serde_json::from_slice(&bytes).expect("a state")),
-            },
+            member::Event::Payload { node, bytes, .. } => {
+                let form: NodeState = serde_json::from_slice(&bytes).expect("a state");
+                agent.terms.note(&form);
+                Event::State {
+                    node: node.as_str().into(),
+                    form: Some(form),
+                }
+            }
             member::Event::Isolated { .. } => {
                 agent.silent = true;
+                agent.apart = Some(now);
+                self.settle_tenure(node);
                 return;
             }
             member::Event::Resumed => {
                 agent.silent = false;
+                agent.apart = Some(now);
                 for address in &agent.announced {
                     agent.announcer.trigger(now, *address);
                 }
                 return;
             }
         };
-        let dirty = agent.world.apply(event);
-        let me = node_name(node);
-        for address in dirty.addresses {
-            if plan(&agent.world, &me, address).is_some() {
-                agent.wanted.insert(address);
-            } else {
-                agent.wanted.remove(&address);
-                agent.announced.remove(&address);
-                agent.announcer.remove(address);
-            }
+        let mut dirty = agent.world.apply(event.clone());
+        if let Event::Member {
+            node: of,
+            alive: Some(false),
+        } = event
+            && let Some(form) = agent.world.node_state(&of).and_then(tenure::after_silence)
+        {
+            let form = Some(form);
+            dirty.extend(agent.world.apply(Event::State { node: of, form }));
         }
-        let met = |of: usize| {
-            let of = node_name(of);
-            of == me || agent.world.node_state(&of).is_some() || !agent.world.presumed_alive(&of)
+        agent.replan(node, nodes, &dirty, now);
+        self.settle_tenure(node);
+    }
+
+    /// Who has the address that stays says so, and who has it no longer.
+    fn settle_tenure(&mut self, node: usize) {
+        let Some(agent) = &mut self.agents[node] else {
+            return;
         };
-        agent.met = agent.met || (0..nodes).all(met);
-        if agent.met {
-            for address in &agent.wanted {
-                if agent.announced.insert(*address) {
-                    agent.announcer.trigger(now, *address);
-                }
-            }
+        let (me, staying) = (node_name(node), address(STAYING));
+        let (now, nodes) = (self.net.now, self.net.setup.nodes);
+        let alone = {
+            let world = &agent.world;
+            let mut others = world.node_names().filter(|name| **name != me);
+            !others.any(|name| world.node_state(name).is_some() && world.presumed_alive(name))
+        };
+        if agent.silent || alone {
+            agent.apart = Some(now);
+        } else if agent.apart.is_some_and(|at| now >= at + HEARING) {
+            agent.apart = None;
         }
+        let company = agent.apart.is_none();
+        let announced = agent.announced.contains(&staying);
+        let term = tenure::of(&agent.world, &me, staying, announced, company, &agent.terms);
+        let term = term.and_then(|term| match agent.silent {
+            true => tenure::shaken(term),
+            false => Some(term),
+        });
+        let Some(known) = agent.world.node_state(&me) else {
+            return;
+        };
+        let tenures: Tenures = term.map(|term| (staying, term)).into_iter().collect();
+        if tenures == known.tenures {
+            return;
+        }
+        agent.version += 1;
+        let state = NodeState {
+            tenures: tenures.clone(),
+            version: agent.version,
+            ..known.clone()
+        };
+        agent.terms.note(&state);
+        let payload = serde_json::to_vec(&state).expect("a state");
+        let silent = tenure::after_silence(&state);
+        let form = Some(state);
+        let dirty = agent.world.apply(Event::State {
+            node: me.clone(),
+            form,
+        });
+        agent.replan(node, nodes, &dirty, now);
+        self.before[node] = tenures;
+        if !self.net.member(node).has_left() {
+            self.net.with(node, |member, now| {
+                member.set_payload(now, payload).expect("short");
+                if let Some(silent) = silent {
+                    let silent = serde_json::to_vec(&silent).expect("a state");
+                    member.set_payload_after_silence(silent).expect("short");
+                }
+            });
+        }
+        // What it has no longer, it may have to leave to another one.
+        self.settle_tenure(node);
     }
 
     /// Looks at what a node answers now.
@@ -488,12 +625,28 @@ impl Model {
         }
     }
 
+    /// Who alone answers for the address that stays, if anybody.
+    fn note_owner(&mut self, owner: Option<usize>) {
+        let (known, since) = self.alone;
+        if known == owner {
+            return;
+        }
+        self.alone = (owner, self.net.now);
+        let long = self.net.now >= since + LEAST;
+        self.owners
+            .extend(known.filter(|known| long && self.owners.last() != Some(known)));
+    }
+
     fn note(&mut self, address: usize, next: u32) {
         let old = self.answering[address];
         let (was, is) = (old.count_ones(), next.count_ones());
         let close = next == u32::MAX;
         if !close {
             self.answering[address] = next;
+        }
+        if address == STAYING {
+            let owner = (is == 1 && !close).then(|| next.trailing_zeros() as usize);
+            self.note_owner(owner);
         }
         if !close && was.min(2) == is.min(2) {
             return;

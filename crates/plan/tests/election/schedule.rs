@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::model::{ADDRESSES, HAND_OVER, Model, Span};
+use super::model::{ADDRESSES, HAND_OVER, Model, STAYING, Span};
 use super::sim::{Setup, ms, random};
 
 /// After the last fault has ended, all is as it should be.
@@ -112,6 +112,7 @@ impl Settled {
             model.run_for(ms(1500));
             assert!(is_right(&model), "{nodes} nodes");
             model.spans.clear();
+            model.owners = vec![model.answering(STAYING).trailing_zeros() as usize];
             model
         };
         Self((2..6).map(settle).collect())
@@ -154,6 +155,8 @@ pub(crate) struct Outcome {
     pub(crate) away: Duration,
     /// All is as it should be in the end; when.
     pub(crate) right: Option<Duration>,
+    /// Who had the address that stays, one after another.
+    pub(crate) owners: Vec<usize>,
 }
 
 /// Things to do, in order of time.
@@ -252,6 +255,7 @@ pub(crate) fn play(schedule: &Schedule, settled: &Settled) -> Outcome {
         cut,
         away,
         right: right.map(|at| at - healed),
+        owners: std::mem::take(&mut model.owners),
     }
 }
 
@@ -285,7 +289,23 @@ impl Outcome {
         if self.several() > several {
             return broken("several answer");
         }
+        // Of two that lose datagrams the owner may be held for dead, and the other one not.
+        let told_apart = lossless || schedule.nodes > 2;
+        if schedule.is_single() && told_apart && self.has_moved(schedule) {
+            return broken(&format!("it does not stay: {:?}", self.owners));
+        }
         Ok(())
+    }
+
+    /// After one fault the address that stays is where it was, unless its owner had the fault; then
+    /// it is with one other node, or never left.
+    fn has_moved(&self, schedule: &Schedule) -> bool {
+        let faulty = |node: usize| schedule.steps.iter().any(|step| step.node == node);
+        match self.owners.as_slice() {
+            [_] => false,
+            [owner, next] => !faulty(*owner) || next == owner,
+            _ => true,
+        }
     }
 
     /// The longest time in which nobody answered.

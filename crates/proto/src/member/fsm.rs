@@ -110,6 +110,8 @@ pub struct Member {
     pub(super) incarnation: u64,
     pub(super) sequence: u32,
     pub(super) payload: Payload,
+    /// What takes its place when this node falls silent.
+    pub(super) after_silence: Option<Vec<u8>>,
     pub(super) peers: BTreeMap<Id, Peer>,
     /// Who is beaten to.
     pub(super) guardians: Vec<Id>,
@@ -147,6 +149,7 @@ impl Member {
             config,
             sequence: 0,
             payload: Payload::default(),
+            after_silence: None,
             peers: BTreeMap::new(),
             guardians: Vec::new(),
             wards: BTreeMap::new(),
@@ -207,6 +210,7 @@ impl Member {
             });
         }
         self.wake(now);
+        self.after_silence = None;
         if self.payload.version == 0 || self.payload.bytes != bytes {
             self.payload = Payload {
                 version: self.payload.version + 1,
@@ -217,6 +221,18 @@ impl Member {
                 self.greet_all();
             }
         }
+        Ok(())
+    }
+
+    /// What the peers get in place of the payload from the moment on in which this node is isolated,
+    /// until the next [`Self::set_payload`]: what it says then, it says before the caller can.
+    pub fn set_payload_after_silence(&mut self, bytes: Vec<u8>) -> Result<(), Error> {
+        if bytes.len() > MAX_PAYLOAD {
+            return Err(Error::PayloadLength {
+                length: bytes.len(),
+            });
+        }
+        self.after_silence = Some(bytes);
         Ok(())
     }
 
@@ -407,6 +423,7 @@ impl Member {
         if self.is_awaited(now, id, packet.incarnation) {
             return Ok(());
         }
+        let told = self.events.len();
         if !packet.deaf {
             self.revive(now, id);
         }
@@ -417,7 +434,18 @@ impl Member {
             self.hear_ward(now, id);
         }
         self.read(now, id, packet);
+        self.put_payload_first(told);
         Ok(())
+    }
+
+    /// Of one datagram's events: who is alive is known with what it says of itself now, not with what
+    /// it said before it died.
+    fn put_payload_first(&mut self, told: usize) {
+        let mut events = self.events.range(told..);
+        let place = events.position(|event| matches!(event, Event::Payload { .. }));
+        if let Some(event) = place.and_then(|place| self.events.remove(told + place)) {
+            self.events.insert(told, event);
+        }
     }
 
     /// What a living peer says.
@@ -501,6 +529,8 @@ impl Member {
             return;
         };
         peer.died = peer.incarnation;
+        // Should it live, it says anew what it is.
+        peer.have = 0;
         let was = std::mem::replace(&mut peer.state, state);
         let node = peer.name.clone();
         match (was, state) {

@@ -125,11 +125,21 @@ impl Member {
     /// Its own obituary, of `incarnation`: what the others know ends, and this node lives on in the
     /// next one.
     pub(super) fn buried(&mut self, now: Duration, incarnation: u64) {
+        self.change_payload();
         self.reincarnate(incarnation.saturating_add(1));
         self.isolate(now, Cause::Buried);
     }
 
+    /// What this node said of itself may be so no longer.
+    fn change_payload(&mut self) {
+        if let Some(bytes) = self.after_silence.take() {
+            self.payload.version += 1;
+            self.payload.bytes = bytes;
+        }
+    }
+
     pub(super) fn isolate(&mut self, now: Duration, cause: Cause) {
+        self.change_payload();
         // Where there is nobody, nobody has taken anything.
         if self.peers.is_empty() {
             self.events

@@ -83,18 +83,7 @@ fn both_dialects_say_the_same() {
 }
 
 #[test]
-fn what_nothing_serves_yet_is_refused() {
-    let (spec, field) = (
-        json!({"layer2": {"handBack": false}}),
-        "spec.layer2.handBack",
-    );
-    let compiled = fresh([own("Advertisement", "x", spec)]);
-    let found = findings(&compiled, "x");
-    assert!(!verdict(&compiled, "x").in_force(), "{field}");
-    assert_eq!(found.len(), 1, "{found:?}");
-    assert!(found[0].starts_with(&format!("{field}: ")), "{found:?}");
-    assert!(found[0].ends_with("not yet in this version"), "{found:?}");
-    assert_eq!(compiled.config, Config::default(), "{field}");
+fn what_is_said_without_need_is_good() {
     // What is said without need is what holds anyway.
     let plain = fresh([
         own(
@@ -132,6 +121,24 @@ fn addresses_have_mac_addresses_of_their_own() {
         [own("own"), own("nodes"), own("plain")],
         [true, false, false]
     );
+}
+
+#[test]
+fn addresses_are_handed_back_unless_they_are_to_stay() {
+    let compiled = fresh([
+        object("L2Advertisement", "theirs", json!({})),
+        own("Advertisement", "ours", json!({"layer2": {}})),
+        own(
+            "Advertisement",
+            "stay",
+            json!({"layer2": {"handBack": false}}),
+        ),
+    ]);
+    let said = compiled.config.l2.values();
+    let said: Vec<(&str, bool)> = said.map(|ad| (&*ad.name, ad.hand_back)).collect();
+    assert!(said.contains(&("stay", false)), "{said:?}");
+    assert!(said.contains(&("ours", true)), "{said:?}");
+    assert!(said.contains(&("theirs", true)), "{said:?}");
 }
 
 #[test]

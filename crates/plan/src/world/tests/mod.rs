@@ -162,6 +162,7 @@ pub(crate) fn state(version: u64, interfaces: &str) -> NodeState {
     NodeState {
         interfaces: interfaces.split_whitespace().map(one).collect(),
         draining: false,
+        tenures: Tenures::new(),
         incarnation: 1,
         version,
     }

@@ -505,7 +505,10 @@ impl Cluster {
                     .sum();
                 let anchor = service.assigned().next().expect("an address");
                 let rank = Rank::of(name, &Anchor::from(anchor), 0);
-                candidates.push((Reverse(score), rank, fits, name.clone()));
+                let stays = ads.iter().any(|ad| !ad.hand_back);
+                let terms = service.assigned().filter_map(|ip| state.tenures.get(&ip));
+                let term = terms.max().filter(|_| stays);
+                candidates.push((Reverse((term, score)), rank, fits, name.clone()));
             }
             let best = candidates.iter().map(|(_, _, fits, _)| *fits).max();
             candidates.retain(|(_, _, fits, _)| Some(*fits) == best);
@@ -573,12 +576,27 @@ fn a_state() -> impl Strategy<Value = NodeState> {
         prop::bool::weighted(0.1),
         1u64..3,
         0u64..5,
+        prop::collection::btree_map(
+            one_of(&[
+                "10.0.0.1",
+                "10.0.0.2",
+                "10.0.1.0",
+                "2001:db8::1",
+                "192.0.2.9",
+            ])
+            .prop_map(ip),
+            1u32..4,
+            0..3,
+        ),
     )
-        .prop_map(|(interfaces, draining, incarnation, version)| NodeState {
-            draining,
-            incarnation,
-            ..state(version, &interfaces.join(" "))
-        })
+        .prop_map(
+            |(interfaces, draining, incarnation, version, tenures)| NodeState {
+                draining,
+                incarnation,
+                tenures,
+                ..state(version, &interfaces.join(" "))
+            },
+        )
 }
 
 /// Pools that never meet: a conflict's outcome is history by design.
@@ -651,13 +669,14 @@ fn an_advertisement() -> impl Strategy<Value = config::Object> {
         })
 }
 
-/// Of `corten.dev`: addresses on interfaces.
+/// Of `corten.dev`: addresses on interfaces, and addresses that stay.
 fn a_native_advertisement() -> impl Strategy<Value = config::Object> {
     (
         one_of(&["linux", "other"]),
         prop_oneof![
-            2 => Just(json!({"device": "lan"})),
-            2 => Just(json!({"device": "kube-lb0"})),
+            2 => Just(json!({"linux": {"device": "lan"}})),
+            2 => Just(json!({"linux": {"device": "kube-lb0"}})),
+            3 => Just(json!({"layer2": {"handBack": false}})),
         ],
         prop_oneof![
             3 => Just(json!([])),
@@ -668,9 +687,9 @@ fn a_native_advertisement() -> impl Strategy<Value = config::Object> {
             1 => Just(json!([{"matchLabels": {"team": "red"}}])),
         ],
     )
-        .prop_map(|(name, linux, nodes, services)| {
-            let spec =
-                json!({"linux": linux, "nodeSelectors": nodes, "serviceSelectors": services});
+        .prop_map(|(name, mut spec, nodes, services)| {
+            spec["nodeSelectors"] = nodes;
+            spec["serviceSelectors"] = services;
             native(name, spec)
         })
 }
