@@ -8,6 +8,7 @@
 pub mod announce;
 pub mod config;
 pub mod desired;
+pub mod explain;
 pub mod forward;
 pub mod ipam;
 pub mod name;

@@ -445,7 +445,7 @@ impl Task {
                     .ok()?;
                 Some(world::Event::State {
                     node: node.as_str().into(),
-                    form: Some(state.into()),
+                    form: Some(state),
                 })
             }
             Event::Isolated { cause } => {

@@ -375,7 +375,7 @@ impl Planner {
                 };
                 // What it had stays with its node, unless another one has it by now.
                 if !self.synced {
-                    self.before = form.filter(newer).or(self.before.take());
+                    self.before = form.filter(newer).or_else(|| self.before.take());
                 }
             }
             event => self.apply(event),

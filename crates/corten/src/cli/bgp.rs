@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use api::corten::v1alpha1::{BgpSession, NodeStateStatus};
 use api::crds::yaml;
-use clap::ValueEnum;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::nodes::{Nodes, Where};
+use super::table::{Form, aligned};
 use super::{Failure, runtime};
 
 /// A cause is shown so far, unless more is asked for.
@@ -23,17 +23,6 @@ pub(super) struct Options {
     /// In another form than a table.
     #[arg(short, long, value_enum)]
     output: Option<Form>,
-}
-
-/// `-o`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Form {
-    /// A table with more columns, and whole causes.
-    Wide,
-    /// JSON.
-    Json,
-    /// YAML.
-    Yaml,
 }
 
 pub(super) fn main(options: &Options) -> Result<(), Failure> {
@@ -151,26 +140,6 @@ fn age(session: &BgpSession, now: Timestamp) -> String {
         28_800..172_800 => format!("{hours}h"),
         _ => format!("{days}d"),
     }
-}
-
-/// Columns of equal width, three blanks between.
-fn aligned(rows: &[Vec<String>]) -> String {
-    let columns = rows.first().map_or(0, Vec::len);
-    let width = |column: usize| {
-        let cells = rows.iter().filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or(0)
-    };
-    let widths: Vec<usize> = (0..columns).map(width).collect();
-    let mut text = String::new();
-    for row in rows {
-        let mut line = String::new();
-        for (cell, width) in row.iter().zip(&widths) {
-            line += &format!("{cell:<width$}   ");
-        }
-        text += line.trim_end();
-        text.push('\n');
-    }
-    text
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod controller;
 mod crds;
 mod drain;
 mod host;
+mod l2;
 mod metallb;
 mod nodes;
 mod probe;
@@ -17,6 +18,7 @@ mod proxying;
 mod run;
 mod serving;
 mod sysctl;
+mod table;
 mod uninstall;
 mod webhook;
 
@@ -57,6 +59,8 @@ enum Command {
     Crds(crds::Options),
     /// Show the BGP sessions of all nodes: with whom, whether they are up, and if not, why.
     Bgp(bgp::Options),
+    /// Show which node has which address in layer 2, why, and who is next; of one that nobody has, why.
+    L2(l2::Options),
     /// Have a node give away what it announces, before it is taken down: no new connection is lost.
     Drain(drain::Options),
     /// Ask the agent in this container whether it has started; exit 0 when it has.
@@ -160,6 +164,7 @@ pub fn main() -> ExitCode {
         Command::Check(options) => return check::main(&options),
         Command::Crds(options) => crds::main(&options),
         Command::Bgp(options) => bgp::main(&options),
+        Command::L2(options) => l2::main(&options),
         Command::Drain(options) => drain::main(&options),
         Command::Probe(options) => probe::main(&options),
         Command::Sysctl(options) => sysctl::main(&options),

@@ -49,6 +49,16 @@ impl Rank {
         }
     }
 
+    /// The term in which the node has the address, where it stays.
+    pub(crate) const fn tenure(&self) -> Option<Term> {
+        self.tenure.0
+    }
+
+    /// How much the node is preferred.
+    pub(crate) const fn score(&self) -> Score {
+        self.score.0
+    }
+
     /// The same of a node that has the address, where addresses stay: it stands before all that do
     /// not, and before those that had it in an earlier term.
     pub const fn holding(self, tenure: Option<Term>) -> Self {

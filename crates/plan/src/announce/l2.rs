@@ -1,11 +1,15 @@
 //! Layer 2: who answers ARP and NDP for an address, and on which interfaces
 //! (`spec/metallb.md` §4.2, design.md §4.4).
 
+mod unfit;
+
 use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
+
+pub use unfit::Unfit;
 
 use super::election::{Anchor, Rank, Score};
 use super::mac::VirtualMac;

@@ -40,7 +40,7 @@ impl Terms {
         if company {
             latest.saturating_add(1).saturating_mul(LEVELS) | FIRM
         } else {
-            latest * LEVELS | ALONE
+            (latest * LEVELS) | ALONE
         }
     }
 }

@@ -1,0 +1,3 @@
+//! Why things are as they are, in words.
+
+pub mod l2;
