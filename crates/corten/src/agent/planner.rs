@@ -212,8 +212,11 @@ impl Planner {
                     }
                     self.apart = Some(Instant::now());
                     self.falter();
+                    if self.world.config().stays() {
+                        self.unsettled.extend(self.told.keys());
+                    }
                 }
-                () = sleep_until(self.apart.map(|at| at + HEARING)), if self.shaken() => {}
+                () = sleep_until(self.apart.map(|at| at + HEARING)), if self.awaits_company() => {}
                 finished = done.recv(), if self.parts.forward.is_some() => {
                     let Some(finished) = finished else { return };
                     self.forwarded(finished).await;
@@ -245,9 +248,8 @@ impl Planner {
     }
 
     /// Whether something that this node has is to be told anew once it has had company for a while.
-    fn shaken(&self) -> bool {
-        let mut terms = self.tenures.values();
-        self.apart.is_some() && terms.any(|term| !tenure::is_firm(*term))
+    fn awaits_company(&self) -> bool {
+        self.apart.is_some() && self.world.config().stays() && !self.told.is_empty()
     }
 
     /// Looks whether this node has company: what it takes over alone, it may take from an owner that
@@ -270,6 +272,7 @@ impl Planner {
         } else if self.apart.is_some_and(|at| now >= at + HEARING) {
             self.apart = None;
             self.unsettled.extend(self.tenures.keys());
+            self.unsettled.extend(self.told.keys());
         }
     }
 
@@ -396,6 +399,7 @@ impl Planner {
             if let Some(before) = self.before.take() {
                 self.tenures = before.tenures;
                 self.falter();
+                self.unsettled.extend(self.tenures.keys());
             }
             tracing::info!(
                 services = self.world.services().count(),
@@ -426,7 +430,9 @@ impl Planner {
         state.draining = phase == Some(DrainPhase::Leaving);
         let known = self.world.node_state(&node);
         let as_known = known.is_some_and(|known| known.interfaces == state.interfaces);
-        if self.synced && (!self.unsettled.is_empty() || !as_known) {
+        // What was changed besides is told first: it counts in what follows.
+        let told = known.is_some_and(|known| known.tenures == self.tenures);
+        if self.synced && told && (!self.unsettled.is_empty() || !as_known) {
             let beat = status(&state, &self.snapshot, self.parts.agent.mode);
             self.settle_tenures(&beat);
         }
@@ -458,11 +464,16 @@ impl Planner {
     /// Brings what this node has of the addresses that stay up to date, as far as beats have room.
     fn settle_tenures(&mut self, beat: &NodeStateStatus) {
         let mut new = Vec::new();
+        let silent = self.parts.silence.holds();
         for address in std::mem::take(&mut self.unsettled) {
             let announced = self.told.contains_key(&address);
             let me = &self.parts.agent.node;
             let company = self.apart.is_none();
-            match tenure::of(&self.world, me, address, announced, company, &self.terms) {
+            let term = tenure::of(&self.world, me, address, announced, company, &self.terms);
+            match term.and_then(|term| match silent {
+                true => tenure::shaken(term),
+                false => Some(term),
+            }) {
                 None => {
                     self.tenures.remove(&address);
                 }
@@ -728,6 +739,7 @@ impl Planner {
             .clone()
             .all(|peer| self.world.node_state(peer).is_some())
         {
+            self.hearing = None;
             return false;
         }
         if !self.world.config().stays() || there.all(|peer| self.heard.contains(peer)) {
