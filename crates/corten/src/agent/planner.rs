@@ -1,5 +1,8 @@
 //! Owns the agent's World and Desired, and hands changes to the executors in the right order.
 
+mod routes;
+mod stays;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime};
@@ -13,7 +16,6 @@ use plan::announce::tenure::{self, Terms};
 use plan::desired::{Agent, Desired};
 use plan::forward::{Locality, Mode};
 use plan::name::{Name, ServiceKey};
-use plan::status::News;
 use plan::world::{Dirty, Event, Node, NodeState, Settings, Tenures, World};
 use tokio::sync::{mpsc, watch};
 
@@ -32,7 +34,6 @@ use super::member;
 use super::statuses::Statuses;
 use super::tally::Tally;
 use crate::http::Metrics;
-use crate::http::announced::Protocol;
 use crate::http::proxy::ProxyHealth;
 use crate::report::Reporter;
 use crate::sink::{Component, Report, Subject};
@@ -240,90 +241,6 @@ impl Planner {
         }
     }
 
-    /// Others may have taken what this node had.
-    fn falter(&mut self) {
-        let had = std::mem::take(&mut self.tenures).into_iter();
-        let left = had.filter_map(|(address, term)| Some((address, tenure::shaken(term)?)));
-        self.tenures = left.collect();
-    }
-
-    /// Whether something that this node has is to be told anew once it has had company for a while.
-    fn awaits_company(&self) -> bool {
-        self.apart.is_some() && self.world.config().stays() && !self.told.is_empty()
-    }
-
-    /// Looks whether this node has company: what it takes over alone, it may take from an owner that
-    /// lives.
-    fn look_around(&mut self) {
-        if !self.world.config().stays() {
-            return;
-        }
-        let me = &self.parts.agent.node;
-        let there = |node: &&Name| {
-            *node != me && self.world.node_state(node).is_some() && self.world.presumed_alive(node)
-        };
-        let now = Instant::now();
-        if self.parts.silence.holds() {
-            self.falter();
-            self.apart = Some(now);
-        } else if self.parts.silence.has_changed() || !self.world.node_names().any(|it| there(&it))
-        {
-            self.apart = Some(now);
-        } else if self.apart.is_some_and(|at| now >= at + HEARING) {
-            self.apart = None;
-            self.unsettled.extend(self.tenures.keys());
-            self.unsettled.extend(self.told.keys());
-        }
-    }
-
-    /// Takes in what failure detection says.
-    fn hear(&mut self, event: Event) {
-        match &event {
-            Event::State { node, .. } => {
-                self.heard.insert(node.clone());
-            }
-            Event::Member {
-                node,
-                alive: Some(true),
-            } if !self.world.presumed_alive(node) => {
-                self.returned.insert(node.clone());
-            }
-            _ => {}
-        }
-        let dead = match &event {
-            Event::Member {
-                node,
-                alive: Some(false),
-            } => self.world.node_state(node).and_then(tenure::after_silence),
-            _ => None,
-        };
-        if let Event::Member { node, .. } = &event
-            && let Some(form) = dead
-        {
-            self.learn(Event::State {
-                node: node.clone(),
-                form: Some(form),
-            });
-        }
-        self.learn(event);
-    }
-
-    /// A node that was cut off may have answered for addresses of this one until it heard of it, and
-    /// clients believe it still.
-    async fn claim_again(&mut self) {
-        let returned = std::mem::take(&mut self.returned);
-        if returned.is_empty() {
-            return;
-        }
-        let ranks = |address: &&IpAddr| {
-            let best = self.world.standing(**address).into_iter();
-            let mut best = best.flat_map(|standing| &standing.best);
-            best.any(|(_, node)| returned.contains(node))
-        };
-        let addresses = self.told.keys().filter(ranks).copied().collect();
-        self.parts.l2.repeat(addresses).await;
-    }
-
     /// Begins a drain of this node that is asked for, or ends it.
     async fn follow_drain(&mut self) {
         let node = self.world.node(&self.parts.agent.node);
@@ -461,39 +378,6 @@ impl Planner {
         true
     }
 
-    /// Brings what this node has of the addresses that stay up to date, as far as beats have room.
-    fn settle_tenures(&mut self, beat: &NodeStateStatus) {
-        let mut new = Vec::new();
-        let silent = self.parts.silence.holds();
-        for address in std::mem::take(&mut self.unsettled) {
-            let announced = self.told.contains_key(&address);
-            let me = &self.parts.agent.node;
-            let company = self.apart.is_none();
-            let term = tenure::of(&self.world, me, address, announced, company, &self.terms);
-            match term.and_then(|term| match silent {
-                true => tenure::shaken(term),
-                false => Some(term),
-            }) {
-                None => {
-                    self.tenures.remove(&address);
-                }
-                Some(term) if self.tenures.contains_key(&address) => {
-                    self.tenures.insert(address, term);
-                }
-                Some(term) => new.push((address, term)),
-            }
-        }
-        let wanted = new.len();
-        let taken = beat::add(beat, &mut self.tenures, new);
-        if wanted > taken && !std::mem::replace(&mut self.crowded, true) {
-            tracing::warn!(
-                stay = self.tenures.len(),
-                "this node has more addresses that stay (handBack: false) than its beats have room \
-                 for: the others are handed back"
-            );
-        }
-    }
-
     /// Tells the other nodes what is new of this one: what is given up is given up by then.
     async fn publish(&mut self) {
         // What the agent before this one had must not seem to be given up.
@@ -624,105 +508,6 @@ impl Planner {
         self.hand_out().await;
         self.ready_routes().await;
         self.settle().await;
-    }
-
-    /// Says when every route has been handed over: End-of-RIB waits for that.
-    async fn ready_routes(&mut self) {
-        let waits = !self.routes.is_empty() || !self.placings.is_empty();
-        if !self.advertised && !waits && self.gate.barrier().is_none() {
-            self.advertised = true;
-            self.parts.bgp.ready().await;
-            self.parts.addresses.settle().await;
-            self.parts.l2.settle().await;
-            self.parts.statuses.settle_routes().await;
-            // The lists of the start, and what was kept, were much at once.
-            linux::memory::trim();
-        }
-    }
-
-    /// A session, a drain or a withdrawal.
-    async fn retract(&mut self, change: Change) {
-        match &change {
-            Change::Route { peer, prefix, .. } => {
-                self.routes.remove(&(peer.clone(), *prefix));
-            }
-            Change::Session {
-                peer,
-                session: None,
-            } => self.routes.retain(|(of, _), _| of != peer),
-            Change::Session { .. } | Change::Drain { .. } => {}
-        }
-        let password = match &change {
-            Change::Session { peer, .. } => self.world.password(peer),
-            _ => None,
-        };
-        self.parts.bgp.apply(change, password).await;
-    }
-
-    /// A route: it waits until what it leads to is programmed.
-    async fn advertise(&mut self, change: Change, barrier: Option<u64>) {
-        let Change::Route { peer, prefix, .. } = &change else {
-            return;
-        };
-        let key = (peer.clone(), *prefix);
-        match barrier {
-            Some(job) => {
-                self.routes.insert(key, (job, change));
-            }
-            None => {
-                self.routes.remove(&key);
-                self.parts.bgp.apply(change, None).await;
-            }
-        }
-    }
-
-    /// Tells people for whom routes are handed over.
-    async fn say(&mut self, news: Vec<(IpAddr, News)>) {
-        let node = self.parts.agent.node.clone();
-        for (address, news) in news {
-            let announced = &self.parts.metrics.announced;
-            for service in &news.ended {
-                announced.end(service, Protocol::Bgp, address);
-            }
-            for service in &news.began {
-                announced.begin(&node, service.clone(), Protocol::Bgp, address);
-                let message = format!("announcing from node \"{node}\" with protocol \"bgp\"");
-                self.report(service, false, "nodeAssigned", message);
-            }
-            for service in news.touched {
-                let peers = self.said.table().peers(&service);
-                self.parts.statuses.advertised(service, peers).await;
-            }
-        }
-    }
-
-    /// Puts an address on `kube-lb0`, and says so to whom it is new.
-    async fn place(&mut self, address: IpAddr, placing: Placing) {
-        self.placings.remove(&address);
-        self.parts
-            .addresses
-            .place(address, Some(placing.length))
-            .await;
-        let old = self.placed.insert(address, placing.services.clone());
-        let old = old.unwrap_or_default();
-        let gone = old.iter().filter(|it| !placing.services.contains(it));
-        let announced = &self.parts.metrics.announced;
-        gone.for_each(|service| announced.end(service, Protocol::Linux, address));
-        for service in placing.services.iter().filter(|it| !old.contains(it)) {
-            let node = &self.parts.agent.node;
-            announced.begin(node, service.clone(), Protocol::Linux, address);
-            let message = format!("announcing from node \"{node}\" with protocol \"linux\"");
-            self.report(service, false, "nodeAssigned", message);
-        }
-    }
-
-    async fn take_off(&mut self, address: IpAddr) {
-        self.placings.remove(&address);
-        self.parts.addresses.place(address, None).await;
-        for service in self.placed.remove(&address).unwrap_or_default() {
-            let announced = &self.parts.metrics.announced;
-            announced.end(&service, Protocol::Linux, address);
-        }
     }
 
     async fn settle(&mut self) {
