@@ -125,8 +125,12 @@ impl Engine {
         match self {
             Self::Nftables(nft) => {
                 let report = nft.adopt(table)?;
-                // What an earlier agent may have had with the other back end.
-                ipvs::leave()?;
+                // What an earlier agent may have had with the other back end. Should it stay, this
+                // one forwards all the same.
+                if let Err(error) = ipvs::leave() {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(error, "virtual servers of an earlier agent may be left");
+                }
                 Ok(report)
             }
             Self::Ipvs(ipvs) => Ok(ipvs.adopt(table)?),
