@@ -20,6 +20,7 @@ use plan::world::Event;
 use serde::de::DeserializeOwned;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::backoff::Backoff;
 use crate::one;
@@ -200,17 +201,21 @@ async fn pools_first(
     );
     // It can be relied on: the webhook in front of the first pool is this process's.
     health.set_synced();
-    let mut pools = false;
+    // Since the last pool: other things, as nodes' heartbeats, come all the time.
+    let mut until = None;
     loop {
-        let event = match pools {
-            false => events.recv().await,
-            true => match tokio::time::timeout(together, events.recv()).await {
+        let event = match until {
+            None => events.recv().await,
+            Some(until) if Instant::now() >= until => return Ok(()),
+            Some(until) => match tokio::time::timeout_at(until, events.recv()).await {
                 Ok(event) => event,
                 Err(_) => return Ok(()),
             },
         };
         let event = event.ok_or(Stopped)?;
-        pools |= is_pool(&event);
+        if is_pool(&event) {
+            until = Some(Instant::now() + together);
+        }
         source::tell(out, event).await?;
     }
 }
@@ -279,6 +284,19 @@ mod tests {
         told.send(pool("a")).await.expect("room");
         let alone = pools_first(&mut events, &out, &Health::default(), Duration::ZERO).await;
         assert!(alone.is_ok() && passed.recv().await == Some(pool("a")));
+        // Who has something to say all the time does not keep the pools waiting.
+        let beat = || Event::Node {
+            name: "n".into(),
+            form: None,
+        };
+        for event in [beat(), pool("a"), beat(), beat()] {
+            told.send(event).await.expect("room");
+        }
+        let beside = pools_first(&mut events, &out, &Health::default(), Duration::ZERO).await;
+        assert!(beside.is_ok() && events.len() == 2, "{}", events.len());
+        assert_eq!(passed.recv().await, Some(beat()));
+        assert_eq!(passed.recv().await, Some(pool("a")));
+        while events.try_recv().is_ok() {}
         let health = Health::default();
         let waiting = tokio::spawn({
             let health = health.clone();
@@ -287,11 +305,7 @@ mod tests {
                 pools_first(&mut events, &out, &health, hour).await.is_ok()
             }
         });
-        let other = Event::Node {
-            name: "n".into(),
-            form: None,
-        };
-        for event in [other, pool("a"), pool("b")] {
+        for event in [beat(), pool("a"), pool("b")] {
             assert!(!waiting.is_finished());
             told.send(event.clone()).await.expect("room");
             assert_eq!(passed.recv().await, Some(event));
