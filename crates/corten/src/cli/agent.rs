@@ -252,7 +252,6 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
             None => {
                 // Before anything that takes time: its predecessor may be stopped at any moment.
                 let turn = Turn::queue(&health).await?;
-                let follows = matches!(turn, Turn::Behind(_));
                 let mut stop = pin!(stop);
                 let pod = options.pod_uid.as_deref().filter(|uid| !uid.is_empty());
                 let door = pod.map(|uid| Door::open(uid, health.clone())).transpose()?;
@@ -315,10 +314,9 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
                     place = turn.take(&mut begun, &health) => place?,
                     () = &mut stop => return Ok(()),
                 };
-                if follows {
-                    let member = (Ipv6Addr::UNSPECIFIED, options.node.member_port).into();
-                    succession::ports_free(&options.serving.on_host(), &[member]).await;
-                }
+                // Also where none is followed: one that has given up its place may be ending still.
+                let member = (Ipv6Addr::UNSPECIFIED, options.node.member_port).into();
+                succession::ports_free(&options.serving.on_host(), &[member]).await;
                 if let Some(door) = &door {
                     door.serves();
                 }
