@@ -1,34 +1,35 @@
 //! Owns the agent's World and Desired, and hands changes to the executors in the right order.
 
+mod announce;
+mod forwarding;
 mod routes;
+mod state;
 mod stays;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime};
 
-use api::corten::v1alpha1::{DrainPhase, ForwardMode, Interface, NodeStateStatus, Tenure};
+use api::corten::v1alpha1::{DrainPhase, NodeStateStatus};
 use ipnet::IpNet;
 use plan::announce::bgp::{Change, PeerKey};
-use plan::announce::l2::Announcement;
 use plan::announce::linux::Placing;
-use plan::announce::tenure::{self, Terms};
+use plan::announce::tenure::Terms;
 use plan::desired::{Agent, Desired};
-use plan::forward::{Locality, Mode};
+use plan::forward::Locality;
 use plan::name::{Name, ServiceKey};
 use plan::world::{Dirty, Event, Node, NodeState, Settings, Tenures, World};
 use tokio::sync::{mpsc, watch};
 
 use super::addresses::Addresses;
 use super::advertised::Advertised;
-use super::beat;
 use super::bgp::Bgp;
 use super::checks;
 use super::drain::Drain;
 use super::exclude::Exclude;
 use super::forward::{Done, Job};
 use super::gate::Gate;
-use super::interfaces::{self, Snapshot};
+use super::interfaces::Snapshot;
 use super::l2::L2;
 use super::member;
 use super::statuses::Statuses;
@@ -36,7 +37,6 @@ use super::tally::Tally;
 use crate::http::Metrics;
 use crate::http::proxy::ProxyHealth;
 use crate::report::Reporter;
-use crate::sink::{Component, Report, Subject};
 use crate::source::Updates;
 use crate::status::Health;
 
@@ -326,81 +326,6 @@ impl Planner {
         }
     }
 
-    /// Says what this node's interfaces are, what it has, whether it drains and whether it stands by,
-    /// when that has changed.
-    fn describe(&mut self) -> bool {
-        let node = self.parts.agent.node.clone();
-        let next = self.version + 1;
-        let placed = |address| {
-            let announced = self.desired.l2.get(&address);
-            announced.is_some_and(|it| it.placed.is_some())
-        };
-        let mut state = interfaces::state(
-            &self.snapshot,
-            &self.parts.exclude,
-            placed,
-            self.incarnation,
-            next,
-        );
-        let phase = self.drain.phase();
-        // Others take the addresses over before this node gives them up.
-        state.draining = phase == Some(DrainPhase::Leaving);
-        let known = self.world.node_state(&node);
-        let as_known = known.is_some_and(|known| known.interfaces == state.interfaces);
-        // What was changed besides is told first: it counts in what follows.
-        let told = known.is_some_and(|known| known.tenures == self.tenures);
-        if self.synced && told && (!self.unsettled.is_empty() || !as_known) {
-            let beat = status(&state, &self.snapshot, self.parts.agent.mode);
-            self.settle_tenures(&beat);
-        }
-        state.tenures.clone_from(&self.tenures);
-        let known = self.world.node_state(&node);
-        let shown = (phase, self.standing_by.clone());
-        if shown == self.shown
-            && known
-                .is_some_and(|known| known.incarnation == self.incarnation && known.says_as(&state))
-        {
-            return false;
-        }
-        self.version = next;
-        self.unpublished = Some(NodeStateStatus {
-            draining: phase.is_some(),
-            drain: phase,
-            standing_by: self.standing_by.clone().unwrap_or_default(),
-            ..status(&state, &self.snapshot, self.parts.agent.mode)
-        });
-        self.shown = shown;
-        self.terms.note(&state);
-        self.apply(Event::State {
-            node,
-            form: Some(state),
-        });
-        true
-    }
-
-    /// Tells the other nodes what is new of this one: what is given up is given up by then.
-    async fn publish(&mut self) {
-        // What the agent before this one had must not seem to be given up.
-        if !self.synced {
-            return;
-        }
-        let Some(status) = self.unpublished.take() else {
-            return;
-        };
-        let beat = beat::encode(&status);
-        let state = self.world.node_state(&self.parts.agent.node);
-        let silent = state.and_then(tenure::after_silence);
-        let silent = silent.map(|state| {
-            beat::encode(&NodeStateStatus {
-                tenures: tenures(&state),
-                ..status.clone()
-            })
-        });
-        self.parts.state.send_replace(Some(status));
-        let command = member::Command::State(beat, silent);
-        let _ = self.parts.member.send(command).await;
-    }
-
     async fn plan(&mut self) {
         let dirty = std::mem::take(&mut self.dirty);
         for object in &dirty.objects {
@@ -515,177 +440,6 @@ impl Planner {
             self.parts.statuses.settle().await;
         }
     }
-
-    /// Who has an address that stays is said by beats first: what the API says may be older.
-    fn has_met_everybody(&mut self) -> bool {
-        let alive = |peer: &&Name| self.world.presumed_alive(peer);
-        let mut there = self.peers.keys().filter(alive);
-        if !there
-            .clone()
-            .all(|peer| self.world.node_state(peer).is_some())
-        {
-            self.hearing = None;
-            return false;
-        }
-        if !self.world.config().stays() || there.all(|peer| self.heard.contains(peer)) {
-            return true;
-        }
-        let now = Instant::now();
-        *self.hearing.get_or_insert(now + HEARING) <= now
-    }
-
-    /// Tells failure detection who the other nodes are.
-    async fn meet(&mut self) {
-        let peers: BTreeMap<Name, IpAddr> = self
-            .world
-            .node_names()
-            .filter(|name| **name != self.parts.agent.node)
-            .filter_map(|name| {
-                let address = *self.world.node(name)?.addresses.first()?;
-                Some((name.clone(), address))
-            })
-            .collect();
-        if peers != self.peers {
-            self.peers.clone_from(&peers);
-            let neighbours = peers.values().copied().collect();
-            self.parts.l2.neighbours(neighbours).await;
-            let _ = self.parts.member.send(member::Command::Peers(peers)).await;
-        }
-    }
-
-    async fn announce(&mut self, ready: Vec<(IpAddr, Announcement)>) {
-        let nowhere = self.parts.l2.announce(ready.clone()).await;
-        if self.world.config().stays() {
-            self.unsettled
-                .extend(ready.iter().map(|(address, _)| *address));
-        }
-        for (address, announcement) in ready {
-            let up = (!nowhere.contains(&address)).then(|| announcement.clone());
-            self.parts.statuses.set(address, up).await;
-            let told = self.told.insert(address, announcement.services.clone());
-            let told = told.unwrap_or_default();
-            for service in announcement
-                .services
-                .iter()
-                .filter(|service| !told.contains(service))
-            {
-                if nowhere.contains(&address) {
-                    let message =
-                        format!("no interface that \"{address}\" may be announced on is usable");
-                    self.report(service, true, "announceFailed", message);
-                    continue;
-                }
-                // One text for all Services of an address: tools compare it (`spec/metallb.md`
-                // §12.1).
-                let node = &self.parts.agent.node;
-                let message = format!("announcing from node \"{node}\" with protocol \"layer2\"");
-                self.report(service, false, "nodeAssigned", message);
-            }
-        }
-    }
-
-    fn report(&self, service: &ServiceKey, warning: bool, reason: &'static str, message: String) {
-        let Some(found) = self.world.service(service) else {
-            return;
-        };
-        self.parts.reporter.report(Report {
-            component: Component::Speaker,
-            about: Subject::Service {
-                key: service.clone(),
-                uid: found.uid.clone(),
-            },
-            warning,
-            reason,
-            message,
-        });
-    }
-
-    /// Gives `forward` its next job, if it is free and there is one. The first job is the whole
-    /// table, also when it is empty: what an earlier agent left behind is adopted or removed.
-    async fn hand_out(&mut self) {
-        let Some(forward) = &self.parts.forward else {
-            self.ready();
-            return;
-        };
-        if !self.adopted {
-            self.gate.force();
-        }
-        let Some((number, ports)) = self.gate.job() else {
-            return;
-        };
-        if let Some(locality) = self.new_locality() {
-            self.locality = locality.clone();
-            let _ = forward.send(Job::Locality(locality)).await;
-        }
-        let job = if self.adopted {
-            Job::Apply(number, ports)
-        } else {
-            Job::Adopt(number, ports)
-        };
-        self.adopted = true;
-        self.tally.handed_out();
-        let _ = forward.send(job).await;
-    }
-
-    /// Node ports may be on other addresses now.
-    fn look_for_node_ports(&mut self) {
-        let ports = &mut self.parts.agent.node_ports;
-        if ports.ranges.is_none() {
-            return;
-        }
-        let ours = |address: &IpAddr| {
-            self.desired.l2.contains_key(address) || self.placed.contains_key(address)
-        };
-        let own = interfaces::own_addresses(&self.snapshot, ours);
-        if ports.own != own {
-            ports.own = own;
-            self.dirty.places.insert(self.parts.agent.node.clone());
-        }
-    }
-
-    /// What sources change now, if it is something else than before.
-    fn new_locality(&self) -> Option<Locality> {
-        let agent = &self.parts.agent;
-        let locality = agent.sources.on(self.world.node(&agent.node));
-        (locality != self.locality).then_some(locality)
-    }
-
-    async fn forwarded(&mut self, done: Done) {
-        self.ready();
-        let ready = self.gate.done(done.number);
-        self.tally.programmed();
-        let more = self.gate.barrier().is_some();
-        self.parts.proxy.updated(Instant::now(), more);
-        self.announce(ready).await;
-        let programmed = |_: &_, (job, _): &mut (u64, Change)| *job <= done.number;
-        let free: Vec<Change> = self
-            .routes
-            .extract_if(.., programmed)
-            .map(|(_, (_, change))| change)
-            .collect();
-        for change in free {
-            self.parts.bgp.apply(change, None).await;
-        }
-        let programmed = |_: &_, (job, _): &mut (u64, Placing)| *job <= done.number;
-        let free: Vec<(IpAddr, Placing)> = self
-            .placings
-            .extract_if(.., programmed)
-            .map(|(address, (_, placing))| (address, placing))
-            .collect();
-        for (address, placing) in free {
-            self.place(address, placing).await;
-        }
-        let news = self.said.programmed(&self.world, done.number);
-        self.say(news).await;
-        self.ready_routes().await;
-        self.settle().await;
-    }
-
-    fn ready(&self) {
-        if self.synced {
-            self.parts.health.set_synced();
-        }
-    }
 }
 
 /// Never, where there is no such moment.
@@ -693,53 +447,5 @@ async fn sleep_until(moment: Option<Instant>) {
     match moment {
         Some(moment) => tokio::time::sleep_until(moment.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-fn tenures(state: &NodeState) -> Vec<Tenure> {
-    let tenures = state.tenures.iter();
-    let tenures = tenures.map(|(address, term)| Tenure {
-        address: address.to_string(),
-        term: *term,
-    });
-    tenures.collect()
-}
-
-/// The published form of this node's state.
-fn status(state: &NodeState, snapshot: &Snapshot, mode: Mode) -> NodeStateStatus {
-    let mac = |name: &str| {
-        let found = snapshot.iter().find(|interface| interface.name == name)?;
-        let octets: Vec<String> = found
-            .mac?
-            .iter()
-            .map(|octet| format!("{octet:02x}"))
-            .collect();
-        Some(octets.join(":"))
-    };
-    NodeStateStatus {
-        interfaces: state
-            .interfaces
-            .iter()
-            .map(|(name, interface)| Interface {
-                name: name.to_string(),
-                up: interface.up,
-                mac: mac(name),
-                subnets: interface.subnets.iter().map(ToString::to_string).collect(),
-            })
-            .collect(),
-        forward: match mode {
-            Mode::Off => ForwardMode::Off,
-            Mode::Vips => ForwardMode::Vips,
-            Mode::All => ForwardMode::All,
-        },
-        // The publisher adds them: beats are not the place for them.
-        bgp: Vec::new(),
-        standing_by: String::new(),
-        tenures: tenures(state),
-        draining: state.draining,
-        drain: None,
-        incarnation: state.incarnation,
-        version: state.version,
-        agent_version: env!("CARGO_PKG_VERSION").to_owned(),
     }
 }
