@@ -15,7 +15,7 @@ use crate::{Backend, Host, Lab, LabError, Process, Segment, WaitError, bin, wait
 /// Subnet of the LAN: nodes are 10.0.0.11 and up, the client is 10.0.0.9.
 const CLIENT: &str = "10.0.0.9/24";
 /// How long something may take that should take no time.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
 /// One node and the pod on it.
 #[derive(Debug, Clone)]
