@@ -92,6 +92,7 @@ fn slice(n: usize, ready: bool) -> Event {
         key: key(n),
         form: Some(Slice {
             triggered: None,
+            foreign: None,
             service: key(n),
             family: Family::V4,
             ports: vec![SlicePort {

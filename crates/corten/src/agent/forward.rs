@@ -2,6 +2,8 @@
 //! transaction can hold it up.
 
 mod engine;
+mod refusals;
+mod settling;
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -21,12 +23,13 @@ use crate::status::Health;
 use engine::Engine;
 pub(crate) use engine::{BackEnd, ForwardError};
 pub(crate) use engine::{check, nft_words, words};
+use refusals::Refusals;
+use settling::Settling;
 
 /// Jobs are handed out one at a time.
 const QUEUE: usize = 1;
-/// After the last job that changed UDP ports, connections are looked at once more: packets were on
-/// their way when the ports changed.
-const SETTLED: Duration = Duration::from_secs(1);
+/// What comes back of one: what was refused, and that it is done.
+const DONE: usize = 2;
 /// Between two looks at endpoints that leave, whose connections IPVS lets go on.
 const DRAIN: Duration = Duration::from_secs(5);
 const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
@@ -43,15 +46,17 @@ pub(super) enum Job {
     Adopt(u64, Ports),
     /// Changes.
     Apply(u64, Ports),
-    /// What sources change, from the next job on.
+    /// What the constant rules depend on, from the next job on.
     Locality(Locality),
 }
 
-/// A job is done.
+/// What comes back.
 #[derive(Debug)]
-pub(super) struct Done {
-    /// Its number.
-    pub(super) number: u64,
+pub(super) enum Done {
+    /// The job with this number is done.
+    Job(u64),
+    /// Service ports that are not, or not wholly, forwarded, with the reason: what is new of that.
+    Refused(Vec<(PortKey, String)>),
 }
 
 type Started = (Option<mpsc::Sender<Job>>, mpsc::Receiver<Done>);
@@ -64,7 +69,7 @@ pub(super) fn start(
     health: Health,
     metrics: Metrics,
 ) -> Result<Started, ForwardError> {
-    let (done_in, done) = mpsc::channel(QUEUE);
+    let (done_in, done) = mpsc::channel(DONE);
     if mode == Mode::Off {
         match engine::clear() {
             Ok(true) => tracing::info!("what an agent that forwarded had in the kernel is gone"),
@@ -84,7 +89,8 @@ pub(super) fn start(
     let reconciler = Reconciler::open();
     let executor = Executor {
         reconciler: reconciler.inspect_err(doubt).ok(),
-        unsettled: Vec::new(),
+        settling: Settling::default(),
+        refusals: Refusals::default(),
         runtime: Handle::current(),
         engine,
         jobs,
@@ -119,8 +125,9 @@ fn doubt(error: &dataplane::conntrack::Error) {
 
 struct Executor {
     reconciler: Option<Reconciler>,
-    /// Families whose UDP connections are to be looked at once more.
-    unsettled: Vec<Family>,
+    /// When UDP connections are to be looked at once more.
+    settling: Settling,
+    refusals: Refusals,
     runtime: Handle,
     engine: Engine,
     jobs: mpsc::Receiver<Job>,
@@ -168,7 +175,7 @@ impl Executor {
                             let keys = changes.iter().map(|(key, _)| key);
                             let serving = Serving::of(self.engine.table(), keys, family);
                             self.forget(&serving, family);
-                            self.unsettled.push(family);
+                            self.settling.changed(family, Instant::now());
                         }
                     }
                     (number, report)
@@ -177,9 +184,7 @@ impl Executor {
             self.metrics
                 .forward_elements
                 .inc_by((report.added + report.removed) as u64);
-            for (key, reason) in &report.refused {
-                tracing::error!(port = %key, %reason, "not forwarded");
-            }
+            self.refused(&report);
             tracing::debug!(
                 job = number,
                 added = report.added,
@@ -187,10 +192,23 @@ impl Executor {
                 batches = report.batches,
                 "forwarding is in place"
             );
-            if self.done.blocking_send(Done { number }).is_err() {
+            if let Some(news) = self.refusals.news() {
+                if self.done.blocking_send(Done::Refused(news)).is_err() {
+                    return;
+                }
+                self.refusals.told();
+            }
+            if self.done.blocking_send(Done::Job(number)).is_err() {
                 return;
             }
         }
+    }
+
+    /// Takes in what is refused now.
+    fn refused(&mut self, report: &Report) {
+        self.refusals.set(&report.refused);
+        let count = i64::try_from(self.refusals.count()).unwrap_or(i64::MAX);
+        self.metrics.forward_refused.set(count);
     }
 
     /// Mends what others have done to the table.
@@ -224,13 +242,22 @@ impl Executor {
                 nft::TABLE
             );
         }
+        self.refused(&report);
+        // Without waiting: the planner may be waiting to hand out a job. What it has no room for is
+        // told with that.
+        if let Some(news) = self.refusals.news()
+            && self.done.try_send(Done::Refused(news)).is_ok()
+        {
+            self.refusals.told();
+        }
     }
 
-    /// The next job. While none comes, others' changes are mended, and after a while UDP connections
-    /// are looked at once more.
+    /// The next job. Before it, and while none comes, others' changes are mended, and UDP connections
+    /// looked at once more when that is due.
     fn next(&mut self) -> Option<Job> {
-        let settled = Instant::now() + SETTLED;
         loop {
+            let settled = self.settling.due(Instant::now());
+            self.forget_everywhere(&settled);
             if self.looked.elapsed() >= LOOK {
                 self.look();
                 self.looked = Instant::now();
@@ -242,15 +269,11 @@ impl Executor {
                 }
                 self.drained = Instant::now();
             }
-            let next = async { tokio::time::timeout(LOOK, self.jobs.recv()).await };
+            let rest = self.settling.rest(Instant::now());
+            let wait = rest.map_or(LOOK, |rest| rest.min(LOOK));
+            let next = async { tokio::time::timeout(wait, self.jobs.recv()).await };
             if let Ok(job) = self.runtime.block_on(next) {
                 return job;
-            }
-            if !self.unsettled.is_empty() && Instant::now() >= settled {
-                let mut families = std::mem::take(&mut self.unsettled);
-                families.sort_unstable();
-                families.dedup();
-                self.forget_everywhere(&families);
             }
         }
     }

@@ -81,9 +81,11 @@ pub(super) struct Planner {
     met: bool,
     /// The forwarding of the whole node has been handed out once.
     adopted: bool,
-    /// What sources change, as handed out.
+    /// What the constant rules depend on, as handed out.
     locality: Locality,
     tally: Tally,
+    /// What was said of Services' fields of a foreign family.
+    foreign: BTreeMap<ServiceKey, Vec<String>>,
     incarnation: u64,
     version: u64,
     peers: BTreeMap<Name, IpAddr>,
@@ -146,6 +148,7 @@ impl Planner {
             met: false,
             adopted: false,
             locality: Locality::default(),
+            foreign: BTreeMap::new(),
             incarnation: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX),
             version: 0,
             peers: BTreeMap::new(),
@@ -220,7 +223,7 @@ impl Planner {
                 () = sleep_until(self.apart.map(|at| at + HEARING)), if self.awaits_company() => {}
                 finished = done.recv(), if self.parts.forward.is_some() => {
                     let Some(finished) = finished else { return };
-                    self.forwarded(finished).await;
+                    self.hear_of_forwarding(finished).await;
                 }
             }
             if self.synced {
@@ -344,6 +347,7 @@ impl Planner {
         if !self.tenures.is_empty() || self.world.config().stays() {
             self.unsettled.extend(&dirty.addresses);
         }
+        self.tell_foreign(&dirty.forward);
         let changes = self.desired.replan(&self.world, &self.parts.agent, &dirty);
         let (announce, withdraw): (Vec<_>, Vec<_>) = changes
             .l2

@@ -170,6 +170,7 @@ mod tests {
                 ports: Vec::new(),
                 endpoints: Vec::new(),
                 triggered: time.map(Into::into),
+                foreign: None,
             }),
         }
     }

@@ -269,6 +269,7 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
                 };
                 let source =
                     KubeSource::new(client.clone(), &options.common.namespace, Role::Agent)
+                        .of_proxy(mode == Mode::All)
                         .telling(&health);
                 let source = After(asked, source);
                 let board = Board::new(

@@ -125,6 +125,8 @@ pub struct Metrics {
     pub reports_dropped: IntCounter,
     /// Elements written to the kernel's tables.
     pub forward_elements: IntCounter,
+    /// Service ports that are not, or not wholly, forwarded.
+    pub forward_refused: IntGauge,
     /// Times that all elements were read, since others had changed nftables.
     pub forward_comparisons: IntCounter,
     /// Times that what others had done to our table was mended.
@@ -230,6 +232,10 @@ impl Metrics {
             forward_repairs: counter(
                 "corten_forward_repairs_total",
                 "Times that what others had done to the kernel's table was mended",
+            )?,
+            forward_refused: gauge(
+                "corten_forward_refused_ports",
+                "Service ports that are not, or not wholly, forwarded",
             )?,
             forward_elements: counter(
                 "corten_forward_elements_written_total",

@@ -1,6 +1,7 @@
 //! One fact as a line of the journal.
 
 use api::corten::v1alpha1::AcceptedConfigSpec;
+use ipnet::IpNet;
 use plan::config::{Hidden, Kept, Object, ObjectKind, ObjectRef, SecretFacts};
 use plan::name::{Name, ServiceKey};
 use plan::world::{Event, Node, NodeState, PodKey, Rival, Service, Slice};
@@ -46,6 +47,10 @@ pub(super) enum Record {
     Rival {
         pod: PodKey,
         form: Option<Rival>,
+    },
+    ServiceRange {
+        name: Name,
+        form: Option<Vec<IpNet>>,
     },
 }
 
@@ -113,6 +118,10 @@ impl Record {
                 pod: pod.clone(),
                 form: form.clone(),
             },
+            Event::ServiceRange { name, form } => Self::ServiceRange {
+                name: name.clone(),
+                form: form.clone(),
+            },
             _ => return None,
         })
     }
@@ -151,6 +160,7 @@ impl Record {
             Self::LastGood { spec } => Event::LastGood(Kept::read(&spec).0),
             Self::State { node, form } => Event::State { node, form },
             Self::Rival { pod, form } => Event::Rival { pod, form },
+            Self::ServiceRange { name, form } => Event::ServiceRange { name, form },
         })
     }
 
@@ -171,6 +181,7 @@ impl Record {
             Self::LastGood { .. } => return None,
             Self::State { node, .. } => Event::State { node, form: None },
             Self::Rival { pod, .. } => Event::Rival { pod, form: None },
+            Self::ServiceRange { name, .. } => Event::ServiceRange { name, form: None },
         })
     }
 
@@ -187,6 +198,7 @@ impl Record {
             Self::LastGood { .. } => "last good".to_owned(),
             Self::State { node, .. } => format!("state {node}"),
             Self::Rival { pod, .. } => format!("rival {pod}"),
+            Self::ServiceRange { name, .. } => format!("service range {name}"),
         }
     }
 
@@ -201,6 +213,7 @@ impl Record {
             Self::LastGood { .. } => true,
             Self::State { form, .. } => form.is_some(),
             Self::Rival { form, .. } => form.is_some(),
+            Self::ServiceRange { form, .. } => form.is_some(),
         }
     }
 

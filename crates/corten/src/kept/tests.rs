@@ -117,6 +117,10 @@ fn everything() -> Vec<Event> {
                 workload: "daemonset/speaker".into(),
             }),
         },
+        Event::ServiceRange {
+            name: "kubernetes".into(),
+            form: Some(vec!["10.96.0.0/12".parse().expect("a range")]),
+        },
     ]
 }
 

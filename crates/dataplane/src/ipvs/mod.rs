@@ -209,7 +209,10 @@ impl Ipvs {
             let wanted = self.servers.get(front);
             if foreign {
                 if wanted.is_some() {
-                    let words = format!("another program has a virtual server at {front}");
+                    let words = format!(
+                        "another program has a virtual server at {front}; `ipvsadm` shows and \
+                         deletes it"
+                    );
                     self.denied.insert(*front, words);
                 }
                 return Ok(());
@@ -234,7 +237,10 @@ impl Ipvs {
                     None if is_removal(request) => report.removed += 1,
                     None => report.added += 1,
                     Some(error) => {
-                        let words = format!("IPVS refused to {}: {error}", request.what());
+                        let words = format!(
+                            "IPVS refused to {}: {error}; change the Service or its scheduler",
+                            request.what()
+                        );
                         self.denied.entry(*front).or_insert(words);
                     }
                 }

@@ -259,7 +259,13 @@ impl Nft {
             .table
             .refused()
             .map(|(key, refusal)| (key.clone(), refusal.to_string()));
-        let denied = self.denied.iter().map(|(k, v)| (k.clone(), v.clone()));
+        let denied = self.denied.iter().map(|(key, why)| {
+            let words = format!(
+                "the kernel refuses it ({why}), and all other ports are forwarded; change or \
+                 delete the Service: it is tried again with each change of any"
+            );
+            (key.clone(), words)
+        });
         report.refused = lost.chain(denied).collect();
     }
 }

@@ -8,7 +8,8 @@
 //!   pick-N, host-N                            id . hash mod N → slot → dnat
 //! keep-prerouting, keep-output     dstnat+5   session affinity: client . id → kept, for so long
 //! fate-prerouting, fate-output     dstnat+10  front → class → drop or reject; other ports of a
-//!                                             cluster IP → reject
+//!                                             cluster IP → reject; addresses that only a Service
+//!                                             could have, and none has → drop
 //! nat-postrouting                  srcnat     by what the client connected to; hairpins; by source
 //!   masquerade                                  unless a local Pod sends it
 //! ```
@@ -194,6 +195,10 @@ impl Build<'_> {
                     self.carried(chain, family);
                 }
                 self.other_ports(chain, family);
+                // kube-proxy with IPVS lets them pass.
+                if !self.with_ipvs {
+                    self.unallocated(chain, family);
+                }
             }
             self.masquerade(family);
         }
@@ -539,6 +544,7 @@ mod tests {
         let sets = Sets::new();
         let locality = Locality {
             pods: plan::forward::Pods::Ranges(vec!["10.244.0.0/20".parse().expect("a range")]),
+            cluster_ranges: vec!["10.96.0.0/12".parse().expect("a range")],
             ..Locality::default()
         };
         let rules = Rules::new(&sets, &BTreeSet::from([10, 10_800]), &locality, with_ipvs);

@@ -120,7 +120,8 @@ impl Lab {
     /// More pods: `addresses` lead to the pods' namespace, and servers answer there too.
     pub(crate) fn serve_more(&self, addresses: impl IntoIterator<Item = SocketAddr>) {
         for at in addresses {
-            ip(&format!("-n pods addr add {}/32 dev lo", at.ip()));
+            let bits = if at.is_ipv6() { 128 } else { 32 };
+            ip(&format!("-n pods addr add {}/{bits} dev lo", at.ip()));
             self.serve_at(at);
         }
     }

@@ -375,7 +375,10 @@ fn of_two_services_with_one_address_one_is_refused_by_name() {
             let report = nft
                 .apply(&[(thief.clone(), Some(port.clone()))])
                 .expect("apply");
-            let reason = "10.200.0.1:80/TCP is taken by default/s1:p/TCP/IPv4".to_owned();
+            let reason =
+                "10.200.0.1:80/TCP is taken by default/s1:p/TCP/IPv4; give one of the two \
+                          another address or port"
+                    .to_owned();
             assert_eq!(report.refused, [(thief.clone(), reason)]);
             // Its other address works: one front, one slot, one hairpin.
             assert_eq!((report.batches, report.added), (1, 3));

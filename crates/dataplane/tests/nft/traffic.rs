@@ -640,3 +640,92 @@ fn another_proxys_nat_chain_comes_second() {
         assert_eq!(who(), "10.1.0.9", "the rival works when we are gone");
     });
 }
+
+/// Addresses that only a Service could have are not looked for elsewhere: here, behind the node's
+/// default route, where somebody answers.
+#[test]
+fn cluster_ips_that_no_service_has_lead_nowhere() {
+    let name = "traffic::cluster_ips_that_no_service_has_lead_nowhere";
+    sandboxed(name, || {
+        let lab = Lab::new();
+        lab.serve(8080);
+        let mut desired = Desired::new();
+        let mut elsewhere = Vec::new();
+        for (family, vip, cluster) in FAMILIES {
+            desired.insert(
+                key("web", Protocol::Tcp, family),
+                service(both(vip, cluster, 80, Cluster), 2..4, false),
+            );
+            let address = cluster.trim_end_matches("1]").trim_end_matches('1');
+            let end = if family == Family::V6 { "4d]" } else { "77" };
+            let at: SocketAddr = format!("{address}{end}:8080").parse().expect("socket");
+            elsewhere.push((family, cluster, at));
+        }
+        lab.serve_more(elsewhere.iter().map(|(_, _, at)| *at));
+        let mut nft = Nft::open().expect("open");
+        // Ranges, and whether the addresses are in them: whole words, and bits of one.
+        let cases = [
+            ("", false),
+            ("10.96.0.0/16 fd96::/64", true),
+            ("10.96.0.64/27 fd96::40/123", true),
+            ("10.96.0.80/28 fd96::50/124", false),
+            ("10.96.0.77/32 fd96::4d/128", true),
+            ("10.96.0.0/25 10.96.0.0/16 fd90::/12", true),
+            ("", false),
+        ];
+        for (ranges, within) in cases {
+            let ranges = ranges.split_whitespace();
+            let ranges = ranges.map(|range| range.parse().expect("range"));
+            let locality = Sources::default().on(None).within(ranges);
+            nft.set_locality(locality.clone());
+            nft.adopt(&desired).expect("adopt");
+            assert!(nft.check().expect("check").is_zero(), "read back equal");
+            let tracer = tracer(&desired).with(locality.clone());
+            for (family, cluster, at) in &elsewhere {
+                let what = format!("{:?} {family}", locality.cluster_ranges);
+                for from in [CLIENT, Origin::Host] {
+                    let connect = |to, patience| match from {
+                        Origin::Host => tcp(to, patience),
+                        Origin::Interface(_) => {
+                            lab.client.run(|| tcp(to, patience)).expect("enter")
+                        }
+                    };
+                    let source = SocketAddr::new(at.ip(), 9);
+                    let destination = *at;
+                    let fate = tracer.trace(&Packet {
+                        from,
+                        protocol: Protocol::Tcp,
+                        source,
+                        destination,
+                    });
+                    if within {
+                        assert_eq!(fate, Fate::Drop, "{what}");
+                        assert_eq!(connect(destination, BRIEFLY), Seen::Silence, "{what}");
+                    } else {
+                        assert_eq!(fate, Fate::Pass, "{what}");
+                        let seen = connect(destination, DEADLINE);
+                        let Seen::Answer { by, .. } = seen else {
+                            panic!("{what}: {seen:?}");
+                        };
+                        assert_eq!(by, destination, "{what}");
+                    }
+                    // What Services have is theirs as before.
+                    let to = |port| format!("{cluster}:{port}").parse().expect("socket");
+                    let served = connect(to(80), DEADLINE);
+                    assert!(matches!(served, Seen::Answer { .. }), "{what}: {served:?}");
+                    assert_eq!(connect(to(81), DEADLINE), Seen::Refused, "{what}");
+                }
+            }
+        }
+        // The node's own addresses are its own, whatever the range: nobody listens there.
+        let ranges = ["10.0.0.0/24", "fd00::/64"].map(|range| range.parse().expect("range"));
+        nft.set_locality(Sources::default().on(None).within(ranges));
+        nft.adopt(&desired).expect("adopt");
+        for own in ["10.0.0.1:99", "[fd00::1]:99"] {
+            let own: SocketAddr = own.parse().expect("socket");
+            let seen = lab.client.run(|| tcp(own, DEADLINE)).expect("enter");
+            assert_eq!(seen, Seen::Refused, "{own} of the node, from elsewhere");
+            assert_eq!(tcp(own, DEADLINE), Seen::Refused, "{own} of the node");
+        }
+    });
+}

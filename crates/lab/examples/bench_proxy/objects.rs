@@ -139,6 +139,7 @@ pub(crate) fn events(n: u32, count: u32, families: &[Family]) -> Vec<Event> {
             key: ServiceKey::new(NAMESPACE, &format!("{}-{family}", name(n))),
             form: Some(Slice {
                 triggered: None,
+                foreign: None,
                 service: key(n),
                 family,
                 ports: vec![SlicePort {

@@ -1,5 +1,6 @@
 //! Bare hosts end to end: `corten run DIR` and `corten agent --dir DIR`, with real packets.
 
+mod contested;
 mod edits;
 mod failover;
 mod families;

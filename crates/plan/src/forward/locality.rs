@@ -1,5 +1,6 @@
 //! Which traffic comes from Pods of this cluster, or of this node, and what that changes
-//! (`spec/dataplane.md` §1.6): kube-proxy's detectors of local traffic.
+//! (`spec/dataplane.md` §1.6): kube-proxy's detectors of local traffic; and the ranges that cluster
+//! IPs come from.
 
 use std::net::IpAddr;
 
@@ -57,6 +58,7 @@ impl Sources {
         Locality {
             pods,
             masquerade_all: self.masquerade_all,
+            cluster_ranges: Vec::new(),
         }
     }
 }
@@ -88,16 +90,38 @@ impl Default for Pods {
     }
 }
 
-/// What sources change on this node, with no choices left.
+/// What the cluster and the node's options change on this node, whatever its Services, with no
+/// choices left.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Locality {
     /// Where the traffic of Pods comes from.
     pub pods: Pods,
     /// Everything to a cluster IP is masqueraded.
     pub masquerade_all: bool,
+    /// The ranges that cluster IPs come from (ServiceCIDR): what is for an address of theirs that no
+    /// Service has is dropped, before it leaves for somebody's default route.
+    #[serde(default)]
+    pub cluster_ranges: Vec<IpNet>,
 }
 
 impl Locality {
+    /// The same, where cluster IPs come from these ranges.
+    #[must_use]
+    pub fn within(self, ranges: impl IntoIterator<Item = IpNet>) -> Self {
+        let ranges: Vec<IpNet> = ranges.into_iter().collect();
+        Self {
+            // In order, and none twice: an address may be of several ServiceCIDRs.
+            cluster_ranges: IpNet::aggregate(&ranges),
+            ..self
+        }
+    }
+
+    /// Whether `address` is one that only a Service may have.
+    pub fn is_cluster_ip(&self, address: IpAddr) -> bool {
+        let mut ranges = self.cluster_ranges.iter();
+        ranges.any(|range| range.contains(&address))
+    }
+
     /// Whether Pods are told from others in this family.
     pub fn is_known(&self, family: Family) -> bool {
         match &self.pods {

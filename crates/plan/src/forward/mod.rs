@@ -8,6 +8,7 @@
 
 mod compile;
 mod element;
+mod foreign;
 mod health;
 pub mod ipvs;
 mod jhash;
@@ -24,6 +25,7 @@ mod tests;
 
 pub use compile::{compile, slots_id};
 pub use element::{Class, Element, ElementKey, Elements, Front, SlotsId};
+pub use foreign::{INCORRECT_IP_VERSION, foreign};
 pub use health::{HealthCheck, health_check};
 pub use jhash::SEED;
 pub use locality::{Detector, Locality, Pods, Sources, is_of};

@@ -50,6 +50,10 @@ pub fn plan(
         node_ports,
     };
     for family in [Family::V4, Family::V6] {
+        // As kube-proxy: addresses of others are left out, and told of ([`super::foreign()`]).
+        if !service.families.contains(&family) {
+            continue;
+        }
         let frontends = frontends(world, service, mode, family);
         if frontends.is_empty() {
             continue;

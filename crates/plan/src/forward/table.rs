@@ -36,7 +36,11 @@ pub struct Refusal {
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.claim {
-            Claim::Front(front) => write!(f, "{front} is taken by {}", self.holder),
+            Claim::Front(front) => write!(
+                f,
+                "{front} is taken by {}; give one of the two another address or port",
+                self.holder
+            ),
             Claim::Slots(id) => {
                 write!(f, "digest {id} is that of {} too; rename one", self.holder)
             }

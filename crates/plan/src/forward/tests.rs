@@ -216,6 +216,40 @@ fn fates() {
     }
 }
 
+/// Addresses that only a Service could have (dataplane.md 1.4): which are dropped.
+#[test]
+fn unallocated_cluster_ips() {
+    let drop = Fate::Drop;
+    let table = [
+        ("", "10.96.0.2:80", Fate::Pass),
+        ("10.96.0.0/12", "10.96.0.2:80", drop),
+        ("10.96.0.0/12", "10.111.255.255:53", drop),
+        ("10.96.0.0/12", "10.112.0.0:80", Fate::Pass),
+        ("fd00::/108", "10.96.0.2:80", Fate::Pass),
+        ("10.112.0.0/16 10.96.0.0/24", "10.96.0.2:80", drop),
+        // A Service has it: its other ports are rejected.
+        ("10.96.0.0/12", "10.96.0.1:80", to(POD, false)),
+        ("10.96.0.0/12", "10.96.0.1:81", Fate::Reject),
+        // An external address in the range.
+        ("10.0.0.0/8", "10.0.0.101:80", to(POD, true)),
+        ("10.0.0.0/8", "10.0.0.101:81", drop),
+    ];
+    let elements = compile(
+        &key("web", Family::V4),
+        &service(Policy::Cluster, &[POD], &[], true),
+    );
+    for (ranges, destination, fate) in table {
+        let ranges = ranges.split_whitespace().map(|it| it.parse().unwrap());
+        let tracer: Tracer = elements.iter().collect();
+        let tracer = tracer.with(Locality::default().within(ranges));
+        for from in [Origin::Host, Origin::Interface("eth0")] {
+            let sent = packet(from, CLIENT, destination);
+            let found = tracer.trace(&sent);
+            assert_eq!(found, fate, "{from:?} to {destination}");
+        }
+    }
+}
+
 #[test]
 fn internal_policy_local_never_takes_the_hosts_short_cut() {
     let port = ServicePort {
@@ -334,7 +368,7 @@ fn an_address_belongs_to_one_service() {
         .refused()
         .map(|(k, r)| (k.clone(), r.to_string()))
         .collect();
-    let text = "10.0.0.101:80/TCP is taken by default/b:http/TCP/IPv4".to_owned();
+    let text = "10.0.0.101:80/TCP is taken by default/b:http/TCP/IPv4; give one of the two another address or port".to_owned();
     assert_eq!(refused, [(a.clone(), text)]);
     // The address comes back when its holder goes.
     table.set(&b, None);

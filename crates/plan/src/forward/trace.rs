@@ -217,6 +217,8 @@ impl Tracer {
             Some(Class::Drop) => Fate::Drop,
             Some(Class::Reject) => Fate::Reject,
             _ if self.cluster_ips.contains(&front.address) => Fate::Reject,
+            // The rules spare this host's own addresses, of which the model knows nothing.
+            _ if self.locality.is_cluster_ip(front.address) => Fate::Drop,
             _ => Fate::Pass,
         }
     }

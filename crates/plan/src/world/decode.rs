@@ -193,7 +193,11 @@ impl Slice {
         };
         let mut annotations = object.metadata.annotations;
         let triggered = annotations.remove(TRIGGERED).map(String::into_boxed_str);
+        let addresses = object.endpoints.iter();
+        let addresses = addresses.filter_map(|endpoint| ip(endpoint.addresses.first()?));
+        let foreign: Vec<IpAddr> = addresses.filter(|it| Family::of(*it) != family).collect();
         Some(Self {
+            foreign: (!foreign.is_empty()).then(|| foreign.into()),
             service,
             family,
             triggered,

@@ -68,6 +68,9 @@ pub struct Slice {
     /// writes it: `endpoints.kubernetes.io/last-change-trigger-time`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub triggered: Option<Box<str>>,
+    /// Addresses of endpoints that are not of its family.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foreign: Option<Box<[IpAddr]>>,
 }
 
 /// Namespace and name of an EndpointSlice.

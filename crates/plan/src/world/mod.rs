@@ -181,6 +181,11 @@ impl World {
         heard.unwrap_or_else(|| !unreachable())
     }
 
+    /// The ranges that cluster IPs come from, of all ServiceCIDRs.
+    pub fn cluster_ranges(&self) -> impl Iterator<Item = IpNet> + '_ {
+        self.service_ranges.values().flatten().copied()
+    }
+
     /// MetalLB's living Pods.
     pub const fn rivals(&self) -> &Rivals {
         &self.rivals

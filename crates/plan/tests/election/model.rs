@@ -98,6 +98,7 @@ fn service(n: usize) -> [Event; 2] {
     };
     let slice = Slice {
         triggered: None,
+        foreign: None,
         service: key.clone(),
         family: Family::V4,
         ports: vec![SlicePort {

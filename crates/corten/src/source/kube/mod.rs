@@ -36,6 +36,8 @@ pub struct KubeSource {
     client: Client,
     namespace: String,
     role: Role,
+    /// An agent asks for the ranges of cluster IPs too.
+    proxy: bool,
     health: Option<Health>,
 }
 
@@ -54,8 +56,15 @@ impl KubeSource {
             client,
             namespace: namespace.to_owned(),
             role,
+            proxy: false,
             health: None,
         }
+    }
+
+    /// The same for an agent that works in a service proxy's place, or not.
+    #[must_use]
+    pub fn of_proxy(self, proxy: bool) -> Self {
+        Self { proxy, ..self }
     }
 
     /// The same, which tells what keeps kinds from being read.
@@ -125,14 +134,16 @@ impl Source for KubeSource {
         });
         watches.add::<Service>(all());
         watches.add::<Node>(all());
+        if self.role == Role::Controller || self.proxy {
+            // Since Kubernetes 1.33.
+            watches.add::<ServiceCIDR>(Scope {
+                optional: true,
+                ..all()
+            });
+        }
         match self.role {
             Role::Controller => {
                 watches.add::<Namespace>(all());
-                // Since Kubernetes 1.33.
-                watches.add::<ServiceCIDR>(Scope {
-                    optional: true,
-                    ..all()
-                });
             }
             Role::Agent => {
                 watches.add::<EndpointSlice>(all());

@@ -1,18 +1,23 @@
 //! The rules about where traffic comes from: local Pods' and this host's short cut to external
 //! addresses under policy Local, and who is masqueraded on the way to a cluster IP
-//! (`spec/dataplane.md` §1.6).
+//! (`spec/dataplane.md` §1.6). And those of addresses that only a Service could have, and none has
+//! (§1.4).
 //!
-//! What tells a Pod stands in the rules themselves: it changes with the agent's options or the
-//! Node's ranges, which is rare, and replaces the rules in one batch.
+//! What tells a Pod, and the ranges, stand in the rules themselves: they change with the agent's
+//! options, the Node's ranges or the cluster's ServiceCIDRs, which is rare, and replace the rules in
+//! one batch.
 
 use std::net::IpAddr;
 
-use linux::nft::{Base, Expr, Meta, Op, Reg, Verdict};
+use linux::nft::{Base, Ct, Expr, Meta, Op, Reg, Verdict};
 use plan::forward::{Pods, is_of};
 use plan::net::Family;
 
 use super::super::layout::{Kind, SetId};
-use super::{Build, FAMILIES, KEY, RTN_LOCAL, SCRATCH, address_start, is_family, original_front};
+use super::{
+    Build, FAMILIES, KEY, RTN_LOCAL, SCRATCH, address_length, address_start, connection, is_family,
+    original_front,
+};
 
 /// Local Pods leave it, others are masqueraded.
 const CHAIN: &str = "masquerade";
@@ -25,7 +30,7 @@ impl Build<'_> {
             Pods::Ranges(ranges) => ranges
                 .iter()
                 .filter(|range| is_of(range, family))
-                .map(|range| within(family, range.network(), range.prefix_len()))
+                .map(|range| within(address_start(family), range.network(), range.prefix_len()))
                 .collect(),
             Pods::Interface { name, prefix } => {
                 let mut bytes = name.as_bytes().to_vec();
@@ -64,6 +69,29 @@ impl Build<'_> {
             }
         }
         self.rule(CHAIN, "others", vec![Expr::Masquerade]);
+    }
+
+    /// New connections to addresses in the ranges of cluster IPs that no Service has: they would
+    /// leave by the default route. This host's own addresses are its own, whatever the range.
+    pub(super) fn unallocated(&mut self, chain: &str, family: Family) {
+        let start = address_start(family) + u32::from(address_length(family));
+        let ranges = self.locality.cluster_ranges.iter();
+        let ranges: Vec<_> = ranges.filter(|range| is_of(range, family)).collect();
+        for range in ranges {
+            let mut exprs = is_family(family);
+            exprs.extend(connection(Ct::State, Ct::STATE_NEW));
+            exprs.extend(within(start, range.network(), range.prefix_len()));
+            exprs.extend([
+                Expr::DestinationType { to: SCRATCH },
+                Expr::Cmp {
+                    reg: SCRATCH,
+                    op: Op::Neq,
+                    with: RTN_LOCAL.to_ne_bytes().to_vec(),
+                },
+                Expr::Verdict(Verdict::Drop),
+            ]);
+            self.rule(chain, "no such cluster IP", exprs);
+        }
     }
 
     /// Of what `ours` matches: this host's connections that took the short cut, and those to
@@ -112,10 +140,9 @@ fn is(reg: Reg, with: Vec<u8>) -> Expr {
     }
 }
 
-/// The first `length` bits of the source are those of `network`: its whole words, and what is left
-/// of the next one.
-fn within(family: Family, network: IpAddr, length: u8) -> Vec<Expr> {
-    let start = address_start(family);
+/// The first `length` bits of the address that starts there in the IP header are those of `network`:
+/// its whole words, and what is left of the next one.
+fn within(start: u32, network: IpAddr, length: u8) -> Vec<Expr> {
     let bytes = match network {
         IpAddr::V4(address) => address.octets().to_vec(),
         IpAddr::V6(address) => address.octets().to_vec(),

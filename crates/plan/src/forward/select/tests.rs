@@ -399,6 +399,7 @@ fn ports_join_by_name_and_protocol() {
         "s",
         Slice {
             triggered: None,
+            foreign: None,
             service: key("s"),
             family: Family::V4,
             ports: vec![
@@ -610,6 +611,39 @@ fn an_address_in_two_fields() {
     let elements = compile(key, port);
     let keys: BTreeSet<_> = elements.iter().map(|element| element.key()).collect();
     assert_eq!(keys.len(), elements.len(), "the kernel takes each key once");
+}
+
+/// Addresses of a family that the Service has not are left out, as kube-proxy does.
+#[test]
+fn foreign_families_are_left_out() {
+    let mut told = Told::common("");
+    let service = Service {
+        external_ips: vec![ip("192.0.2.1"), ip("2001:db8::2")],
+        ..balancer("s", "10.0.0.1 2001:db8::1")
+    };
+    for mode in [Mode::All, Mode::Vips] {
+        told.service(service.clone());
+        told.slice("six", slice("s", "2001:db8:2::1@me"));
+        let ports = table(&told, mode, "s");
+        assert!(
+            ports.keys().all(|key| key.family == Family::V4),
+            "{ports:?}"
+        );
+        let all = fronts(&ports).join("\n");
+        assert!(
+            all.contains("192.0.2.1:80") && all.contains("10.0.0.1:80"),
+            "{all}"
+        );
+        told.service(Service {
+            families: vec![Family::V4, Family::V6],
+            ..service.clone()
+        });
+        let all = fronts(&table(&told, mode, "s")).join("\n");
+        assert!(
+            all.contains("2001:db8::1:80") && all.contains("2001:db8::2:80"),
+            "{all}"
+        );
+    }
 }
 
 /// The two families are apart: addresses, endpoints and source ranges.

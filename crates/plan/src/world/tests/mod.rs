@@ -131,6 +131,7 @@ pub(crate) fn slice(service: &str, endpoints: &str) -> Slice {
     let endpoints: Vec<Endpoint> = endpoints.split_whitespace().map(endpoint).collect();
     Slice {
         triggered: None,
+        foreign: None,
         service: key(service),
         family: endpoints
             .first()
