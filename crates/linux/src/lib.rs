@@ -7,6 +7,8 @@ pub mod capture;
 pub mod conntrack;
 pub mod datagram;
 pub mod icmpv6;
+pub mod ipset;
+pub mod iptables;
 pub mod ipvs;
 pub mod memory;
 pub mod namespace;

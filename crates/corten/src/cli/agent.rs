@@ -79,7 +79,7 @@ pub(super) struct Options {
 #[derive(Clone, Debug, clap::Args)]
 pub(super) struct Node {
     /// This node's name as its Node object has it [default: the host's name].
-    #[arg(long, env = "METALLB_NODE_NAME")]
+    #[arg(long, alias = "hostname-override", env = "METALLB_NODE_NAME")]
     node_name: Option<String>,
     /// UDP port of failure detection; equal on all nodes.
     #[arg(long, default_value_t = 7949)]
@@ -228,7 +228,7 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
     let forwards = options.node.back_end(mode)?;
     if let Some(dir) = &options.dir {
         host::check_directory(dir)?;
-        host::check_agent(forwards)?;
+        host::check_agent(mode, forwards)?;
     }
     runtime()?.block_on(async {
         let stop = Signals::listen()?.stop();
@@ -303,7 +303,7 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
                     ));
                 }
                 tokio::select! {
-                    fit = fit(forwards, &health, serve()) => fit?,
+                    fit = fit(mode, forwards, &health, serve()) => fit?,
                     () = &mut stop => return Ok(()),
                 }
                 let kept = Some(&options.keep_in).filter(|it| !it.as_os_str().is_empty());
@@ -368,6 +368,7 @@ async fn unfit(checked: JoinHandle<Result<(), Failure>>) -> Failure {
 /// Waits until this host offers what an agent needs. Meanwhile it says what is missing, in log, event
 /// and readiness, where a process that ended would only be started again.
 async fn fit(
+    mode: Mode,
     forwards: Option<BackEnd>,
     health: &Health,
     serve: impl Future<Output = Result<(), Failure>>,
@@ -380,7 +381,7 @@ async fn fit(
     });
     let mut told = Vec::new();
     loop {
-        let look = tokio::task::spawn_blocking(move || host::lacks(forwards));
+        let look = tokio::task::spawn_blocking(move || host::lacks(mode, forwards));
         let lacks = look.await?;
         health.set_obstacle("host", (!lacks.is_empty()).then(|| lacks.join("; ")));
         if lacks.is_empty() {

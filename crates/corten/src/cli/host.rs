@@ -4,8 +4,9 @@
 use std::path::Path;
 
 use linux::packet::{PacketError, PacketSocket, Traffic};
+use plan::forward::Mode;
 
-use super::{Failure, chain};
+use super::{Failure, chain, cilium};
 use crate::agent::forward::{self, BackEnd};
 
 /// The oldest kernel whose nf_tables does what the forwarding rules ask.
@@ -37,16 +38,17 @@ pub(super) fn check_directory(dir: &Path) -> Result<(), Failure> {
 }
 
 /// Checks what an agent needs of this host.
-pub(super) fn check_agent(forwards: Option<BackEnd>) -> Result<(), Failure> {
-    match lacks(forwards).into_iter().next() {
+pub(super) fn check_agent(mode: Mode, forwards: Option<BackEnd>) -> Result<(), Failure> {
+    match lacks(mode, forwards).into_iter().next() {
         None => Ok(()),
         Some(lack) => Err(lack.into()),
     }
 }
 
 /// What an agent needs of this host and does not find, each with the remedy: the kernel's version,
-/// rights, packet sockets, nf_tables. It may wait for another program's nftables transaction.
-pub(super) fn lacks(forwards: Option<BackEnd>) -> Vec<String> {
+/// rights, packet sockets, nf_tables; and whether Cilium forwards in its place. It may wait for
+/// another program's nftables transaction.
+pub(super) fn lacks(mode: Mode, forwards: Option<BackEnd>) -> Vec<String> {
     let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
     let mut lacks = Vec::new();
     if kernel(&release).is_some_and(|version| version < KERNEL) {
@@ -73,6 +75,9 @@ pub(super) fn lacks(forwards: Option<BackEnd>) -> Vec<String> {
         Some(back_end) if lacks.is_empty() => {
             let checked = forward::check(back_end);
             lacks.extend(checked.err().as_ref().map(forward::words));
+            if lacks.is_empty() {
+                lacks.extend(cilium::forwards(mode));
+            }
         }
         _ => {}
     }

@@ -5,11 +5,14 @@
 mod agent;
 mod bgp;
 mod check;
+mod cilium;
 mod cluster;
 mod controller;
 mod crds;
 mod drain;
+mod forward;
 mod host;
+mod kube_proxy;
 mod l2;
 mod metallb;
 mod nodes;
@@ -63,6 +66,8 @@ enum Command {
     L2(l2::Options),
     /// Have a node give away what it announces, before it is taken down: no new connection is lost.
     Drain(drain::Options),
+    /// Show whose rules forward Services on this node; take away what kube-proxy has left there.
+    Forward(forward::Options),
     /// Ask the agent in this container whether it has started; exit 0 when it has.
     Probe(probe::Options),
     /// Set kernel settings and end: what nodes that forward need.
@@ -125,7 +130,7 @@ struct Cluster {
     kubeconfig: Option<PathBuf>,
     /// URL of the API server, where the Service address of Kubernetes cannot be used (an agent
     /// that forwards Service addresses itself).
-    #[arg(long)]
+    #[arg(long, alias = "master")]
     api_server: Option<String>,
 }
 
@@ -166,6 +171,7 @@ pub fn main() -> ExitCode {
         Command::Bgp(options) => bgp::main(&options),
         Command::L2(options) => l2::main(&options),
         Command::Drain(options) => drain::main(&options),
+        Command::Forward(options) => forward::main(&options),
         Command::Probe(options) => probe::main(&options),
         Command::Sysctl(options) => sysctl::main(&options),
         Command::Uninstall(options) => uninstall::main(&options),

@@ -32,7 +32,7 @@ pub(super) struct Options {
 pub(super) fn main(options: Options) -> Result<(), Failure> {
     let mode = Mode::from(options.forward);
     host::check_directory(&options.dir)?;
-    host::check_agent(options.node.back_end(mode)?)?;
+    host::check_agent(mode, options.node.back_end(mode)?)?;
     // Held until the end: two writers of one state file would give an address twice.
     let lock = DirLock::take(&options.dir)?;
     runtime()?.block_on(async {

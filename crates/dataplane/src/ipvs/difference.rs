@@ -12,7 +12,7 @@ use plan::net::Protocol;
 
 /// The bit of a virtual server's flags that says that it is ours. The kernel has no meaning for it
 /// and keeps it.
-pub(super) const OURS: u32 = 1 << 30;
+pub(crate) const OURS: u32 = 1 << 30;
 
 /// What to ask, in order.
 #[derive(Debug, Default, PartialEq, Eq)]

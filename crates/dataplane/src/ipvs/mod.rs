@@ -30,7 +30,8 @@ use plan::forward::{Front, Locality, PortKey, ServicePort, Table};
 
 use crate::nft::{Look, Nft, Report};
 use device::Device;
-use difference::{Difference, OURS, difference, key};
+pub(crate) use difference::OURS;
+use difference::{Difference, difference, key};
 pub use error::Error;
 use error::failed;
 

@@ -2,9 +2,9 @@
 
 use linux::nft;
 
-pub(super) const EPERM: i32 = 1;
-pub(super) const ENOENT: i32 = 2;
-pub(super) const EINTR: i32 = 4;
+pub(crate) const EPERM: i32 = 1;
+pub(crate) const ENOENT: i32 = 2;
+pub(crate) const EINTR: i32 = 4;
 /// Of a batch as a whole: nobody has registered for nf_tables (`nfnetlink_rcv_batch`).
 const EOPNOTSUPP: i32 = 95;
 /// Of a socket: no netfilter netlink.
@@ -97,7 +97,7 @@ pub(super) fn writing(source: nft::Error) -> Error {
 }
 
 /// The first error number in a refusal.
-pub(super) fn errno(error: &nft::Error) -> Option<i32> {
+pub(crate) fn errno(error: &nft::Error) -> Option<i32> {
     match error {
         nft::Error::Refused(refused) => refused.first().map(|r| r.errno),
         nft::Error::Dump { source, .. } | nft::Error::Socket { source, .. } => {

@@ -38,6 +38,7 @@ use linux::nft::Socket;
 use plan::forward::{Locality, PortKey, ServicePort, Table};
 
 pub use error::Error;
+pub(crate) use error::{EINTR, ENOENT, EPERM, errno};
 use layout::Sets;
 pub use look::Look;
 use look::Seen;
@@ -110,8 +111,8 @@ impl Nft {
 
     fn open_for(with_ipvs: bool) -> Result<Self, Error> {
         structure::check_kernel()?;
-        let socket = Socket::open().map_err(|source| match error::errno(&source) {
-            Some(error::EPERM) => Error::Denied,
+        let socket = Socket::open().map_err(|source| match errno(&source) {
+            Some(EPERM) => Error::Denied,
             _ if error::is_missing(&source, 0) => Error::Missing { source },
             _ => Error::Netlink {
                 action: "open a socket to",
@@ -216,11 +217,17 @@ impl Nft {
         Ok(report)
     }
 
+    /// Whether this network namespace has a table of an executor's.
+    pub fn is_there() -> Result<bool, Error> {
+        let tables = Socket::open().and_then(|mut socket| socket.tables());
+        let tables = tables.map_err(error::reading)?;
+        Ok(tables.iter().any(|table| table.name == TABLE))
+    }
+
     /// Deletes what an executor of this network namespace has left; true when there was something.
     /// A kernel without nf_tables has nothing of it.
     pub fn clear() -> Result<bool, Error> {
-        let tables = Socket::open().and_then(|mut socket| socket.tables());
-        let left = tables.is_ok_and(|tables| tables.iter().any(|table| table.name == TABLE));
+        let left = Self::is_there().unwrap_or(false);
         if left {
             Self::open()?.remove()?;
         }

@@ -3,5 +3,6 @@
 mod affinity;
 mod conntrack;
 mod lab;
+mod leftovers;
 mod state;
 mod traffic;

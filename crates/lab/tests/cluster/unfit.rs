@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use lab::controlplane::{Account, binary_or_skip};
-use lab::{Host, LabError, Process, WaitError, bin, wait_for};
+use lab::{Host, LabError, Outcome, Process, WaitError, bin, wait_for};
 
 use crate::stage::{MINUTES, SOON, Stage, turn};
 
@@ -39,11 +39,87 @@ fn what_a_node_lacks_is_said_and_nothing_ends() {
             assert!(ended.success(), "{ended}: {}", process.log());
             stage.say(format!("{capability}: said"));
         }
+        cilium(&stage, host).await?;
         // With all that it needs, the same node is fit.
         let _agent = stage.agent(&stage.scene.nodes[0])?;
         stage.ready(host).await?;
         Ok(())
     });
+}
+
+/// Cilium in kube-proxy's place, which acts before nftables does.
+async fn cilium(stage: &Stage, host: &Host) -> Outcome {
+    let parts = ["Cilium carries Services", "remedy: forward nothing"];
+    host.netlink().add_bridge("cilium_host").await?;
+    let mut vips = proxy(stage, host, "vips", None)?;
+    says(host, "/readyz", 503, &parts).await?;
+    told(stage, "vips", &parts).await?;
+    says(host, "/healthz", 200, &["ok"]).await?;
+    // With kube-proxy beside it Cilium does not.
+    nft(host, "add table ip kube-proxy")?;
+    stage.ready(host).await?;
+    end(&mut vips).await?;
+    for table in ["ip kube-proxy", "inet corten"] {
+        nft(host, &format!("delete table {table}"))?;
+    }
+    // Alone beside Cilium, Corten does not know of it: but somebody carries Services.
+    let mut all = proxy(stage, host, "all", Some(stage.plane.server()))?;
+    says(host, "/readyz", 503, &parts).await?;
+    end(&mut all).await?;
+    // Nobody does: nothing is at this port.
+    let mut all = proxy(
+        stage,
+        host,
+        "all",
+        Some(SocketAddr::new(stage.plane.server().ip(), 9)),
+    )?;
+    stage.ready(host).await?;
+    end(&mut all).await?;
+    // What Corten forwards itself is no sign of Cilium.
+    let mut all = proxy(stage, host, "all", Some(stage.plane.server()))?;
+    stage.ready(host).await?;
+    end(&mut all).await?;
+    let index = host.interface("cilium_host").await?.index;
+    host.netlink().del_link(index).await?;
+    stage.say("Cilium: said");
+    Ok(())
+}
+
+async fn end(process: &mut Process) -> Outcome {
+    process.terminate();
+    let ended = process.wait(SOON).await?;
+    assert!(ended.success(), "{ended}: {}", process.log());
+    Ok(())
+}
+
+fn nft(host: &Host, arguments: &str) -> Outcome {
+    let mut command = host.command("nft")?;
+    let output = command.args(arguments.split(' ')).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments}: {said}");
+    Ok(())
+}
+
+/// An agent that forwards, told of Kubernetes' own Service as every Pod is.
+fn proxy(
+    stage: &Stage,
+    host: &Host,
+    forward: &str,
+    kubernetes: Option<SocketAddr>,
+) -> Result<Process, LabError> {
+    let mut command = host.command(bin("corten")?)?;
+    command
+        .arg("agent")
+        .arg("--kubeconfig")
+        .arg(stage.plane.kubeconfig(Account::Agent))
+        .args(["--api-server", &format!("https://{}", stage.plane.server())])
+        .args(["--node-name", host.name(), "--pod-name", forward])
+        .args(["--forward", forward, "--http-address", "127.0.0.1:17472"]);
+    if let Some(at) = kubernetes {
+        command.env("KUBERNETES_SERVICE_HOST", at.ip().to_string());
+        command.env("KUBERNETES_SERVICE_PORT", at.port().to_string());
+    }
+    host.spawn(&format!("agent-{forward}"), command)
 }
 
 /// An agent whose Pod was not given a capability.

@@ -17,8 +17,12 @@ pub(super) const SUBSYSTEM: u16 = 10;
 pub enum Family {
     /// IPv4 and IPv6 packets in the host.
     Inet = 1,
+    /// IPv4 packets in the host. Programs named `iptables` keep their tables here.
+    Ip = 2,
     /// All frames that a network device receives.
     Netdev = 5,
+    /// IPv6 packets in the host.
+    Ip6 = 10,
 }
 
 /// Room for elements in one message; the attribute around them holds 65535 bytes.
@@ -156,7 +160,7 @@ pub struct Element<'a> {
 /// A message's number in its batch.
 pub type Number = u32;
 
-/// Messages of one table that take effect together.
+/// Messages that take effect together: of one table, or of several ([`Batch::turn_to`]).
 #[derive(Clone, Debug)]
 pub struct Batch {
     family: Family,
@@ -185,6 +189,12 @@ impl Batch {
         batch.marker(BATCH_BEGIN, 0);
         batch.last = 0;
         batch
+    }
+
+    /// Makes the following messages concern another table.
+    pub fn turn_to(&mut self, family: Family, table: &str) {
+        self.family = family;
+        table.clone_into(&mut self.table);
     }
 
     /// No message has been added.
@@ -284,6 +294,23 @@ impl Batch {
     /// Deletes every rule of the table.
     pub fn delete_rules(&mut self) -> Number {
         self.message(message::DEL_RULE, 0, |attrs, table| attrs.string(1, table))
+    }
+
+    /// Deletes one rule.
+    pub fn delete_rule(&mut self, chain: &str, handle: u64) -> Number {
+        self.message(message::DEL_RULE, 0, |attrs, table| {
+            attrs.string(1, table);
+            attrs.string(2, chain);
+            attrs.u64(3, handle);
+        })
+    }
+
+    /// Deletes every rule of a chain.
+    pub fn flush_chain(&mut self, chain: &str) -> Number {
+        self.message(message::DEL_RULE, 0, |attrs, table| {
+            attrs.string(1, table);
+            attrs.string(2, chain);
+        })
     }
 
     /// Creates a set or map.

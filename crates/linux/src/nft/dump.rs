@@ -23,6 +23,8 @@ pub struct ChainInfo {
     pub name: String,
     /// Hook number and priority of a base chain.
     pub hook: Option<(u32, i32)>,
+    /// How many rules it has, and how many rules and elements of maps lead to it, all together.
+    pub uses: u32,
 }
 
 /// A rule.
@@ -30,6 +32,10 @@ pub struct ChainInfo {
 pub struct RuleInfo {
     /// The chain it is in.
     pub chain: String,
+    /// The kernel's number for it.
+    pub handle: u64,
+    /// The chains that it jumps or goes to, without a map.
+    pub targets: Vec<String>,
     /// Its user data.
     pub mark: Vec<u8>,
 }
@@ -76,7 +82,7 @@ impl TableInfo {
 
 impl ChainInfo {
     pub(super) fn decode(payload: &[u8]) -> Result<Self, DecodeError> {
-        let (mut table, mut name, mut hook) = (None, None, None);
+        let (mut table, mut name, mut hook, mut uses) = (None, None, None, 0);
         for attr in Reader::new(payload) {
             let attr = attr?;
             match attr.kind {
@@ -87,6 +93,7 @@ impl ChainInfo {
                     let priority = attr.nested().find(2)?.ok_or_else(|| missing(2))?.u32()?;
                     hook = Some((number, priority as i32));
                 }
+                6 => uses = attr.u32()?,
                 _ => {}
             }
         }
@@ -94,26 +101,51 @@ impl ChainInfo {
             table: text(table, 1)?,
             name: text(name, 3)?,
             hook,
+            uses,
         })
     }
 }
 
 impl RuleInfo {
     pub(super) fn decode(payload: &[u8]) -> Result<Self, DecodeError> {
-        let (mut chain, mut mark) = (None, Vec::new());
+        let (mut chain, mut mark, mut handle) = (None, Vec::new(), 0);
+        let mut targets = Vec::new();
         for attr in Reader::new(payload) {
             let attr = attr?;
             match attr.kind {
                 2 => chain = Some(attr.string()?),
+                3 => handle = attr.u64()?,
+                4 => {
+                    for expr in attr.nested() {
+                        targets.extend(target(expr?.nested())?.map(str::to_owned));
+                    }
+                }
                 7 => mark = attr.value.to_vec(),
                 _ => {}
             }
         }
         Ok(Self {
             chain: text(chain, 2)?,
+            handle,
+            targets,
             mark,
         })
     }
+}
+
+/// The chain that an expression leads to.
+fn target(expr: Reader<'_>) -> Result<Option<&str>, DecodeError> {
+    let name = expr.clone().find(1)?.ok_or_else(|| missing(1))?;
+    if name.string()? != "immediate" {
+        return Ok(None);
+    }
+    let mut at = expr.find(2)?;
+    // Its data, of these the value, of that the verdict, of that the chain.
+    for kind in [2, 2, 2] {
+        let Some(attr) = at else { return Ok(None) };
+        at = attr.nested().find(kind)?;
+    }
+    at.map(|chain| chain.string()).transpose()
 }
 
 /// Table and name of a set.
@@ -152,4 +184,35 @@ pub(super) fn elements(
         });
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::attr::Attrs;
+    use super::super::expr::{Expr, Reg, Verdict};
+    use super::*;
+
+    #[test]
+    fn a_rule_says_where_it_leads() {
+        let mut payload = Vec::new();
+        let mut attrs = Attrs::new(&mut payload);
+        attrs.string(2, "PREROUTING");
+        attrs.u64(3, 7);
+        attrs.nest(4, |list| {
+            for expr in [
+                Expr::Word {
+                    to: Reg(0),
+                    value: 1,
+                },
+                Expr::Verdict(Verdict::Goto("KUBE-SERVICES".to_owned())),
+                Expr::Verdict(Verdict::Drop),
+                Expr::Masquerade,
+            ] {
+                expr.encode(list);
+            }
+        });
+        let rule = RuleInfo::decode(&payload).unwrap();
+        assert_eq!((&*rule.chain, rule.handle), ("PREROUTING", 7));
+        assert_eq!(rule.targets, ["KUBE-SERVICES"]);
+    }
 }

@@ -4,8 +4,9 @@
 //! - [`Batch`]: messages that take effect together or not at all, pure.
 //! - [`Socket`]: sends batches, collects the kernel's answers, streams dumps.
 //!
-//! Only what the product's rule set needs is here: tables, chains, rules, sets and maps with
-//! their elements in family `inet`, and in family `netdev` what a device receives. The `nft` program is not used; tests compare with it.
+//! Only what the product needs is here: tables, chains, rules, sets and maps with their elements in
+//! family `inet`, in family `netdev` what a device receives, and of others' tables what it takes to
+//! remove chains. The `nft` program is not used; tests compare with it.
 //!
 //! Source: `include/uapi/linux/netfilter/nf_tables.h`, `net/netfilter/nfnetlink.c`.
 

@@ -1,5 +1,7 @@
 //! Virtual servers written by our own messages forward packets, and are read as they were written.
 
+use dataplane::leftovers::Leftovers;
+use lab::Outcome;
 use linux::ipvs::{PERSISTENT, Request, SCHEDULER_1, SCHEDULER_2, Settings, Socket};
 
 use super::ground::{Ground, MODULES, endpoint, server, turns};
@@ -67,6 +69,48 @@ fn virtual_servers_forward_in_both_families() {
         assert!(ipvs.change(&gone)?.iter().all(Option::is_none));
         assert_eq!(ipvs.server(&keys[0])?, None);
         assert_eq!(ipvs.servers()?, []);
-        Ok(())
+        leftovers(&ground, &mut ipvs).await
     });
+}
+
+/// Of virtual servers those go that kube-proxy left, and its interface.
+async fn leftovers(ground: &Ground, ipvs: &mut Socket) -> Outcome {
+    let node = &ground.node;
+    node.netlink().add_dummy("kube-ipvs0").await?;
+    node.add_address("kube-ipvs0", "10.96.0.9/32").await?;
+    let pod = endpoint("10.96.0.9".parse()?, 2);
+    let elsewhere = "10.0.0.12:6443".parse()?;
+    let mut requests = Vec::new();
+    for (at, flags, to) in [
+        ("10.96.0.9:80", 0, Some(pod)),
+        ("10.96.0.9:81", 0, None),
+        ("10.0.0.11:30080", 0, Some(pod)),
+        ("10.0.0.11:443", 0, Some(elsewhere)),
+        // Corten's own.
+        ("10.96.0.9:82", FREE, Some(pod)),
+    ] {
+        let key = server(at, 6)?;
+        let settings = Settings {
+            scheduler: "rr".to_owned(),
+            flags,
+            timeout: 0,
+        };
+        requests.push(Request::AddServer(key, settings));
+        requests.extend(to.map(|to| Request::AddDestination(key, to, 1)));
+    }
+    let refused = ipvs.change(&requests)?;
+    assert!(refused.iter().all(Option::is_none), "{refused:?}");
+    let removed = node.run(Leftovers::clean)??;
+    assert_eq!(
+        removed.lines(),
+        ["IPVS: 3 virtual servers", "IPVS: interface kube-ipvs0"]
+    );
+    assert_eq!(removed.kept().len(), 1, "{:?}", removed.kept());
+    let mut left: Vec<u16> = ipvs.servers()?.iter().map(|it| it.key.port).collect();
+    left.sort_unstable();
+    assert_eq!(left, [82, 443]);
+    assert!(node.interface("kube-ipvs0").await.is_err());
+    let again = node.run(Leftovers::clean)??;
+    assert!(again.is_empty(), "{again:?}");
+    Ok(())
 }

@@ -12,6 +12,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::task::JoinHandle;
 
+use super::leftovers;
 use super::town::{Fate, Fault, SOON, Town};
 use crate::load::Load;
 
@@ -124,7 +125,7 @@ impl Users {
 }
 
 /// What `nft` prints on a node.
-fn nft(host: &Host, arguments: &[&str]) -> Result<String, Fault> {
+pub(super) fn nft(host: &Host, arguments: &[&str]) -> Result<String, Fault> {
     let mut command = host.command("nft")?;
     let output = command.args(arguments).output()?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -156,14 +157,11 @@ pub(super) async fn to_corten(town: &mut Town<'_>, users: &Users) -> Outcome {
         node.start_proxy(Proxy::Corten)?;
         ready(&town.node(index)).await?;
         users.go_on().await?;
+        let host = town.node(index);
+        leftovers::runs(&host)?;
         let node = town.cluster.node(index).ok_or("no node")?;
         node.stop_proxy(Proxy::Nftables);
-        for family in ["ip", "ip6"] {
-            nft(
-                &town.node(index),
-                &["delete", "table", family, "kube-proxy"],
-            )?;
-        }
+        leftovers::clean(&host, &["table ip kube-proxy", "table ip6 kube-proxy"])?;
         users.go_on().await?;
     }
     Ok(())
@@ -237,11 +235,14 @@ pub(super) async fn beside(town: &mut Town<'_>) -> Outcome {
     let outside = SocketAddr::new(BALANCED.parse()?, 80);
     let via = host.address(false)?.to_string();
     client.add_route(&format!("{BALANCED}/32"), &via).await?;
-    for (proxy, tables) in [
-        (Proxy::Nftables, &["ip kube-proxy", "ip6 kube-proxy"][..]),
+    for (proxy, left) in [
+        (
+            Proxy::Nftables,
+            &["table ip kube-proxy", "table ip6 kube-proxy"][..],
+        ),
         (
             Proxy::Iptables,
-            &["ip nat", "ip filter", "ip6 nat", "ip6 filter"],
+            &["of table ip nat", "of table ip filter", "of table ip6 nat"],
         ),
     ] {
         let node = town.cluster.node(0).ok_or("no node")?;
@@ -256,13 +257,7 @@ pub(super) async fn beside(town: &mut Town<'_>) -> Outcome {
         town.gets(&client, outside).await?;
         let node = town.cluster.node(0).ok_or("no node")?;
         node.stop_proxy(proxy);
-        for table in tables {
-            let words: Vec<&str> = ["delete", "table"]
-                .into_iter()
-                .chain(table.split(' '))
-                .collect();
-            nft(&host, &words)?;
-        }
+        leftovers::clean(&host, left)?;
         town.gets(&client, outside).await?;
         let nobody = |fate: &Fate| !matches!(fate, Fate::Answered(..));
         town.fate(&host, inside, "nobody's", nobody).await?;

@@ -5,6 +5,7 @@
 
 mod basics;
 pub(crate) mod change;
+mod leftovers;
 mod life;
 mod policies;
 mod town;
