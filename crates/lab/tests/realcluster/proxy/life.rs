@@ -46,13 +46,13 @@ spec:
   template:
     metadata: {{labels: {{app: rolled}}}}
     spec:
-      terminationGracePeriodSeconds: 8
+      terminationGracePeriodSeconds: 12
       containers:
       - name: web
         image: {TOOLS}
         args: [serve]
         # Proxies hear of a Pod's end no sooner than the Pod.
-        lifecycle: {{preStop: {{sleep: {{seconds: 3}}}}}}
+        lifecycle: {{preStop: {{sleep: {{seconds: 6}}}}}}
         readinessProbe: {{httpGet: {{port: 80}}, periodSeconds: 1, timeoutSeconds: 5, failureThreshold: 9}}
 "
     );
