@@ -54,6 +54,8 @@ pub struct Changes {
     pub bgp: Vec<bgp::Change>,
     /// Ports to program, or to remove.
     pub forward: Vec<(PortKey, Option<ServicePort>)>,
+    /// Those of them whose last endpoint on this node has gone ([`ServicePort::lingering`]).
+    pub left: Vec<PortKey>,
     /// Health checks to answer, or no longer.
     pub health: Vec<(ServiceKey, Option<HealthCheck>)>,
 }
@@ -99,7 +101,11 @@ impl Desired {
                 changes.forward.push((key.clone(), None));
             }
             for (key, port) in &new {
-                if old.get(key) != Some(port) {
+                let before = old.get(key);
+                if before.is_some_and(|it| !it.local.is_empty()) && port.local.is_empty() {
+                    changes.left.push(key.clone());
+                }
+                if before != Some(port) {
                     changes.forward.push((key.clone(), Some(port.clone())));
                 }
             }

@@ -2,6 +2,7 @@
 
 mod announce;
 mod forwarding;
+mod linger;
 mod routes;
 mod state;
 mod stays;
@@ -21,6 +22,7 @@ use plan::name::{Name, ServiceKey};
 use plan::world::{Dirty, Event, Node, NodeState, Settings, Tenures, World};
 use tokio::sync::{mpsc, watch};
 
+use self::linger::Lingering;
 use super::addresses::Addresses;
 use super::advertised::Advertised;
 use super::bgp::Bgp;
@@ -119,6 +121,8 @@ pub(super) struct Planner {
     said: Advertised,
     /// Nothing waited any more, once.
     advertised: bool,
+    /// Ports that are forwarded elsewhere for a while, as their endpoints here have gone.
+    lingering: Lingering,
     drain: Drain,
     snapshot: Snapshot,
     /// Why MetalLB's speakers go first, where they do.
@@ -166,6 +170,7 @@ impl Planner {
             placed: BTreeMap::new(),
             placings: BTreeMap::new(),
             advertised: false,
+            lingering: Lingering::default(),
             drain: Drain::default(),
             snapshot: Snapshot::default(),
             standing_by: None,
@@ -210,6 +215,7 @@ impl Planner {
                 }
                 () = self.drain.handed_over() => {}
                 () = sleep_until(self.hearing), if !self.met => {}
+                () = sleep_until(self.lingering.next()), if self.lingering.next().is_some() => {}
                 changed = self.parts.silence.changed() => {
                     if changed.is_err() {
                         return;
@@ -388,7 +394,12 @@ impl Planner {
         if self.parts.forward.is_some() {
             let queued = self.gate.barrier().is_some() || !changes.forward.is_empty();
             self.tally.planned(&changes.forward, queued);
-            self.gate.program(changes.forward);
+            let ports = self
+                .lingering
+                .change(Instant::now(), changes.left, changes.forward);
+            self.gate.program(ports);
+            let over = self.lingering.over(Instant::now(), &self.desired.forward);
+            self.gate.program(over);
             if !self.adopted || self.new_locality().is_some() {
                 self.gate.force();
             }

@@ -45,3 +45,38 @@ fn the_owner_has_an_endpoint_and_the_client_keeps_its_address() {
         },
     );
 }
+
+#[test]
+fn who_still_comes_to_the_old_owner_is_led_to_the_new_one() {
+    lab::run(
+        "local::who_still_comes_to_the_old_owner_is_led_to_the_new_one",
+        async |lab| {
+            let mut stage = Stage::build(&lab, 2).await?;
+            let address = ip("10.0.0.101");
+            serve_on(&stage, &["node-1"])?;
+            stage.start()?;
+            assert_eq!(stage.owner(address).await?, "node-1");
+            // A client that learns nothing.
+            stage.reach_by(address, "node-1").await?;
+            let pod = |name| stage.scene.node(name).pod.name().to_owned();
+            assert_eq!(stage.scene.page(address).await?, pod("node-1"));
+            serve_on(&stage, &["node-2"])?;
+            wait_until(
+                SOON,
+                "a page from the new one by way of the old one",
+                async || {
+                    let page = stage.scene.page(address).await;
+                    page.is_ok_and(|page| page == pod("node-2"))
+                },
+            )
+            .await?;
+            // For a while only: policy Local is to keep the client's address.
+            wait_until(2 * SOON, "the old one to drop", async || {
+                !stage.answers(address).await
+            })
+            .await?;
+            assert_eq!(stage.owner(address).await?, "node-2");
+            Ok(())
+        },
+    );
+}

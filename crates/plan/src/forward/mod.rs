@@ -128,6 +128,25 @@ impl ServicePort {
         Some(seconds.min(86_400))
     }
 
+    /// How it is forwarded for a while after its last endpoint here has gone: load balancer
+    /// addresses with policy Local lead elsewhere, as with policy Cluster, since clients and routers
+    /// come to this node until they have learned where the address is now. `None`: nothing differs.
+    #[must_use]
+    pub fn lingering(&self) -> Option<Self> {
+        let lingers =
+            |it: &Frontend| it.kind == FrontendKind::LoadBalancer && it.policy == Policy::Local;
+        if !self.local.is_empty() || self.cluster.is_empty() || !self.frontends.iter().any(lingers)
+        {
+            return None;
+        }
+        let mut port = self.clone();
+        for frontend in port.frontends.iter_mut().filter(|it| lingers(it)) {
+            frontend.policy = Policy::Cluster;
+        }
+        port.frontends.sort_unstable();
+        Some(port)
+    }
+
     /// The endpoints that `policy` leads to.
     pub fn endpoints(&self, policy: Policy) -> &[SocketAddr] {
         match policy {
