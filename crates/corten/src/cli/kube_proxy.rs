@@ -40,12 +40,20 @@ fn process(proc: &Path) -> Option<u32> {
     })
 }
 
-/// Whether a command line is kube-proxy's, alone or as part of a larger program.
+/// Flags without which it reaches no API server.
+const FLAGS: [&str; 3] = ["--config", "--kubeconfig", "--master"];
+
+/// Whether a command line is kube-proxy's, alone or as part of a larger program. Who looks for it has
+/// its name there, too.
 fn is_its(line: &[u8]) -> bool {
-    let mut words = line.split(|byte| *byte == 0);
+    let line = String::from_utf8_lossy(line);
+    let mut words = line.split('\0');
     let program = words.next().unwrap_or_default();
-    let name = program.rsplit(|byte| *byte == b'/').next();
-    name == Some(NAME.as_bytes()) || words.next() == Some(NAME.as_bytes())
+    if program.rsplit('/').next() == Some(NAME) {
+        return true;
+    }
+    let is_flag = |word: &str| FLAGS.iter().any(|flag| word.starts_with(flag));
+    words.next() == Some(NAME) && words.any(is_flag)
 }
 
 /// Whether it says what it is configured as.
@@ -71,7 +79,9 @@ mod tests {
         for (line, is) in [
             ("/usr/local/bin/kube-proxy\0--config=/x\0", true),
             ("kube-proxy\0", true),
-            ("/hyperkube\0kube-proxy\0--v=2\0", true),
+            ("/hyperkube\0kube-proxy\0--v=2\0--config=/x\0", true),
+            ("grep\0kube-proxy\0", false),
+            ("grep\0kube-proxy\0--color\0", false),
             ("kubectl\0logs\0kube-proxy\0", false),
             ("/usr/bin/less\0/var/log/kube-proxy\0", false),
             ("kube-proxy-exporter\0", false),
