@@ -4,11 +4,14 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use linux::netlink::{Changes, Interface, Netlink, NetlinkError};
+use linux::netlink::{Change, Changes, Interface, Netlink, NetlinkError};
 use plan::world::NodeState;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::exclude::Exclude;
+
+/// Interfaces that moved and may wait.
+pub const QUEUE: usize = 64;
 
 /// All interfaces, as of one moment.
 pub type Snapshot = Arc<Vec<Interface>>;
@@ -18,20 +21,36 @@ pub async fn snapshot() -> Result<Snapshot, NetlinkError> {
     Ok(Arc::new(Netlink::open()?.interfaces().await?))
 }
 
-/// Lists anew on every change, until nobody listens.
-pub async fn follow(out: watch::Sender<Snapshot>) -> Result<(), NetlinkError> {
+/// Lists anew on every change, until nobody listens. What is told of this host is to be told again on
+/// the interfaces that `moved`, by index.
+pub async fn follow(
+    out: watch::Sender<Snapshot>,
+    moved: mpsc::Sender<u32>,
+) -> Result<(), NetlinkError> {
     let mut changes = Changes::open()?;
     let netlink = Netlink::open()?;
+    let mut lost = false;
     loop {
         // Listed after the listener was opened: nothing falls between.
         let found = Arc::new(netlink.interfaces().await?);
+        for interface in found.iter().filter(|_| lost) {
+            // Full: the manager has more to do than it can, and repeats what it tells.
+            let _ = moved.try_send(interface.index);
+        }
         out.send_if_modified(|known| {
             let changed = *known != found;
             *known = found;
             changed
         });
         tokio::select! {
-            change = changes.next() => { change?; }
+            change = changes.next() => match change? {
+                Change::Moved { index } => {
+                    tracing::info!(index, "an interface has another way to its network");
+                    let _ = moved.try_send(index);
+                    lost = false;
+                }
+                change => lost = change == Change::Lost,
+            },
             () = out.closed() => return Ok(()),
         }
     }

@@ -37,6 +37,8 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(super) struct Context {
     pub(super) node: Name,
     pub(super) interfaces: watch::Receiver<Snapshot>,
+    /// Interfaces that have another way to their network.
+    pub(super) moved: mpsc::Receiver<u32>,
     pub(super) exclude: Exclude,
     pub(super) addresses: Addresses,
     pub(super) reception: Reception,
@@ -261,6 +263,7 @@ impl Manager {
                 // Never closed: this task holds a sender itself.
                 Some(address) = claims.recv() => self.claimed(address).await,
                 Some((index, address)) = refusals.recv() => self.refuse(index, address).await,
+                Some(index) = self.context.moved.recv() => self.tell_again(index),
                 () = look => {
                     self.receive().await;
                     self.bring_all().await;
@@ -386,6 +389,14 @@ impl Manager {
             return;
         }
         for address in self.announced.keys() {
+            self.announcer.trigger(self.start.elapsed(), *address);
+        }
+    }
+
+    /// Switches and clients behind an interface are to learn where they reach it now.
+    fn tell_again(&mut self, index: u32) {
+        let given = self.ports.get(&index).map(|port| &port.given);
+        for address in given.into_iter().flat_map(HashMap::keys) {
             self.announcer.trigger(self.start.elapsed(), *address);
         }
     }

@@ -136,6 +136,7 @@ pub async fn run<S: Source, K: Sink>(
     let (updates_in, updates) = mpsc::channel(source::QUEUE);
     let (events_in, events) = mpsc::channel(source::QUEUE);
     let (interfaces_in, interfaces) = watch::channel(interfaces::snapshot().await?);
+    let (moved_in, moved) = mpsc::channel(interfaces::QUEUE);
     let (state_in, state) = watch::channel(None);
     let (sessions_in, sessions) = watch::channel(bgp::Sessions::default());
     let (reporter, reports) = Reporter::new(metrics.reports_dropped.clone());
@@ -158,6 +159,7 @@ pub async fn run<S: Source, K: Sink>(
     let l2 = l2::Context {
         node: config.agent.node.clone(),
         interfaces: interfaces.clone(),
+        moved,
         exclude: config.exclude.clone(),
         addresses: addresses.clone(),
         reception: reception.clone(),
@@ -181,7 +183,7 @@ pub async fn run<S: Source, K: Sink>(
         source.run(updates_in).await;
         Ok(())
     });
-    tasks.spawn(async move { Ok(interfaces::follow(interfaces_in).await?) });
+    tasks.spawn(async move { Ok(interfaces::follow(interfaces_in, moved_in).await?) });
     tasks.spawn(member_task.run());
     tasks.spawn(async move {
         l2_task.await;

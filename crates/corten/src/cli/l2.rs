@@ -155,10 +155,23 @@ impl Known {
             && others.any(|pools| pools.contains(&pool.name))
     }
 
-    /// The link-layer address of an interface.
-    fn mac(&self, node: &str, interface: &str) -> Option<&str> {
-        let mut interfaces = self.states.get(node)?.interfaces.iter();
-        interfaces.find(|it| it.name == interface)?.mac.as_deref()
+    /// The link-layer address that an address is at, on an interface of its owner.
+    fn mac(&self, it: &Explained, interface: &str) -> Option<String> {
+        if let Some(own) = it.mac {
+            return Some(own.to_string());
+        }
+        let (owner, _) = it.owner.as_ref()?;
+        let mut interfaces = self.states.get(&**owner)?.interfaces.iter();
+        interfaces.find(|it| it.name == interface)?.mac.clone()
+    }
+
+    /// The same of all its interfaces.
+    fn macs(&self, it: &Explained) -> String {
+        if let Some(own) = it.mac {
+            return format!("{own} (virtual)");
+        }
+        let macs = it.interfaces.iter().filter_map(|name| self.mac(it, name));
+        macs.collect::<Vec<_>>().join(",")
     }
 
     /// The nodes that say they announce a Service of the address.
@@ -214,9 +227,7 @@ impl Known {
                 joined(&it.interfaces),
             ];
             if wide {
-                let macs = it.interfaces.iter();
-                let macs = macs.filter_map(|name| self.mac(owner?, name));
-                cells.push(macs.collect::<Vec<_>>().join(","));
+                cells.push(self.macs(it));
             }
             cells.extend([joined(&it.next), self.why(it)]);
             if wide {
@@ -264,10 +275,10 @@ impl Known {
         let names = |list: &[plan::name::Name]| list.iter().map(ToString::to_string).collect();
         let items = shown.iter().map(|it| {
             let owner = it.owner.as_ref().map(|(node, _)| &**node);
-            let interfaces = it.interfaces.iter().map(|name| {
-                let mac = owner.and_then(|owner| self.mac(owner, name));
-                json!({"name": **name, "mac": mac})
-            });
+            let interfaces = it
+                .interfaces
+                .iter()
+                .map(|name| json!({"name": **name, "mac": self.mac(it, name)}));
             let next: Vec<String> = names(&it.next);
             let services: Vec<String> = it.services.iter().map(ToString::to_string).collect();
             let unfit = it.unfit.iter();
@@ -277,6 +288,7 @@ impl Known {
                 "services": services,
                 "node": owner,
                 "interfaces": interfaces.collect::<Vec<_>>(),
+                "virtualMac": it.mac.map(|mac| mac.to_string()),
                 "next": next,
                 "why": self.why(it),
                 "announcedBy": self.announcing(it),

@@ -19,11 +19,12 @@ const NEWEST: &str = "linux-image-amd64";
 /// What the initial file system needs to reach the host's root.
 const FIRST_MODULES: [&str; 4] = ["virtio_pci", "9pnet_virtio", "9p", "overlay"];
 /// What is unpacked: the rest is drivers for real machines, four fifths of it.
-const PARTS: [&str; 8] = [
+const PARTS: [&str; 9] = [
     "modules.*",
     "kernel/arch",
     "kernel/crypto",
     "kernel/drivers/net/*.ko",
+    "kernel/drivers/net/bonding",
     "kernel/drivers/virtio",
     "kernel/fs",
     "kernel/lib",
@@ -79,12 +80,14 @@ pub(super) fn ensure() -> Result<Kernel, GuestError> {
         .and_then(|file| file.lock().map(|()| file))
         .map_err(GuestError::io(&lock))?;
 
+    let wanted = digest();
+    // A folder of its own for each form: who still uses another one is not disturbed.
+    let short: String = wanted.chars().take(8).collect();
     let kernel = Kernel {
-        folder: target.join("kernel"),
+        folder: target.join(format!("kernel-{short}")),
     };
     // Written last of all, so that what is there is whole.
     let key = kernel.folder.join("key");
-    let wanted = digest();
     if fs::read_to_string(&key).is_ok_and(|found| found == wanted) {
         return Ok(kernel);
     }

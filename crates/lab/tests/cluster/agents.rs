@@ -4,10 +4,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use lab::controlplane::binary_or_skip;
-use lab::{Outcome, Process, Target, wait_for, wait_until};
+use lab::controlplane::{Account, binary_or_skip};
+use lab::{Outcome, Process, Target, bin, wait_for, wait_until};
 
-use crate::stage::{MINUTES, SOON, Stage, root, turn};
+use crate::stage::{Fault, MINUTES, SOON, Stage, root, turn};
 
 const ADDRESS: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 101));
 const SERVICE: &str = "myapp-svc";
@@ -32,6 +32,7 @@ fn a_service_is_announced_and_forwarded() {
         }
         stage.say("controller and agents are ready");
         the_page(&stage).await?;
+        explained(&stage).await?;
         node_states(&stage).await?;
         deletion(&stage).await?;
         dual_stack(&stage).await?;
@@ -80,6 +81,44 @@ async fn the_page(stage: &Stage) -> Outcome {
         assert!(described.contains(word), "{word}: {described}");
     }
     stage.say("kubectl shows address and events");
+    Ok(())
+}
+
+/// `corten l2` says what the wire shows: who answers, and with which MAC address.
+async fn explained(stage: &Stage) -> Outcome {
+    let owner = stage.scene.owner(ADDRESS).await?.host.clone();
+    let [a, b, c, d, e, f] = owner.mac("eth0").await?;
+    let mac = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
+    let kubeconfig = stage.plane.kubeconfig(Account::Admin);
+    wait_for(SOON, "corten l2 to say the same", async || {
+        let look = async || -> Result<serde_json::Value, Fault> {
+            let mut command = stage.scene.client.command(bin("corten")?)?;
+            command.args(["l2", "-o", "json", "--kubeconfig"]);
+            let output = command.arg(&kubeconfig).output()?;
+            if !output.status.success() {
+                return Err(String::from_utf8_lossy(&output.stderr).into());
+            }
+            Ok(serde_json::from_slice(&output.stdout)?)
+        };
+        let shown = look().await.map_err(|error| error.to_string())?;
+        let item = &shown["items"][0];
+        let interfaces = item["interfaces"].as_array().into_iter().flatten();
+        let eth0 = interfaces.filter(|it| it["name"] == "eth0");
+        let right = item["address"] == ADDRESS.to_string()
+            && item["node"] == owner.name()
+            && item["announcedBy"] == serde_json::json!([owner.name()])
+            && item["why"] == "first in order"
+            && item["next"].as_array().is_some_and(|next| next.len() == 2)
+            && eth0.map(|it| &it["mac"]).eq([&mac]);
+        let nodes = shown["nodes"].as_array().into_iter().flatten();
+        let has = |it: &&serde_json::Value| it["addresses"] == 1 && it["node"] == owner.name();
+        match right && nodes.filter(has).count() == 1 {
+            true => Ok(()),
+            false => Err(shown.to_string()),
+        }
+    })
+    .await?;
+    stage.say("corten l2 says the same");
     Ok(())
 }
 

@@ -2,4 +2,5 @@
 
 mod ipvs;
 mod kernel;
+mod lan;
 mod vrf;

@@ -5,6 +5,7 @@ use std::{fmt, io};
 
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
 use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkEvent, LinkMessage};
 use netlink_sys::{AsyncSocket, AsyncSocketExt, SocketAddr, TokioSocket, protocols::NETLINK_ROUTE};
 
 use super::{Interface, NetlinkError, Result, address};
@@ -52,6 +53,12 @@ pub enum Change {
         table: u32,
         /// The indexes of the interfaces that it leads to.
         devices: Vec<u32>,
+    },
+    /// A link's way to its network is another one: another port of a bond is active, a guest has been
+    /// moved to another machine. What is told of this host there is to be told again.
+    Moved {
+        /// The link's index.
+        index: u32,
     },
     /// A rule appeared or is gone.
     Rule,
@@ -136,12 +143,35 @@ fn decode(mut datagram: &[u8]) -> Vec<Change> {
         let length = (message.header.length as usize).next_multiple_of(4).max(16);
         datagram = datagram.get(length..).unwrap_or_default();
         match message.payload {
-            NetlinkPayload::InnerMessage(inner) => changes.extend(change(inner)),
+            NetlinkPayload::InnerMessage(inner) => {
+                changes.extend(moved(&inner));
+                changes.extend(change(inner));
+            }
             NetlinkPayload::Overrun(_) => changes.push(Change::Lost),
             _ => {}
         }
     }
     changes
+}
+
+/// What a message about a link says besides: `IFLA_EVENT`.
+fn moved(message: &RouteNetlinkMessage) -> Option<Change> {
+    let RouteNetlinkMessage::NewLink(LinkMessage {
+        header, attributes, ..
+    }) = message
+    else {
+        return None;
+    };
+    let mut attributes = attributes.iter();
+    let moved = attributes.any(|it| {
+        matches!(
+            it,
+            LinkAttribute::Event(LinkEvent::NotifyPeers | LinkEvent::BondingFailover)
+        )
+    });
+    moved.then_some(Change::Moved {
+        index: header.index,
+    })
 }
 
 fn change(message: RouteNetlinkMessage) -> Option<Change> {
@@ -190,6 +220,21 @@ mod tests {
             decode(&[message(32), message(32)].concat()),
             [gone.clone(), gone]
         );
+    }
+
+    /// RTM_NEWLINK of link 3 with IFLA_EVENT.
+    #[test]
+    fn a_link_that_moved_says_so() {
+        for (event, moved) in [(1, false), (2, false), (3, true), (4, true), (5, false)] {
+            let header = [40, 0, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+            let link = [0, 0, 1, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+            let attribute = [8, 0, 44, 0, event, 0, 0, 0];
+            let found = decode(&[&header[..], &link, &attribute].concat());
+            let is_link = |it: &Change| matches!(it, Change::Link(link) if link.index == 3);
+            assert!(found.iter().any(is_link), "{event}: {found:?}");
+            let said = found.contains(&Change::Moved { index: 3 });
+            assert_eq!(said, moved, "{event}: {found:?}");
+        }
     }
 
     #[test]

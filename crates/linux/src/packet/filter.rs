@@ -24,6 +24,10 @@ const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
 /// itself is gone before a socket that is bound to one EtherType sees the frame.
 const KIND: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_PKTTYPE) as u32;
 const OTHER_HOST: u32 = libc::PACKET_OTHERHOST as u32;
+/// The interface that the kernel has found a frame to be for. A socket is handed the frames of
+/// whatever lies on top of its interface too: of VLANs, whose tag is gone by then, and of macvlans.
+const INTERFACE: u32 = (libc::SKF_AD_OFF + libc::SKF_AD_IFINDEX) as u32;
+const LOAD_WORD: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
 
 const ETHERTYPE: u32 = 12;
 const IPV6_NEXT_HEADER: u32 = 20;
@@ -73,8 +77,11 @@ const fn any_of(bits: u32, yes: u8, no: u8) -> sock_filter {
     }
 }
 
-fn program(traffic: Traffic) -> Vec<sock_filter> {
+fn program(interface: u32, traffic: Traffic) -> Vec<sock_filter> {
     let mut program = vec![
+        op(LOAD_WORD, INTERFACE),
+        equal(interface, 1, 0),
+        DROP,
         op(LOAD_BYTE, KIND),
         equal(OTHER_HOST, 0, 1),
         DROP,
@@ -107,9 +114,9 @@ fn program(traffic: Traffic) -> Vec<sock_filter> {
     program
 }
 
-/// Gives the socket the filter for its kind of traffic.
-pub(super) fn attach(fd: BorrowedFd<'_>, traffic: Traffic) -> io::Result<()> {
-    let mut program = program(traffic);
+/// Gives the socket the filter for its interface and kind of traffic.
+pub(super) fn attach(fd: BorrowedFd<'_>, interface: u32, traffic: Traffic) -> io::Result<()> {
+    let mut program = program(interface, traffic);
     let header = libc::sock_fprog {
         len: program.len() as libc::c_ushort,
         filter: program.as_mut_ptr(),

@@ -115,7 +115,7 @@ impl PacketSocket {
         let what = || format!("open a packet socket for {traffic}");
         // Protocol 0 receives nothing: so no frame comes in before the filter is there.
         let fd = open().map_err(|e| PacketError::new(what(), interface, e))?;
-        filter::attach(fd.as_fd(), traffic)
+        filter::attach(fd.as_fd(), interface, traffic)
             .and_then(|()| bind(fd.as_fd(), interface, traffic))
             .map_err(|e| PacketError::new(what(), interface, e))?;
         Ok(Self { fd })

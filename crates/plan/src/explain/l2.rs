@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::announce::l2::{self, Able, Claim, Interfaces, Unfit, Withheld};
+use crate::announce::mac::VirtualMac;
 use crate::name::{Name, ServiceKey};
 use crate::world::{Part, World};
 
@@ -43,6 +44,8 @@ pub struct Explained {
     pub owner: Option<(Name, Why)>,
     /// Where it has it, by name.
     pub interfaces: Vec<Name>,
+    /// The address's own MAC address, which it answers with in place of the interfaces'.
+    pub mac: Option<VirtualMac>,
     /// Only nodes with an endpoint stand.
     pub local: bool,
     /// Who follows, in order: two at most.
@@ -78,6 +81,7 @@ pub fn address(world: &World, address: IpAddr) -> Explained {
         services: world.holders(address).map(|it| it.key.clone()).collect(),
         owner: None,
         interfaces: Vec::new(),
+        mac: None,
         local: false,
         next: Vec::new(),
         withheld: None,
@@ -124,7 +128,10 @@ pub fn address(world: &World, address: IpAddr) -> Explained {
             Some(_) => Why::Order,
         };
         said.owner = Some((owner.clone(), why));
-        said.interfaces = interfaces(world, owner, address);
+        if let Some(announcement) = l2::plan(world, owner, address) {
+            said.mac = announcement.mac;
+            said.interfaces = up(world, owner, announcement.interfaces);
+        }
     }
     for node in world.node_names() {
         let stands = standing.is_some_and(|it| it.best.iter().any(|(_, name)| name == node));
@@ -135,15 +142,12 @@ pub fn address(world: &World, address: IpAddr) -> Explained {
     said
 }
 
-/// The interfaces that `node` announces `address` on.
-fn interfaces(world: &World, node: &Name, address: IpAddr) -> Vec<Name> {
-    let Some(announcement) = l2::plan(world, node, address) else {
-        return Vec::new();
-    };
+/// Those of `interfaces` that the node has and are up.
+fn up(world: &World, node: &Name, interfaces: Interfaces) -> Vec<Name> {
     let state = world.node_state(node).into_iter();
     let up = state.flat_map(|state| state.interfaces.iter().filter(|(_, it)| it.up));
     let up = up.map(|(name, _)| name.clone());
-    match announcement.interfaces {
+    match interfaces {
         Interfaces::All => up.collect(),
         Interfaces::Only(names) => up.filter(|name| names.contains(name)).collect(),
     }

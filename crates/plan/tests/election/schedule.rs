@@ -289,18 +289,21 @@ impl Outcome {
         if self.several() > several {
             return broken("several answer");
         }
-        // Of two that lose datagrams the owner may be held for dead, and the other one not.
-        let told_apart = lossless || schedule.nodes > 2;
-        if schedule.is_single() && told_apart && self.has_moved(schedule) {
+        if schedule.is_single() && self.has_moved(schedule) {
             return broken(&format!("it does not stay: {:?}", self.owners));
         }
         Ok(())
     }
 
     /// After one fault the address that stays is where it was, unless its owner had the fault; then
-    /// it is with one other node, or never left.
+    /// it is with one other node, or never left. A cut between two is both nodes' fault: where it
+    /// lasts just as long as a death takes, one may find the other dead and not be found so itself.
     fn has_moved(&self, schedule: &Schedule) -> bool {
-        let faulty = |node: usize| schedule.steps.iter().any(|step| step.node == node);
+        let faulty = |node: usize| {
+            let both = |step: &Step| schedule.nodes == 2 && step.fault == Fault::CutOff;
+            let mut steps = schedule.steps.iter();
+            steps.any(|step| step.node == node || both(step))
+        };
         match self.owners.as_slice() {
             [_] => false,
             [owner, next] => !faulty(*owner) || next == owner,

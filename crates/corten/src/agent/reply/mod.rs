@@ -181,6 +181,7 @@ impl Task {
                 is_ours(*table) || devices.iter().any(|device| self.devices.contains(device))
             }
             Change::Rule | Change::Lost => true,
+            Change::Moved { .. } => false,
         }
     }
 

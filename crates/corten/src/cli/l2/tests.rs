@@ -155,7 +155,7 @@ fn values_for_programs() {
         items["items"][0],
         json!({
             "address": "10.0.0.101", "services": ["default/web"], "node": "node-1",
-            "interfaces": [{"name": "eth0", "mac": "02:00:00:00:00:01"}],
+            "interfaces": [{"name": "eth0", "mac": "02:00:00:00:00:01"}], "virtualMac": null,
             "next": [], "why": "alone able", "announcedBy": ["node-1"],
             "notAble": [{"node": "node-2", "why": "no agent"}],
         })
@@ -168,4 +168,24 @@ fn values_for_programs() {
     );
     let text = yaml::emit(&items);
     assert!(text.contains("10.0.0.101"), "{text}");
+}
+
+#[test]
+fn an_address_with_a_mac_address_of_its_own_is_at_that() {
+    let mut known = known(None);
+    let own = json!({"apiVersion": "corten.dev/v1alpha1", "kind": "Advertisement",
+        "metadata": {"name": "own", "namespace": "metallb-system"},
+        "spec": {"pools": ["pool"], "layer2": {"mac": "Virtual"}}});
+    told(&mut known.world, &[own]);
+    let shown = known.explained(&[]);
+    let wide = aligned(&known.table(&shown, true));
+    assert!(wide.contains("  02:c0:0a:00:00:65 (virtual)  "), "{wide}");
+    assert!(!wide.contains("02:00:00:00:00:01"), "{wide}");
+    let items = known.items(&shown, &[]);
+    let mac = "02:c0:0a:00:00:65";
+    assert_eq!(items["items"][0]["virtualMac"], mac);
+    assert_eq!(
+        items["items"][0]["interfaces"],
+        json!([{"name": "eth0", "mac": mac}])
+    );
 }

@@ -99,6 +99,19 @@ fn who_has_it_why_and_who_is_next() {
 }
 
 #[test]
+fn an_address_with_a_mac_address_of_its_own_says_so() {
+    let mut told = world();
+    assert_eq!(said(&told).mac, None);
+    told.native("own", json!({"layer2": {"mac": "Virtual"}}));
+    let mac = said(&told).mac.map(|mac| mac.to_string());
+    assert_eq!(mac.as_deref(), Some("02:c0:0a:00:00:01"));
+    // On the interface itself the kernel answers, with the interface's.
+    told.native("lan", json!({"linux": {"device": "lan"}}));
+    told.interfaces("node-b", "eth0:10.0.0.0/24");
+    assert_eq!(said(&told).mac, None);
+}
+
+#[test]
 fn every_reason_not_to_stand_has_its_name() {
     let is = |told: &mut Told, form: Node| {
         told.tell(Event::Node {
