@@ -1,6 +1,11 @@
-//! How the kernel schedules a thread.
+//! A thread without a runtime: how the kernel schedules it, and what it waits for.
 
 use std::io;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 /// Slice that a prompt thread asks for, in nanoseconds: the kernel's least.
 const SLICE: u64 = 100_000;
@@ -40,9 +45,47 @@ pub fn be_prompt() -> io::Result<()> {
     Ok(())
 }
 
+/// Waits until something can be read of one of these, or its other end is gone, for so long at most;
+/// which it is. A signal ends the wait too.
+pub fn await_readable<const N: usize>(
+    of: [BorrowedFd<'_>; N],
+    limit: Option<Duration>,
+) -> io::Result<[bool; N]> {
+    // One that the kernel cannot express is as good as none.
+    let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
+    let mut waits = of.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+    match poll(&mut waits, limit.as_ref()) {
+        Ok(_) => Ok(waits.map(|it| !it.revents().is_empty())),
+        Err(Errno::INTR) => Ok([false; N]),
+        Err(error) => Err(error.into()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+    use std::os::fd::AsFd as _;
+    use std::os::unix::net::UnixStream;
+    use std::time::Instant;
+
     use super::*;
+
+    #[test]
+    fn a_wait_ends_with_what_can_be_read_with_the_other_end_and_with_its_limit() {
+        let (mut a, b) = UnixStream::pair().expect("a pair");
+        let (c, d) = UnixStream::pair().expect("a pair");
+        let both = [b.as_fd(), d.as_fd()];
+        let began = Instant::now();
+        let limit = Some(Duration::from_millis(5));
+        assert_eq!(await_readable(both, limit).expect("wait"), [false, false]);
+        assert!(began.elapsed() >= Duration::from_millis(5));
+        a.write_all(&[1]).expect("write");
+        assert_eq!(await_readable(both, None).expect("wait"), [true, false]);
+        drop(c);
+        assert_eq!(await_readable(both, None).expect("wait"), [true, true]);
+        let none = Some(Duration::ZERO);
+        assert_eq!(await_readable([b.as_fd()], none).expect("wait"), [true]);
+    }
 
     #[test]
     fn a_thread_may_ask_to_be_prompt() {

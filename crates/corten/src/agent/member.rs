@@ -1,9 +1,13 @@
 //! Failure detection: one UDP socket around `proto::member`, on a thread of its own: no other work
-//! of the agent can delay a beat or an answer to a probe.
+//! of the agent can delay a beat or an answer to a probe. The thread waits without a runtime: it is
+//! woken some 150 times a second, which is nearly all that an idle agent does.
 
-use std::collections::{BTreeMap, VecDeque};
-use std::io;
+mod worker;
+
+use std::collections::BTreeMap;
+use std::io::{self, Write as _};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,19 +15,16 @@ use std::time::{Duration, Instant, SystemTime};
 
 use plan::name::Name;
 use plan::world;
-use proto::member::{Cause, Counters, Event, Key, Member, NodeName, State};
+use proto::member::{Key, Member, NodeName};
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{AgentError, Config, beat};
+use super::{AgentError, Config};
 use crate::http::member::Counts;
+use worker::Worker;
 
 /// Commands that may wait.
 const QUEUE: usize = 64;
-/// Datagrams are at most this long.
-const MAX_DATAGRAM: usize = 2048;
-/// Between two times that metrics are brought up to date.
-const COUNTING: Duration = Duration::from_secs(1);
 
 /// What the planner asks of failure detection.
 #[derive(Debug)]
@@ -38,6 +39,25 @@ pub(super) enum Command {
     /// This process stops, and the node's next agent follows within that time; answered once the
     /// others know, or cannot be reached.
     MakeWay(Duration, oneshot::Sender<()>),
+}
+
+/// Who has it asks failure detection.
+#[derive(Clone, Debug)]
+pub(super) struct Handle {
+    // Before the rope: when the thread hears that nobody holds that, there is no sender either.
+    commands: mpsc::Sender<Command>,
+    /// Wakes the thread.
+    rope: Arc<UnixStream>,
+}
+
+impl Handle {
+    /// Hands over a command; false if failure detection has ended.
+    pub(super) async fn send(&self, command: Command) -> bool {
+        let sent = self.commands.send(command).await.is_ok();
+        // Full, it rings already.
+        let _ = (&*self.rope).write(&[0]);
+        sent
+    }
 }
 
 /// Whether this node may answer: not after a pause, until a peer was heard, as another may own its
@@ -124,7 +144,7 @@ pub(super) fn start(
     config: &Config,
     events: mpsc::Sender<world::Event>,
     counts: Counts,
-) -> Result<(mpsc::Sender<Command>, Silence, Task), MemberError> {
+) -> Result<(Handle, Silence, Task), MemberError> {
     let port = config.member_port;
     let socket = open(port).map_err(|source| MemberError::Socket { port, source })?;
     let key = config.member_key.clone().map(read_key).transpose()?;
@@ -156,24 +176,31 @@ pub(super) fn start(
     let member = Member::new(me, settings, start.elapsed());
     let (commands_in, commands) = mpsc::channel(QUEUE);
     let dual = socket.local_addr().is_ok_and(|address| address.is_ipv6());
-    let task = Task {
+    let (rope, bell) = UnixStream::pair()
+        .and_then(|(rope, bell)| {
+            rope.set_nonblocking(true)?;
+            bell.set_nonblocking(true)?;
+            Ok((rope, bell))
+        })
+        .map_err(MemberError::Thread)?;
+    let handle = Handle {
+        commands: commands_in,
+        rope: Arc::new(rope),
+    };
+    let worker = Worker::new(worker::Parts {
+        commands,
+        bell,
         member,
         socket,
         dual,
         start,
         port,
-        commands,
         events,
-        untold: VecDeque::new(),
         silent,
         pulse,
-        left: false,
-        makes_way: None,
         counts,
-        counted: Counters::default(),
-        next_count: Duration::ZERO,
-    };
-    Ok((commands_in, silence, task))
+    });
+    Ok((handle, silence, Task { worker }))
 }
 
 /// One socket for both families where the host has both.
@@ -214,269 +241,22 @@ fn read_key(file: PathBuf) -> Result<Key, MemberError> {
 
 /// Failure detection, to be run.
 pub(super) struct Task {
-    member: Member,
-    socket: UdpSocket,
-    /// The socket is of IPv6, for both families.
-    dual: bool,
-    start: Instant,
-    port: u16,
-    commands: mpsc::Receiver<Command>,
-    events: mpsc::Sender<world::Event>,
-    /// Events that the planner has no room for yet: the newest of each node and kind.
-    untold: VecDeque<world::Event>,
-    silent: watch::Sender<bool>,
-    pulse: Arc<Pulse>,
-    left: bool,
-    /// Who waits for the others to know that the next agent follows.
-    makes_way: Option<oneshot::Sender<()>>,
-    counts: Counts,
-    /// What metrics know.
-    counted: Counters,
-    next_count: Duration,
+    worker: Worker,
 }
 
 impl Task {
-    fn now(&self) -> Duration {
-        self.start.elapsed()
-    }
-
-    /// Starts the thread, and ends with it.
+    /// Starts the thread, and ends with it: once nobody has a handle any more.
     pub(super) async fn run(self) -> Result<(), AgentError> {
         let (ended_in, ended) = oneshot::channel();
-        let work = move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_io()
-                .enable_time()
-                .build();
-            let _ = ended_in.send(runtime.and_then(|runtime| runtime.block_on(self.work())));
-        };
         std::thread::Builder::new()
             .name("member".to_owned())
-            .spawn(work)
+            .spawn(move || {
+                let _ = ended_in.send(self.worker.work());
+            })
             .map_err(MemberError::Thread)?;
         match ended.await {
             Ok(worked) => Ok(worked.map_err(MemberError::Thread)?),
             Err(_) => Err(AgentError::Task("failure detection".to_owned())),
         }
     }
-
-    async fn work(mut self) -> io::Result<()> {
-        let ready = tokio::net::UdpSocket::from_std(self.socket.try_clone()?)?;
-        let events = self.events.clone();
-        let mut datagram = [0; MAX_DATAGRAM];
-        loop {
-            let due = self.member.poll_timeout();
-            let due = due.map(|due| tokio::time::Instant::from_std(self.start + due));
-            tokio::select! {
-                received = ready.recv_from(&mut datagram) => {
-                    // An error here is an earlier send's (port unreachable): the peer's silence
-                    // says the same.
-                    if let Ok((length, from)) = received {
-                        self.receive(from, datagram.get(..length).unwrap_or_default());
-                    }
-                }
-                command = self.commands.recv() => match command {
-                    None => return Ok(()),
-                    Some(command) => self.command(command),
-                },
-                room = events.reserve(), if !self.untold.is_empty() => match room {
-                    Ok(room) => {
-                        if let Some(event) = self.untold.pop_front() {
-                            room.send(event);
-                        }
-                    }
-                    Err(_) => return Ok(()),
-                },
-                () = tokio::time::sleep_until(due.unwrap_or_else(far)), if due.is_some() => {}
-            }
-            // What has arrived is taken before deadlines are judged: this thread may be late.
-            while let Ok((length, from)) = self.socket.recv_from(&mut datagram) {
-                self.receive(from, datagram.get(..length).unwrap_or_default());
-            }
-            if self
-                .member
-                .poll_timeout()
-                .is_some_and(|due| due <= self.now())
-            {
-                self.member.on_timeout(self.now());
-            }
-            self.flush();
-            if self.member.has_left()
-                && let Some(done) = self.makes_way.take()
-            {
-                let _ = done.send(());
-            }
-            self.count();
-            // Events first: a pause is told before the pulse looks well again.
-            while let Some(event) = self.member.poll_event() {
-                if let Some(event) = self.translate(event) {
-                    self.tell(event);
-                }
-            }
-            if !self.left {
-                self.pulse.beat();
-            }
-        }
-    }
-
-    /// Brings the metrics up to date, now and then: beats are sent far oftener than anybody asks.
-    fn count(&mut self) {
-        let now = self.now();
-        if now < self.next_count {
-            return;
-        }
-        self.next_count = now + COUNTING;
-        let counters = *self.member.counters();
-        self.counts.add(&self.counted, &counters);
-        self.counted = counters;
-        self.counts
-            .set_peers(self.member.peers().map(|(_, state)| state));
-    }
-
-    /// Hands an event to the planner; what it has no room for waits, and only the newest counts.
-    fn tell(&mut self, event: world::Event) {
-        use world::Event::{Member, State};
-        let event = if self.untold.is_empty() {
-            match self.events.try_send(event) {
-                Ok(()) => return,
-                Err(error) => error.into_inner(),
-            }
-        } else {
-            event
-        };
-        self.untold.retain(|old| match (old, &event) {
-            (Member { node: old, .. }, Member { node, .. })
-            | (State { node: old, .. }, State { node, .. }) => old != node,
-            _ => true,
-        });
-        self.untold.push_back(event);
-    }
-
-    fn receive(&mut self, from: SocketAddr, datagram: &[u8]) {
-        let from = SocketAddr::new(from.ip().to_canonical(), from.port());
-        if let Err(error) = self.member.on_datagram(self.now(), from, datagram) {
-            tracing::debug!(%from, error = &error as &dyn std::error::Error, "beat refused");
-        }
-    }
-
-    fn command(&mut self, command: Command) {
-        match command {
-            Command::Peers(peers) => {
-                let peers = peers
-                    .into_iter()
-                    .filter_map(|(node, ip)| {
-                        Some((NodeName::new(&*node).ok()?, SocketAddr::new(ip, self.port)))
-                    })
-                    .collect();
-                self.member.set_peers(self.now(), peers);
-            }
-            Command::State(bytes, silent) => {
-                let mut set = self.member.set_payload(self.now(), bytes);
-                if let (Ok(()), Some(silent)) = (&set, silent) {
-                    set = self.member.set_payload_after_silence(silent);
-                }
-                if let Err(error) = set {
-                    // The API carries it as well, only slower.
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "this node's state does not fit into beats"
-                    );
-                }
-            }
-            Command::Leave(done) => {
-                let alive = |(_, state): &(_, State)| *state == State::Alive;
-                let others = self.member.peers().filter(alive).count();
-                self.left = true;
-                self.pulse.end();
-                self.member.leave(self.now());
-                self.flush();
-                let _ = done.send(others);
-            }
-            Command::MakeWay(within, done) => {
-                self.left = true;
-                self.pulse.end();
-                self.member.make_way(self.now(), within);
-                self.makes_way = Some(done);
-            }
-        }
-    }
-
-    /// Sends what is to be sent. A datagram that cannot be sent now is lost, as on any network.
-    fn flush(&mut self) {
-        while let Some(transmit) = self.member.poll_transmit() {
-            let to = match transmit.to {
-                SocketAddr::V4(to) if self.dual => {
-                    SocketAddr::from((to.ip().to_ipv6_mapped(), to.port()))
-                }
-                to => to,
-            };
-            if let Err(error) = self.socket.send_to(&transmit.bytes, to) {
-                self.counts.unsent.inc();
-                tracing::trace!(%to, %error, "beat not sent");
-            }
-        }
-    }
-
-    fn translate(&self, event: Event) -> Option<world::Event> {
-        let member = |node: NodeName, alive| {
-            Some(world::Event::Member {
-                node: node.as_str().into(),
-                alive: Some(alive),
-            })
-        };
-        match event {
-            Event::Alive { node } => {
-                tracing::info!(node = node.as_str(), "alive");
-                member(node, true)
-            }
-            Event::Dead { node } => {
-                tracing::warn!(node = node.as_str(), "dead: not heard of for too long");
-                member(node, false)
-            }
-            Event::Left { node } => {
-                tracing::info!(node = node.as_str(), "left");
-                member(node, false)
-            }
-            Event::Payload { node, bytes, .. } => {
-                let state = beat::decode(&bytes)
-                    .inspect_err(|error| {
-                        tracing::warn!(node = node.as_str(), %error, "its state is not understood");
-                    })
-                    .ok()?;
-                Some(world::Event::State {
-                    node: node.as_str().into(),
-                    form: Some(state),
-                })
-            }
-            Event::Isolated { cause } => {
-                match cause {
-                    Cause::Paused { late } => tracing::warn!(
-                        ?late,
-                        "this process was not run; silent until a peer is heard"
-                    ),
-                    Cause::Deaf => {
-                        tracing::warn!("no peer is heard; silent until a peer is heard");
-                    }
-                    Cause::Buried => tracing::warn!(
-                        "the peers held this node for dead; silent until a peer is heard"
-                    ),
-                    Cause::Alone => tracing::warn!(
-                        "this node was cut off and went on alone; silent until a peer is heard"
-                    ),
-                }
-                self.silent.send_replace(true);
-                None
-            }
-            Event::Resumed => {
-                tracing::info!("a peer was heard: answering again");
-                self.silent.send_replace(false);
-                None
-            }
-        }
-    }
-}
-
-/// A moment that is never awaited.
-fn far() -> tokio::time::Instant {
-    tokio::time::Instant::now() + Duration::from_secs(3600)
 }

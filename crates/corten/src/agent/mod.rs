@@ -314,20 +314,20 @@ pub async fn run<S: Source, K: Sink>(
 }
 
 /// Tells the others that this node's next agent follows.
-async fn make_way(member: &mpsc::Sender<member::Command>) {
+async fn make_way(member: &member::Handle) {
     let (told, done) = oneshot::channel();
     let command = member::Command::MakeWay(SUCCESSION, told);
-    if member.send(command).await.is_ok() {
+    if member.send(command).await {
         let _ = done.await;
     }
 }
 
 /// Tells the others to take over, and goes on answering for each address until one of them does.
-async fn leave(member: &mpsc::Sender<member::Command>, l2: &l2::L2) {
+async fn leave(member: &member::Handle, l2: &l2::L2) {
     // Before the others know: a claim must not be missed.
     let claimed = l2.hand_over().await;
     let (left, done) = oneshot::channel();
-    if member.send(member::Command::Leave(left)).await.is_err() {
+    if !member.send(member::Command::Leave(left)).await {
         return;
     }
     match done.await {

@@ -53,7 +53,7 @@ pub(super) struct Parts {
     pub(super) statuses: Statuses,
     pub(super) agent: Agent,
     pub(super) settings: Settings,
-    pub(super) member: mpsc::Sender<member::Command>,
+    pub(super) member: member::Handle,
     pub(super) silence: member::Silence,
     /// `None` when nothing is to be forwarded.
     pub(super) forward: Option<mpsc::Sender<Job>>,

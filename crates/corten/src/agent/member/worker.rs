@@ -1,0 +1,310 @@
+//! The thread of failure detection: what comes in, what is due, what goes out.
+
+use std::collections::VecDeque;
+use std::io::{self, Read as _};
+use std::net::{SocketAddr, UdpSocket};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use plan::world;
+use proto::member::{Cause, Counters, Event, Member, NodeName, State};
+use tokio::sync::mpsc::error::TryRecvError;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::{Command, Pulse};
+use crate::agent::beat;
+use crate::http::member::Counts;
+
+/// Datagrams are at most this long.
+const MAX_DATAGRAM: usize = 2048;
+/// Between two times that metrics are brought up to date.
+const COUNTING: Duration = Duration::from_secs(1);
+
+/// What it works with.
+pub(super) struct Parts {
+    pub(super) commands: mpsc::Receiver<Command>,
+    /// Rings when there is a command.
+    pub(super) bell: UnixStream,
+    pub(super) member: Member,
+    pub(super) socket: UdpSocket,
+    /// The socket is of IPv6, for both families.
+    pub(super) dual: bool,
+    /// When time began.
+    pub(super) start: Instant,
+    pub(super) port: u16,
+    pub(super) events: mpsc::Sender<world::Event>,
+    pub(super) silent: watch::Sender<bool>,
+    pub(super) pulse: Arc<Pulse>,
+    pub(super) counts: Counts,
+}
+
+pub(super) struct Worker {
+    parts: Parts,
+    /// Events that the planner has no room for yet: the newest of each node and kind.
+    untold: VecDeque<world::Event>,
+    left: bool,
+    /// Who waits for the others to know that the next agent follows.
+    makes_way: Option<oneshot::Sender<()>>,
+    /// What metrics know.
+    counted: Counters,
+    next_count: Duration,
+}
+
+impl Worker {
+    pub(super) fn new(parts: Parts) -> Self {
+        Self {
+            parts,
+            untold: VecDeque::new(),
+            left: false,
+            makes_way: None,
+            counted: Counters::default(),
+            next_count: Duration::ZERO,
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.parts.start.elapsed()
+    }
+
+    /// Works until nobody can command it any more.
+    pub(super) fn work(mut self) -> io::Result<()> {
+        if let Err(error) = linux::thread::be_prompt() {
+            tracing::debug!(%error, "failure detection's thread is scheduled as any other");
+        }
+        let mut datagram = [0; MAX_DATAGRAM];
+        loop {
+            let due = self.parts.member.poll_timeout();
+            let limit = due.map(|due| due.saturating_sub(self.now()));
+            let both = [self.parts.socket.as_fd(), self.parts.bell.as_fd()];
+            let [_, rung] = linux::thread::await_readable(both, limit)?;
+            if rung && !silence(&self.parts.bell) {
+                return Ok(());
+            }
+            loop {
+                match self.parts.commands.try_recv() {
+                    Ok(command) => self.command(command),
+                    Err(TryRecvError::Empty) => break,
+                    Err(TryRecvError::Disconnected) => return Ok(()),
+                }
+            }
+            self.tell_untold();
+            // What has arrived is taken before deadlines are judged: this thread may be late. An
+            // error here is an earlier send's (port unreachable): the peer's silence says the same.
+            while let Ok((length, from)) = self.parts.socket.recv_from(&mut datagram) {
+                self.receive(from, datagram.get(..length).unwrap_or_default());
+            }
+            let now = self.now();
+            if self
+                .parts
+                .member
+                .poll_timeout()
+                .is_some_and(|due| due <= now)
+            {
+                self.parts.member.on_timeout(now);
+            }
+            self.flush();
+            if self.parts.member.has_left()
+                && let Some(done) = self.makes_way.take()
+            {
+                let _ = done.send(());
+            }
+            self.count();
+            // Events first: a pause is told before the pulse looks well again.
+            while let Some(event) = self.parts.member.poll_event() {
+                if let Some(event) = self.translate(event) {
+                    self.tell(event);
+                }
+            }
+            if !self.left {
+                self.parts.pulse.beat();
+            }
+        }
+    }
+
+    /// Hands on what the planner had no room for.
+    fn tell_untold(&mut self) {
+        while let Some(event) = self.untold.pop_front() {
+            if let Err(error) = self.parts.events.try_send(event) {
+                self.untold.push_front(error.into_inner());
+                return;
+            }
+        }
+    }
+
+    /// Brings the metrics up to date, now and then: beats are sent far oftener than anybody asks.
+    fn count(&mut self) {
+        let now = self.now();
+        if now < self.next_count {
+            return;
+        }
+        self.next_count = now + COUNTING;
+        let counters = *self.parts.member.counters();
+        self.parts.counts.add(&self.counted, &counters);
+        self.counted = counters;
+        self.parts
+            .counts
+            .set_peers(self.parts.member.peers().map(|(_, state)| state));
+    }
+
+    /// Hands an event to the planner; what it has no room for waits, and only the newest counts.
+    fn tell(&mut self, event: world::Event) {
+        use world::Event::{Member, State};
+        let event = if self.untold.is_empty() {
+            match self.parts.events.try_send(event) {
+                Ok(()) => return,
+                Err(error) => error.into_inner(),
+            }
+        } else {
+            event
+        };
+        self.untold.retain(|old| match (old, &event) {
+            (Member { node: old, .. }, Member { node, .. })
+            | (State { node: old, .. }, State { node, .. }) => old != node,
+            _ => true,
+        });
+        self.untold.push_back(event);
+    }
+
+    fn receive(&mut self, from: SocketAddr, datagram: &[u8]) {
+        let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+        if let Err(error) = self.parts.member.on_datagram(self.now(), from, datagram) {
+            tracing::debug!(%from, error = &error as &dyn std::error::Error, "beat refused");
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Peers(peers) => {
+                let peers = peers
+                    .into_iter()
+                    .filter_map(|(node, ip)| {
+                        Some((
+                            NodeName::new(&*node).ok()?,
+                            SocketAddr::new(ip, self.parts.port),
+                        ))
+                    })
+                    .collect();
+                self.parts.member.set_peers(self.now(), peers);
+            }
+            Command::State(bytes, silent) => {
+                let mut set = self.parts.member.set_payload(self.now(), bytes);
+                if let (Ok(()), Some(silent)) = (&set, silent) {
+                    set = self.parts.member.set_payload_after_silence(silent);
+                }
+                if let Err(error) = set {
+                    // The API carries it as well, only slower.
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "this node's state does not fit into beats"
+                    );
+                }
+            }
+            Command::Leave(done) => {
+                let alive = |(_, state): &(_, State)| *state == State::Alive;
+                let others = self.parts.member.peers().filter(alive).count();
+                self.left = true;
+                self.parts.pulse.end();
+                self.parts.member.leave(self.now());
+                self.flush();
+                let _ = done.send(others);
+            }
+            Command::MakeWay(within, done) => {
+                self.left = true;
+                self.parts.pulse.end();
+                self.parts.member.make_way(self.now(), within);
+                self.makes_way = Some(done);
+            }
+        }
+    }
+
+    /// Sends what is to be sent. A datagram that cannot be sent now is lost, as on any network.
+    fn flush(&mut self) {
+        while let Some(transmit) = self.parts.member.poll_transmit() {
+            let to = match transmit.to {
+                SocketAddr::V4(to) if self.parts.dual => {
+                    SocketAddr::from((to.ip().to_ipv6_mapped(), to.port()))
+                }
+                to => to,
+            };
+            if let Err(error) = self.parts.socket.send_to(&transmit.bytes, to) {
+                self.parts.counts.unsent.inc();
+                tracing::trace!(%to, %error, "beat not sent");
+            }
+        }
+    }
+
+    fn translate(&self, event: Event) -> Option<world::Event> {
+        let member = |node: NodeName, alive| {
+            Some(world::Event::Member {
+                node: node.as_str().into(),
+                alive: Some(alive),
+            })
+        };
+        match event {
+            Event::Alive { node } => {
+                tracing::info!(node = node.as_str(), "alive");
+                member(node, true)
+            }
+            Event::Dead { node } => {
+                tracing::warn!(node = node.as_str(), "dead: not heard of for too long");
+                member(node, false)
+            }
+            Event::Left { node } => {
+                tracing::info!(node = node.as_str(), "left");
+                member(node, false)
+            }
+            Event::Payload { node, bytes, .. } => {
+                let state = beat::decode(&bytes)
+                    .inspect_err(|error| {
+                        tracing::warn!(node = node.as_str(), %error, "its state is not understood");
+                    })
+                    .ok()?;
+                Some(world::Event::State {
+                    node: node.as_str().into(),
+                    form: Some(state),
+                })
+            }
+            Event::Isolated { cause } => {
+                match cause {
+                    Cause::Paused { late } => tracing::warn!(
+                        ?late,
+                        "this process was not run; silent until a peer is heard"
+                    ),
+                    Cause::Deaf => {
+                        tracing::warn!("no peer is heard; silent until a peer is heard");
+                    }
+                    Cause::Buried => tracing::warn!(
+                        "the peers held this node for dead; silent until a peer is heard"
+                    ),
+                    Cause::Alone => tracing::warn!(
+                        "this node was cut off and went on alone; silent until a peer is heard"
+                    ),
+                }
+                self.parts.silent.send_replace(true);
+                None
+            }
+            Event::Resumed => {
+                tracing::info!("a peer was heard: answering again");
+                self.parts.silent.send_replace(false);
+                None
+            }
+        }
+    }
+}
+
+/// Stops the ringing; false once nobody can ring any more.
+fn silence(mut bell: &UnixStream) -> bool {
+    let mut rings = [0; 64];
+    loop {
+        match bell.read(&mut rings) {
+            Ok(0) => return false,
+            Ok(_) => {}
+            Err(error) => {
+                let kind = error.kind();
+                return matches!(kind, io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted);
+            }
+        }
+    }
+}
