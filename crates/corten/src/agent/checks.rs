@@ -2,6 +2,8 @@
 //! `healthCheckNodePort`, and the proxy's own.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -146,16 +148,31 @@ fn answer(
 /// Serves the proxy's own health until the agent ends; a port that is taken (kube-proxy has not gone
 /// yet) is tried again.
 pub(super) async fn serve_proxy(address: SocketAddr, health: ProxyHealth, metrics: Metrics) {
+    let asked = &metrics.proxy_asked;
+    let serve = || proxy::serve(address, health.clone(), asked.clone());
+    again_and_again(address, "health is", "--healthz-bind-address", serve).await;
+}
+
+/// The same for its metrics.
+pub(super) async fn serve_proxy_metrics(address: SocketAddr, mode: &'static str, metrics: Metrics) {
+    let serve = || proxy::serve_metrics(address, mode, metrics.clone());
+    again_and_again(address, "metrics are", "--metrics-bind-address", serve).await;
+}
+
+/// Serves; where that cannot be, it is told once and tried again.
+async fn again_and_again<F>(address: SocketAddr, what: &str, flag: &str, serve: impl Fn() -> F)
+where
+    F: Future<Output = Result<Infallible, io::Error>>,
+{
     let mut backoff = Backoff::new(RETRY.0, RETRY.1);
     let mut told = None;
     loop {
-        let asked = metrics.proxy_asked.clone();
-        let Err(error) = proxy::serve(address, health.clone(), asked).await;
+        let Err(error) = serve().await;
         let words = error.to_string();
         if told.as_ref() != Some(&words) {
             tracing::warn!(
-                "the proxy's health is not served on {address}: {words}; remedy: end who listens \
-                 there, or choose another with --healthz-bind-address"
+                "the proxy's {what} not served on {address}: {words}; remedy: end who listens \
+                 there, or choose another with {flag}"
             );
             told = Some(words);
         }

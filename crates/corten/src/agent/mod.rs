@@ -86,6 +86,8 @@ pub struct Config {
     pub reply: reply::Choice,
     /// Where the health of the service proxy is served, in one's place.
     pub healthz: Option<SocketAddr>,
+    /// Where its metrics are.
+    pub proxy_metrics: Option<SocketAddr>,
 }
 
 /// What an agent in a cluster looks at when it is stopped.
@@ -239,6 +241,15 @@ pub async fn run<S: Source, K: Sink>(
     let healthz = config.healthz.filter(|_| config.agent.mode == Mode::All);
     if let Some(address) = healthz {
         let served = checks::serve_proxy(address, proxy.clone(), metrics.clone());
+        tasks.spawn(async move {
+            served.await;
+            Ok(())
+        });
+    }
+    let proxy_metrics = config.proxy_metrics;
+    if let Some(address) = proxy_metrics.filter(|_| config.agent.mode == Mode::All) {
+        let mode = config.back_end.proxy_mode();
+        let served = checks::serve_proxy_metrics(address, mode, metrics.clone());
         tasks.spawn(async move {
             served.await;
             Ok(())

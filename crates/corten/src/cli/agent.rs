@@ -1,6 +1,6 @@
 //! `corten agent`
 
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::pin::pin;
 use std::time::Duration;
@@ -13,6 +13,7 @@ use proto::member::Profile;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
+use super::conntrack::Conntrack;
 use super::metallb::Speaker as Compatible;
 use super::proxying::Proxying;
 use super::serving::{Probes, Serving, go_bool};
@@ -124,8 +125,14 @@ pub(super) struct Node {
         value_name = "FILE"
     )]
     exclude_l2_file: PathBuf,
+    /// Where kube-proxy's metrics and /proxyMode are served with --forward all, to everybody who
+    /// reaches it; empty: nowhere [default: 127.0.0.1:10249 in a cluster, nowhere with a directory].
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics_bind_address: Option<String>,
     #[command(flatten)]
     proxying: Proxying,
+    #[command(flatten)]
+    conntrack: Conntrack,
 }
 
 /// `--member-profile`.
@@ -166,15 +173,18 @@ impl Node {
         };
         let mut settings = common.settings();
         settings.ignore_exclude_label = self.ignore_exclude_lb;
-        let healthz = match self.healthz_bind_address.as_deref() {
-            Some("") => None,
-            Some(text) => Some(text.parse().map_err(|_| {
-                format!(
-                    "--healthz-bind-address {text:?} is no address with a port, like [::]:10256"
-                )
-            })?),
-            None => is_cluster.then(|| SocketAddr::from(([0; 4], 10256))),
-        };
+        let healthz = bind(
+            "--healthz-bind-address",
+            self.healthz_bind_address.as_deref(),
+            is_cluster.then_some(SocketAddr::from(([0; 4], HEALTHZ))),
+            HEALTHZ,
+        )?;
+        let proxy_metrics = bind(
+            "--metrics-bind-address",
+            self.metrics_bind_address.as_deref(),
+            is_cluster.then_some(SocketAddr::from(([127, 0, 0, 1], METRICS))),
+            METRICS,
+        )?;
         Ok(Config {
             agent: Agent {
                 node: node.into(),
@@ -193,6 +203,7 @@ impl Node {
                 ..Choice::default()
             },
             healthz,
+            proxy_metrics,
             member_key: self
                 .member_key_file
                 .as_ref()
@@ -201,6 +212,44 @@ impl Node {
                     false => path.clone(),
                 }),
         })
+    }
+}
+
+impl Node {
+    /// Where this agent is the node's service proxy, the kernel's connection tracking is made as
+    /// kube-proxy makes it. What cannot be is told, and changes nothing else.
+    pub(super) fn track(&self, mode: Mode, health: &Health) {
+        if mode == Mode::All {
+            let failed = self.conntrack.apply();
+            let words = format!("connection tracking: {}", failed.join("; "));
+            health.set_obstacle("conntrack", (!failed.is_empty()).then_some(words));
+        }
+    }
+}
+
+/// kube-proxy's ports.
+const HEALTHZ: u16 = 10256;
+const METRICS: u16 = 10249;
+
+/// Where a flag says to listen. As with kube-proxy, an address without a port has the usual one.
+fn bind(
+    flag: &str,
+    text: Option<&str>,
+    default: Option<SocketAddr>,
+    port: u16,
+) -> Result<Option<SocketAddr>, Failure> {
+    let Some(text) = text else {
+        return Ok(default);
+    };
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let address = text.parse::<IpAddr>().map(|ip| SocketAddr::new(ip, port));
+    match address.or_else(|_| text.parse()) {
+        Ok(address) => Ok(Some(address)),
+        Err(_) => {
+            Err(format!("{flag} {text:?} is no address with a port, like [::]:{port}").into())
+        }
     }
 }
 
@@ -242,6 +291,7 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
         match &options.dir {
             Some(dir) => {
                 let _place = Alone::take().await?;
+                options.node.track(mode, &health);
                 // A damaged state file is refused here, before anything is announced.
                 let sink = DirSink::open(dir)?;
                 let source = DirSource::new(dir, &options.common.namespace);
@@ -315,6 +365,7 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
                     place = turn.take(&mut begun, &health) => place?,
                     () = &mut stop => return Ok(()),
                 };
+                options.node.track(mode, &health);
                 // Also where none is followed: one that has given up its place may be ending still.
                 let member = (Ipv6Addr::UNSPECIFIED, options.node.member_port).into();
                 succession::ports_free(&options.serving.on_host(), &[member]).await;
@@ -416,5 +467,36 @@ async fn run<S: Source, K: Sink>(
     tokio::select! {
         ended = agent => Ok(ended.map_err(|error: AgentError| error)?),
         ended = serve => ended,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_flag_says_to_listen() {
+        let default = Some(SocketAddr::from(([127, 0, 0, 1], 10249)));
+        let table = [
+            (None, Ok("127.0.0.1:10249")),
+            (Some(""), Ok("")),
+            (Some("0.0.0.0:99"), Ok("0.0.0.0:99")),
+            (Some("0.0.0.0"), Ok("0.0.0.0:10249")),
+            (Some("[::1]:99"), Ok("[::1]:99")),
+            (Some("::"), Ok("[::]:10249")),
+            (Some("localhost:99"), Err(())),
+            (Some(":10249"), Err(())),
+        ];
+        for (text, expected) in table {
+            let expected = expected.map(|text| text.parse::<SocketAddr>().ok());
+            let found = bind("--metrics-bind-address", text, default, METRICS);
+            let found = found.map_err(|error| {
+                assert!(
+                    error.to_string().contains("--metrics-bind-address"),
+                    "{error}"
+                );
+            });
+            assert_eq!(found, expected, "{text:?}");
+        }
     }
 }

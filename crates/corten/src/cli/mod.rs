@@ -7,6 +7,7 @@ mod bgp;
 mod check;
 mod cilium;
 mod cluster;
+mod conntrack;
 mod controller;
 mod crds;
 mod drain;
@@ -252,7 +253,12 @@ mod tests {
     /// The flags whose help says what an empty value means.
     #[test]
     fn empty_values_are_taken() {
-        for flag in ["--keep-in=", "--healthz-bind-address=", "--daemonset="] {
+        for flag in [
+            "--keep-in=",
+            "--healthz-bind-address=",
+            "--metrics-bind-address=",
+            "--daemonset=",
+        ] {
             let parsed = Cli::command().try_get_matches_from(["corten", "agent", flag]);
             assert!(
                 parsed.is_ok(),

@@ -41,6 +41,7 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
         let config = options.node.config(&options.common, mode, false)?;
         let sink = DirSink::open(&options.dir)?;
         let health = Health::default();
+        options.node.track(mode, &health);
         let metrics = Metrics::new()?;
         let (_leads, leads_until) = watch::channel(Deadline::Never);
         let controller = controller::term(

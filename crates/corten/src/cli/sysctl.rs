@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use super::Failure;
+use super::conntrack::Conntrack;
 
 /// Where the kernel has its settings.
 const SETTINGS: &str = "/proc/sys";
@@ -14,8 +15,14 @@ const SETTINGS: &str = "/proc/sys";
 #[derive(Debug, clap::Args)]
 pub(super) struct Options {
     /// Settings as KEY=VALUE, like net.ipv4.ip_forward=1. One that already is so is left alone.
-    #[arg(required = true, value_name = "KEY=VALUE")]
+    #[arg(required_unless_present = "conntrack", value_name = "KEY=VALUE")]
     settings: Vec<Setting>,
+    /// Also those of connection tracking, as kube-proxy sets them; what cannot be set is said and
+    /// left.
+    #[arg(long = "conntrack")]
+    conntrack: bool,
+    #[command(flatten)]
+    tracking: Conntrack,
 }
 
 /// A setting of the kernel.
@@ -73,6 +80,9 @@ impl Setting {
 }
 
 pub(super) fn main(options: &Options) -> Result<(), Failure> {
+    if options.conntrack {
+        options.tracking.apply();
+    }
     let root = PathBuf::from(SETTINGS);
     for setting in &options.settings {
         let Setting { key, value } = setting;

@@ -309,6 +309,20 @@ impl Metrics {
         self.pools.set(pools);
     }
 
+    /// The service proxy's, and the process's, as kube-proxy serves them.
+    pub fn encode_proxy(&self) -> Result<Vec<u8>, prometheus::Error> {
+        let mut families = self.registry.gather();
+        families.retain(|family| {
+            let name = family.name();
+            ["kubeproxy_", "process_"]
+                .iter()
+                .any(|it| name.starts_with(it))
+        });
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&families, &mut text)?;
+        Ok(text)
+    }
+
     /// All metrics in Prometheus' text format.
     pub fn encode(&self) -> Result<Vec<u8>, prometheus::Error> {
         let mut text = Vec::new();

@@ -35,6 +35,8 @@ pub use metrics::Metrics;
 
 /// The path that RBAC guards.
 pub const METRICS: &str = "/metrics";
+/// Prometheus' text format.
+const EXPOSITION: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// Why an HTTP server does not serve.
 #[derive(Debug, thiserror::Error)]
@@ -214,9 +216,8 @@ async fn serve_metrics(State(shared): State<Shared>, headers: HeaderMap) -> Resp
             }
         }
     }
-    let content = "text/plain; version=0.0.4; charset=utf-8";
     match shared.metrics.encode() {
-        Ok(text) => ([(header::CONTENT_TYPE, content)], text).into_response(),
+        Ok(text) => ([(header::CONTENT_TYPE, EXPOSITION)], text).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use k8s_openapi::jiff::Timestamp;
@@ -19,6 +19,7 @@ use prometheus::IntCounterVec;
 use serde_json::json;
 
 use super::listener::bind;
+use super::metrics::Metrics;
 
 /// A change that waits for longer than that makes the proxy unwell: twice kube-proxy's period of
 /// synchronisation.
@@ -133,6 +134,30 @@ pub async fn serve(
     let router = Router::new()
         .route("/healthz", get(handler(false, asked.healthz)))
         .route("/livez", get(handler(true, asked.livez)));
+    let listener = bind(address).await?;
+    axum::serve(listener, router).await?;
+    Err(io::Error::other("the server ended"))
+}
+
+/// Serves what kube-proxy has on its port 10249, in plain HTTP to everybody who reaches it: its
+/// metrics and no others, and how it forwards.
+pub async fn serve_metrics(
+    address: SocketAddr,
+    mode: &'static str,
+    metrics: Metrics,
+) -> Result<Infallible, io::Error> {
+    const PLAIN: [(HeaderName, &str); 2] = [
+        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    let told = async move || match metrics.encode_proxy() {
+        Ok(text) => ([(header::CONTENT_TYPE, super::EXPOSITION)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    };
+    let router = Router::new()
+        .route(super::METRICS, get(told))
+        .route("/proxyMode", get(async move || (PLAIN, mode)))
+        .route("/healthz", get(async || (PLAIN, "ok")));
     let listener = bind(address).await?;
     axum::serve(listener, router).await?;
     Err(io::Error::other("the server ended"))

@@ -13,11 +13,17 @@ const LISTEN: Duration = Duration::from_millis(300);
 /// Both ports of each Service.
 const PORTS: u64 = 2;
 
-/// A Service of all Pods at this external address.
+/// A Service of all Pods at this external address, at one instant: a file that is read while it is
+/// written has no Service.
 fn serve(stage: &Stage, name: &str, address: &str) -> Outcome {
     let text = service(name, &format!("externalIPs: [{address}]"));
     let text = text + &slice(name, false, &stage.scene.nodes);
-    stage.write(&format!("{name}.yaml"), &text)
+    let new = stage.dir.with_extension("new");
+    std::fs::write(&new, text)?;
+    Ok(std::fs::rename(
+        &new,
+        stage.dir.join(format!("{name}.yaml")),
+    )?)
 }
 
 async fn refused(stage: &Stage, ports: u64) -> Outcome {
@@ -52,9 +58,8 @@ fn of_two_services_with_one_address_the_loser_is_told() {
         }
         refused(&stage, PORTS).await?;
         // What it has of its own is forwarded.
-        let held = stage.held()?;
-        let own = held.get("two").and_then(|all| all.first()).copied();
-        let own = own.ok_or("it has no address")?;
+        stage.holds("two", &["10.0.0.102"]).await?;
+        let own = ip("10.0.0.102");
         stage.reach_by(own, "node-1").await?;
         stage.echo(own).await?;
         let winner = ip("10.0.0.120");

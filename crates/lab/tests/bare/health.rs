@@ -69,6 +69,29 @@ fn nodes_say_whether_they_have_endpoints() {
     );
 }
 
+/// kube-proxy's other port: its metrics and no others, and how it forwards.
+async fn metrics(stage: &Stage, at: SocketAddr) -> Outcome {
+    let get = async |path: &str| stage.client().http_get(at, path).await;
+    assert_eq!(get("/proxyMode").await?.body, "nftables");
+    assert_eq!(get("/healthz").await?.body, "ok");
+    wait_for(
+        SOON,
+        "the first synchronisation in the metrics",
+        async || {
+            let text = get("/metrics").await.map_err(|error| error.to_string())?;
+            let synced =
+                "kubeproxy_sync_full_proxy_rules_duration_seconds_count{ip_family=\"IPv4\"} 1";
+            match text.body.contains(synced) && !text.body.contains("metallb_") {
+                true => Ok(()),
+                false => Err(text.body),
+            }
+        },
+    )
+    .await?;
+    assert_eq!(get("/readyz").await?.status, 404);
+    Ok(())
+}
+
 #[test]
 fn the_proxys_own_health_is_kube_proxys() {
     lab::run(
@@ -83,6 +106,8 @@ fn the_proxys_own_health_is_kube_proxys() {
                 "node-1",
                 "--healthz-bind-address",
                 "0.0.0.0:10256",
+                "--metrics-bind-address",
+                "0.0.0.0",
             ]);
             let _process = node.host.spawn("run", command)?;
             let codes = async |wanted: [u16; 2]| -> Outcome {
@@ -103,6 +128,7 @@ fn the_proxys_own_health_is_kube_proxys() {
                 Ok(found.await?)
             };
             codes([200, 200]).await?;
+            metrics(&stage, SocketAddr::new(node.ip, 10249)).await?;
             // The cluster autoscaler is about to delete the node.
             let nodes = format!(
                 "apiVersion: v1\nkind: Node\nmetadata: {{name: node-1}}\n\

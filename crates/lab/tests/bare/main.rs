@@ -19,5 +19,6 @@ mod state;
 mod stays;
 mod story;
 mod support;
+mod tracking;
 mod udp;
 mod virtual_mac;

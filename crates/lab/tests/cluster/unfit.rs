@@ -39,12 +39,31 @@ fn what_a_node_lacks_is_said_and_nothing_ends() {
             assert!(ended.success(), "{ended}: {}", process.log());
             stage.say(format!("{capability}: said"));
         }
+        // A kernel without IPVS, as most of those are that this runs on; guests have it.
+        match host.run(dataplane::ipvs::check)? {
+            Err(dataplane::ipvs::Error::Missing) => without_ipvs(&stage, host).await?,
+            other => stage.say(format!("this kernel has IPVS: {other:?}")),
+        }
         cilium(&stage, host).await?;
         // With all that it needs, the same node is fit.
         let _agent = stage.agent(&stage.scene.nodes[0])?;
         stage.ready(host).await?;
         Ok(())
     });
+}
+
+/// A feature of the kernel that forwarding needs is named, with the remedy.
+async fn without_ipvs(stage: &Stage, host: &Host) -> Outcome {
+    let mut command = host.command(bin("corten")?)?;
+    command.arg("agent");
+    let mut process = start(stage, host, command, "all", "ipvs", &["--proxy-mode=ipvs"])?;
+    let parts = ["CONFIG_IP_VS", "remedy: load the modules ip_vs"];
+    says(host, "/readyz", 503, &parts).await?;
+    told(stage, "ipvs", &parts).await?;
+    says(host, "/healthz", 200, &["ok"]).await?;
+    end(&mut process).await?;
+    stage.say("IPVS: said");
+    Ok(())
 }
 
 /// Cilium in kube-proxy's place, which acts before nftables does.
@@ -134,14 +153,27 @@ fn without(
     command
         .args(["--bounding-set", &format!("-{capability}"), "--"])
         .arg(bin("corten")?)
-        .arg("agent")
+        .arg("agent");
+    start(stage, host, command, forward, pod, &[])
+}
+
+fn start(
+    stage: &Stage,
+    host: &Host,
+    mut command: std::process::Command,
+    forward: &str,
+    pod: &str,
+    more: &[&str],
+) -> Result<Process, LabError> {
+    command
         .arg("--kubeconfig")
         .arg(stage.plane.kubeconfig(Account::Agent))
         .args(["--api-server", &format!("https://{}", stage.plane.server())])
         .args(["--node-name", host.name(), "--pod-name", pod])
         .args(["--forward", forward, "--log-level", "debug"])
-        .args(["--http-address", "127.0.0.1:17472"]);
-    host.spawn(&format!("agent-{capability}"), command)
+        .args(["--http-address", "127.0.0.1:17472"])
+        .args(more);
+    host.spawn(&format!("agent-{pod}"), command)
 }
 
 /// Waits until the process on a host answers so.

@@ -127,6 +127,8 @@ async fn controller_starts(plane: &ControlPlane, host: &Host) -> Outcome {
         &program,
         &["sysctl".into(), "net.ipv4.ip_forward=1".into()]
     ));
+    let tracking = ["sysctl", "--conntrack", "--conntrack-min=1"].map(Into::into);
+    assert!(takes(&program, &tracking));
 
     let mut command = host.command(program)?;
     command

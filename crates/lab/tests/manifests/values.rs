@@ -108,12 +108,15 @@ const HONOURED: &[(&[&str], &[&str])] = &[
             "forward=all",
             "apiServer=https://10.0.0.5:6443",
             "forwardArgs[0]=--cluster-cidr=10.244.0.0/16",
+            "forwardArgs[1]=--conntrack-min=200000",
         ],
         &[
             "--forward=all",
             "--cluster-cidr=10.244.0.0/16",
             "--api-server=https://10.0.0.5:6443",
             "net.ipv4.ip_forward=1",
+            "verbs: [list, watch] # which addresses only a Service may have",
+            "- --conntrack\n        - --conntrack-min=200000\n        - net.ipv4.ip_forward=1",
         ],
     ),
     // MetalLB's own words for what Corten does anyhow.

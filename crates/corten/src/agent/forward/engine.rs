@@ -17,6 +17,16 @@ pub enum BackEnd {
     Ipvs(Scheduling),
 }
 
+impl BackEnd {
+    /// What kube-proxy calls it.
+    pub(crate) const fn proxy_mode(self) -> &'static str {
+        match self {
+            Self::Nftables => "nftables",
+            Self::Ipvs(_) => "ipvs",
+        }
+    }
+}
+
 /// Why forwarding does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum ForwardError {
