@@ -10,6 +10,7 @@ mod sim;
 
 use std::time::Duration;
 
+use proto::member::Profile;
 use schedule::{Fault, Schedule, Settled, Step, play};
 use sim::ms;
 
@@ -17,14 +18,13 @@ const SCHEDULES: u64 = 10_000;
 const THREADS: u64 = 2;
 
 /// Random faults, one or two of them at a time: what [`schedule::Outcome::judge`] promises.
-#[test]
-fn no_schedule_breaks_a_promise() {
-    let settled = Settled::new();
+fn keeps_its_promises(profile: Profile, schedules: u64) {
+    let settled = Settled::new(profile);
     let broken: Vec<String> = std::thread::scope(|scope| {
         let play = |thread| {
             let settled = &settled;
             scope.spawn(move || {
-                let seeds = (thread..SCHEDULES).step_by(THREADS as usize);
+                let seeds = (thread..schedules).step_by(THREADS as usize);
                 let broken = seeds.filter_map(|seed| {
                     let schedule = Schedule::of(seed);
                     play(&schedule, settled).judge(&schedule).err()
@@ -39,6 +39,16 @@ fn no_schedule_breaks_a_promise() {
             .collect()
     });
     assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+#[test]
+fn no_schedule_breaks_a_promise() {
+    keeps_its_promises(Profile::DEFAULT, SCHEDULES);
+}
+
+#[test]
+fn no_schedule_breaks_a_promise_with_the_fast_profile() {
+    keeps_its_promises(Profile::FAST, SCHEDULES / 10);
 }
 
 fn one(nodes: usize, fault: Fault, lasts: Duration) -> Schedule {
@@ -60,7 +70,7 @@ fn one(nodes: usize, fault: Fault, lasts: Duration) -> Schedule {
 /// The model sees what the promises are about: otherwise they would be worth nothing.
 #[test]
 fn the_model_sees_deaths_and_double_answers() {
-    let settled = Settled::new();
+    let settled = Settled::new(Profile::DEFAULT);
     let mut longest = ms(0);
     for node in 0..3 {
         let mut schedule = one(3, Fault::Crash, ms(1000));

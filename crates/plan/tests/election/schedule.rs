@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use proto::member::Profile;
+
 use super::model::{ADDRESSES, HAND_OVER, Model, STAYING, Span};
 use super::sim::{Setup, ms, random};
 
@@ -106,9 +108,12 @@ impl Schedule {
 pub(crate) struct Settled(Vec<Model>);
 
 impl Settled {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(profile: Profile) -> Self {
         let settle = |nodes| {
-            let mut model = Model::new(Setup::of(nodes));
+            let mut model = Model::new(Setup {
+                profile,
+                ..Setup::of(nodes)
+            });
             model.run_for(ms(1500));
             assert!(is_right(&model), "{nodes} nodes");
             model.spans.clear();
