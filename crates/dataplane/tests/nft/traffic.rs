@@ -712,7 +712,10 @@ fn cluster_ips_that_no_service_has_lead_nowhere() {
                     let to = |port| format!("{cluster}:{port}").parse().expect("socket");
                     let served = connect(to(80), DEADLINE);
                     assert!(matches!(served, Seen::Answer { .. }), "{what}: {served:?}");
-                    assert_eq!(connect(to(81), DEADLINE), Seen::Refused, "{what}");
+                    // The host's own first packet cannot be refused while it is sent: a second each.
+                    if from == CLIENT {
+                        assert_eq!(connect(to(81), DEADLINE), Seen::Refused, "{what}");
+                    }
                 }
             }
         }
