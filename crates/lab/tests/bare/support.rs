@@ -14,7 +14,7 @@ use serde_json::Value;
 pub(crate) type Outcome<T = ()> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
 /// Longer than anything takes on a busy machine.
-pub(crate) const SOON: Duration = Duration::from_secs(15);
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 /// Port of the pods' UDP echo.
 pub(crate) const ECHO: u16 = 9000;
 /// The Ethernet address of nobody.

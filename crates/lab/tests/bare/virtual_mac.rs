@@ -132,11 +132,11 @@ fn no_cache_changes_when_the_owner_does() {
             let first = owner(&stage, address, &all).await?;
             unchanged(&stage).await?;
             assert_eq!(
-                stage.client().who_has("eth0", address, SOON / 50).await?,
+                stage.client().who_has("eth0", address, SOON / 100).await?,
                 [MAC4]
             );
             assert_eq!(
-                stage.client().who_has("eth0", address6, SOON / 50).await?,
+                stage.client().who_has("eth0", address6, SOON / 100).await?,
                 [MAC6]
             );
 
@@ -292,7 +292,7 @@ fn where_the_network_refuses_it_the_interfaces_own_answers() {
                 "{line}"
             );
             let asked = wait_for(SOON, "the interface's to answer", async || {
-                let found = stage.client().who_has("eth0", address, SOON / 50).await;
+                let found = stage.client().who_has("eth0", address, SOON / 100).await;
                 found
                     .map_err(|error| vec![error.to_string()])
                     .and_then(|found| {
@@ -320,7 +320,7 @@ fn where_the_network_refuses_it_the_interfaces_own_answers() {
             stage.logged(&owner, &["no longer announcing here"]).await?;
             host.netlink().set_up(device).await?;
             let own = wait_for(2 * SOON, "its own to answer", async || {
-                let found = stage.client().who_has("eth0", address, SOON / 50).await;
+                let found = stage.client().who_has("eth0", address, SOON / 100).await;
                 match found {
                     Ok(found) if found == [MAC4] => Ok(()),
                     found => Err(format!("{found:02x?}")),
@@ -352,7 +352,7 @@ fn where_the_kernel_refuses_it_the_interfaces_own_answers() {
             let address = ip("10.0.0.101");
             let mac = node.host.mac("eth0").await?;
             let answered = wait_for(SOON, "the interface's to answer", async || {
-                let found = stage.client().who_has("eth0", address, SOON / 50).await;
+                let found = stage.client().who_has("eth0", address, SOON / 100).await;
                 match found {
                     Ok(found) if found == [mac] => Ok(()),
                     found => Err(format!("{found:02x?}\n{}", agent.log())),

@@ -18,7 +18,7 @@ use tokio::time::{interval, timeout};
 /// 200 a second, also where a tick comes late.
 const PERIOD: Duration = Duration::from_millis(5);
 /// As long as a patient user waits: also a lost SYN, which the kernel sends again after 1 s, 3 s.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What they have seen.
 #[derive(Debug, Default)]

@@ -17,7 +17,7 @@ use rustls::{
 
 use crate::support::Fault;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a client offers.
 #[derive(Clone, Copy)]
