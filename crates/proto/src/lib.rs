@@ -14,6 +14,7 @@ pub mod arp;
 pub mod bfd;
 pub mod bgp;
 mod bytes;
+pub mod conflict;
 pub mod ethernet;
 pub mod member;
 pub mod ndp;

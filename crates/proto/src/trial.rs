@@ -12,7 +12,7 @@
 
 use std::net::Ipv4Addr;
 
-use crate::arp::{Frame, Operation, Packet};
+use crate::arp::{self, Frame, Operation, Packet};
 use crate::ethernet::Mac;
 
 /// So many answers to the interface's own address alone, one after the other, are a refusal.
@@ -61,18 +61,7 @@ impl Trial {
         let target = *neighbours.get(usize::from(self.rounds) % neighbours.len())?;
         self.rounds += 1;
         self.asked = Some(target);
-        Some([self.mac, self.station].map(|mac| {
-            let probe = Packet {
-                destination: Mac::BROADCAST,
-                source: mac,
-                operation: Operation::Request,
-                sender_mac: mac,
-                sender_ip: Ipv4Addr::UNSPECIFIED,
-                target_mac: Mac::ZERO,
-                target_ip: target,
-            };
-            probe.build()
-        }))
+        Some([self.mac, self.station].map(|mac| arp::probe(mac, target)))
     }
 
     /// Takes a frame that the interface received.

@@ -65,6 +65,14 @@ pub struct NodeStateStatus {
         ))
     )]
     pub tenures: Vec<Tenure>,
+    /// Layer 2 addresses that the node would announce and does not: other stations on the link have
+    /// them, which are no nodes of this cluster.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(
+        feature = "crds",
+        schemars(extend("x-kubernetes-list-type" = "set"))
+    )]
+    pub withheld: Vec<String>,
     /// True while the node gives its addresses away.
     pub draining: bool,
     /// How far that is.

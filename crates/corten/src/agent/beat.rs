@@ -1,5 +1,6 @@
-//! A node's state as its beats carry it: `NodeState` in JSON without what only people read, and the
-//! addresses that stay with the node packed, so that hundreds fit into one datagram.
+//! A node's state as its beats carry it: `NodeState` in JSON without what only people read, the MAC
+//! addresses of its interfaces in their order, and the addresses that stay with the node or are
+//! withheld by it packed, so that hundreds fit into one datagram.
 //!
 //! Packed are groups of one family and one term: twice their number, odd for IPv6; the term; the
 //! first address; the distance of each further one from the one before. Numbers are LEB128, and the
@@ -19,13 +20,16 @@ use serde::{Deserialize, Serialize};
 pub(super) enum BeatError {
     #[error("it is no state in JSON")]
     Json(#[from] serde_json::Error),
-    #[error("the addresses that it has are not Base64")]
+    #[error("its addresses are not Base64")]
     Base64(#[from] base64::DecodeError),
-    #[error("the addresses that it has end at byte {0}, too early")]
+    #[error("its addresses end at byte {0}, too early")]
     Truncated(usize),
-    #[error("the addresses that it has go wrong before byte {0}: a number is out of range")]
+    #[error("its addresses go wrong before byte {0}: a number is out of range")]
     Range(usize),
 }
+
+/// So many withheld addresses are told by beats; all are by the API.
+const WITHHELD: usize = 16;
 
 #[derive(Default, Serialize, Deserialize)]
 #[serde(default)]
@@ -34,6 +38,12 @@ struct Beat {
     state: NodeStateStatus,
     #[serde(skip_serializing_if = "String::is_empty")]
     has: String,
+    /// Six octets for each interface, in Base64; zeroes where it is not known.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    at: String,
+    /// As those that it has, of term 0.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    not: String,
 }
 
 /// What beats carry of a state.
@@ -47,15 +57,27 @@ fn with(state: &NodeStateStatus, tenures: &Tenures) -> Vec<u8> {
         mac: None,
         ..it.clone()
     });
+    let known = NodeState::from(state.clone());
+    let macs = known.interfaces.values().map(|it| it.mac);
+    let told = macs.clone().any(|mac| mac.is_some());
+    let macs: Vec<u8> = macs.flat_map(Option::unwrap_or_default).collect();
+    let withheld = known.withheld.iter().map(|ip| (*ip, 0)).take(WITHHELD);
     let beat = Beat {
         state: NodeStateStatus {
             interfaces: interfaces.collect(),
             standing_by: String::new(),
             agent_version: String::new(),
             tenures: Vec::new(),
+            withheld: Vec::new(),
             ..state.clone()
         },
         has: STANDARD_NO_PAD.encode(pack(tenures)),
+        at: if told {
+            STANDARD_NO_PAD.encode(macs)
+        } else {
+            String::new()
+        },
+        not: STANDARD_NO_PAD.encode(pack(&withheld.collect())),
     };
     serde_json::to_vec(&beat).unwrap_or_default()
 }
@@ -64,8 +86,15 @@ fn with(state: &NodeStateStatus, tenures: &Tenures) -> Vec<u8> {
 pub(super) fn decode(bytes: &[u8]) -> Result<NodeState, BeatError> {
     let beat: Beat = serde_json::from_slice(bytes)?;
     let tenures = unpack(&STANDARD_NO_PAD.decode(beat.has)?)?;
+    let withheld = unpack(&STANDARD_NO_PAD.decode(beat.not)?)?;
+    let macs = STANDARD_NO_PAD.decode(beat.at)?;
     let mut state = NodeState::from(beat.state);
     state.tenures.extend(tenures);
+    state.withheld.extend(withheld.into_keys());
+    let (macs, _) = macs.as_chunks::<6>();
+    for (interface, mac) in state.interfaces.values_mut().zip(macs) {
+        interface.mac = Some(*mac).filter(|mac| *mac != [0; 6]);
+    }
     Ok(state)
 }
 
@@ -261,6 +290,9 @@ mod tests {
         for left_out in ["words", "0.1.0", "02:00", "tenures"] {
             assert!(!text.contains(left_out), "{text}");
         }
+        let heard = decode(&said).expect("a state");
+        let mac = heard.interfaces.values().next().and_then(|it| it.mac);
+        assert_eq!(mac, Some([2, 0, 0, 0, 0, 1]));
         assert_eq!(
             decode(&said).expect("a state"),
             NodeState::from(with_tenure)
@@ -274,6 +306,32 @@ mod tests {
         ] {
             decode(bad.as_bytes()).expect_err(bad);
         }
+    }
+
+    #[test]
+    fn interfaces_without_mac_addresses_and_withheld_addresses() {
+        let mut state = status(3);
+        state.interfaces[1].mac = None;
+        state.withheld = ["10.0.0.101", "10.0.0.7", "fd00::101"]
+            .map(str::to_owned)
+            .to_vec();
+        let said = encode(&state);
+        assert!(!String::from_utf8_lossy(&said).contains("10.0.0.101"));
+        assert_eq!(decode(&said).expect("a state"), NodeState::from(state));
+        // More than beats tell; the addresses that it has fit all the same.
+        let many = |n: u32| Ipv4Addr::from(n << 20).to_string();
+        let crowd = NodeStateStatus {
+            withheld: (1..1000).map(many).collect(),
+            ..status(2)
+        };
+        let heard = decode(&encode(&crowd)).expect("a state");
+        assert_eq!(heard.withheld.len(), WITHHELD);
+        let mut tenures = Tenures::new();
+        assert_eq!(add(&crowd, &mut tenures, dense(250)), 250);
+        assert!(with(&crowd, &tenures).len() <= MAX_PAYLOAD);
+        let mut none = status(1);
+        none.interfaces[0].mac = None;
+        assert!(!String::from_utf8_lossy(&encode(&none)).contains("\"at\""));
     }
 
     proptest! {

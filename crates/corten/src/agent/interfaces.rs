@@ -108,7 +108,11 @@ pub fn state(
                 .collect();
             (
                 interface.name.as_str().into(),
-                plan::world::Interface { up: true, subnets },
+                plan::world::Interface {
+                    up: true,
+                    subnets,
+                    mac: interface.mac,
+                },
             )
         })
         .collect();

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
-use plan::announce::l2::Announcement;
+use plan::announce::l2::{Announcement, Interfaces};
 use plan::name::Name;
 use proto::announcer::{self, Announcer};
 use proto::ethernet::Mac;
@@ -42,6 +42,8 @@ pub(super) struct Context {
     pub(super) exclude: Exclude,
     pub(super) addresses: Addresses,
     pub(super) reception: Reception,
+    /// Where claims of other stations go.
+    pub(super) claims: mpsc::Sender<port::Claim>,
     pub(super) reporter: Reporter,
     pub(super) silence: Silence,
     pub(super) metrics: Metrics,
@@ -60,6 +62,10 @@ enum Command {
     End(oneshot::Sender<()>),
     /// Tell again that these are here, as far as they are announced.
     Repeat(Vec<IpAddr>),
+    /// Ask whether somebody has this address; where, if it is not announced.
+    Probe(IpAddr, Option<Interfaces>),
+    /// A stranger claims it: tell again that it is here.
+    Defend(IpAddr),
     /// Answer for each address only until another node claims it; answered once all are claimed.
     HandOver(oneshot::Sender<()>),
 }
@@ -112,6 +118,19 @@ impl L2 {
         }
     }
 
+    /// Asks whether somebody has this address; where, if it is not announced.
+    pub(super) async fn probe(&self, address: IpAddr, interfaces: Option<Interfaces>) {
+        let _ = self
+            .commands
+            .send(Command::Probe(address, interfaces))
+            .await;
+    }
+
+    /// Tells that an address is here, as a stranger says otherwise; once in 10 s (RFC 5227 §2.4).
+    pub(super) async fn defend(&self, address: IpAddr) {
+        let _ = self.commands.send(Command::Defend(address)).await;
+    }
+
     /// From now on each address is answered for only until another node claims it; completes once
     /// all are claimed.
     pub(super) async fn hand_over(&self) -> oneshot::Receiver<()> {
@@ -138,6 +157,7 @@ pub(super) fn start(context: Context) -> (L2, impl Future<Output = ()> + Send) {
         leaving: None,
         ports: HashMap::new(),
         announced: BTreeMap::new(),
+        probed: BTreeSet::new(),
         announcer: Announcer::new(announcer::Config::default()),
         start: Instant::now(),
         retry: false,
@@ -163,12 +183,14 @@ struct Manager {
     context: Context,
     ports: HashMap<u32, Port>,
     announced: BTreeMap<IpAddr, Announcement>,
+    /// Addresses that are not announced, but asked for.
+    probed: BTreeSet<IpAddr>,
     announcer: Announcer,
     start: Instant,
     /// Some interface has no port although it should.
     retry: bool,
     /// Where ports tell of addresses that another station claims.
-    claims: mpsc::Sender<IpAddr>,
+    claims: mpsc::Sender<port::Claim>,
     /// Where ports tell of MAC addresses that their network does not carry.
     refusals: mpsc::Sender<(u32, IpAddr)>,
     /// Of which addresses, on which interface.
@@ -205,7 +227,7 @@ impl Manager {
     async fn run(
         mut self,
         mut commands: mpsc::Receiver<Command>,
-        mut claims: mpsc::Receiver<IpAddr>,
+        mut claims: mpsc::Receiver<port::Claim>,
         mut refusals: mpsc::Receiver<(u32, IpAddr)>,
     ) {
         self.reconcile().await;
@@ -251,6 +273,12 @@ impl Manager {
                             self.announcer.trigger(self.start.elapsed(), *address);
                         }
                     }
+                    Some(Command::Probe(address, interfaces)) => {
+                        self.probe(address, interfaces).await;
+                    }
+                    Some(Command::Defend(address)) => {
+                        self.announcer.defend(self.start.elapsed(), address);
+                    }
                     Some(Command::HandOver(done)) => {
                         let mut leaving = Leaving {
                             unclaimed: self.announced.keys().copied().collect(),
@@ -261,7 +289,7 @@ impl Manager {
                     }
                 },
                 // Never closed: this task holds a sender itself.
-                Some(address) = claims.recv() => self.claimed(address).await,
+                Some(claim) = claims.recv() => self.claimed(claim).await,
                 Some((index, address)) = refusals.recv() => self.refuse(index, address).await,
                 Some(index) = self.context.moved.recv() => self.tell_again(index),
                 () = look => {
@@ -292,6 +320,7 @@ impl Manager {
         let mut own = false;
         for (address, announcement) in wanted {
             self.lingering.remove(&address);
+            self.probed.remove(&address);
             let old = self.announced.insert(address, announcement.clone());
             own |= announcement.mac.is_some() || old.as_ref().is_some_and(|it| it.mac.is_some());
             news.push((address, old, announcement));
@@ -372,7 +401,10 @@ impl Manager {
     }
 
     /// Another station says that it has `address`: when this node is leaving, its successor.
-    async fn claimed(&mut self, address: IpAddr) {
+    async fn claimed(&mut self, claim: port::Claim) {
+        let address = claim.ip;
+        // One that finds no room is told again: gratuitous frames and answers are repeated.
+        let _ = self.context.claims.try_send(claim);
         let Some(leaving) = &mut self.leaving else {
             return;
         };
@@ -380,6 +412,22 @@ impl Manager {
             tracing::info!(%address, "handed over");
             leaving.look();
             self.withdraw(&[address]).await;
+        }
+    }
+
+    /// Asks whether somebody has `address`, where it is announced or would be.
+    async fn probe(&mut self, address: IpAddr, interfaces: Option<Interfaces>) {
+        let announced = self.announced.get(&address);
+        if announced.is_none() {
+            self.probed.insert(address);
+        }
+        let Some(interfaces) = announced.map(|it| it.interfaces.clone()).or(interfaces) else {
+            return;
+        };
+        for port in self.ports.values() {
+            if interfaces.contains(&port.name) {
+                let _ = port.commands.send(port::Command::Probe(address)).await;
+            }
         }
     }
 
@@ -414,6 +462,11 @@ impl Manager {
                 leaving.look();
             }
             self.announcer.remove(*address);
+            if self.probed.remove(address) {
+                for port in self.ports.values() {
+                    let _ = port.commands.send(port::Command::Withdraw(*address)).await;
+                }
+            }
             let old = self.announced.remove(address);
             self.bring(*address).await;
             self.refused.retain(|(_, refused)| refused != address);

@@ -39,9 +39,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use api::corten::v1alpha1::NodeStateStatus;
 use plan::desired::Agent;
 use plan::forward::Mode;
-use plan::world::Settings;
+use plan::world::{NodeState, Settings};
 use proto::member::Profile;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
@@ -65,6 +66,10 @@ const SUCCESSION: Duration = Duration::from_secs(5);
 /// How long telling them may take: a few datagrams.
 const TELLING: Duration = Duration::from_millis(500);
 
+/// Frames that tie announced addresses to other stations, and that may wait: who claims an address
+/// does so again.
+const CLAIMS: usize = 256;
+
 /// What the agent is told at start.
 #[derive(Debug)]
 pub struct Config {
@@ -74,6 +79,8 @@ pub struct Config {
     pub back_end: forward::BackEnd,
     /// Settings of World.
     pub settings: Settings,
+    /// What the agent before this one said of the node, where the source does not tell that.
+    pub before: Option<NodeStateStatus>,
     /// UDP port of failure detection.
     pub member_port: u16,
     /// How fast it is.
@@ -158,6 +165,7 @@ pub async fn run<S: Source, K: Sink>(
     };
     let (addresses, addresses_task) = addresses::start(addresses);
     let (reception, reception_task) = reception::start();
+    let (claims_in, claims) = mpsc::channel(CLAIMS);
     let l2 = l2::Context {
         node: config.agent.node.clone(),
         interfaces: interfaces.clone(),
@@ -165,6 +173,7 @@ pub async fn run<S: Source, K: Sink>(
         exclude: config.exclude.clone(),
         addresses: addresses.clone(),
         reception: reception.clone(),
+        claims: claims_in,
         reporter: reporter.clone(),
         silence: silence.clone(),
         metrics: metrics.clone(),
@@ -258,6 +267,7 @@ pub async fn run<S: Source, K: Sink>(
     let planner = planner::Planner::new(planner::Parts {
         statuses,
         agent: config.agent,
+        before: config.before.map(NodeState::from),
         settings: config.settings,
         member: member.clone(),
         silence,
@@ -275,7 +285,7 @@ pub async fn run<S: Source, K: Sink>(
         metrics,
     });
     tasks.spawn(async move {
-        planner.run(updates, events, interfaces, done).await;
+        planner.run(updates, events, interfaces, done, claims).await;
         Ok(())
     });
     tokio::select! {

@@ -6,6 +6,7 @@ mod linger;
 mod routes;
 mod state;
 mod stays;
+mod strangers;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -23,6 +24,7 @@ use plan::world::{Dirty, Event, Node, NodeState, Settings, Tenures, World};
 use tokio::sync::{mpsc, watch};
 
 use self::linger::Lingering;
+use self::strangers::Strangers;
 use super::addresses::Addresses;
 use super::advertised::Advertised;
 use super::bgp::Bgp;
@@ -34,6 +36,7 @@ use super::gate::Gate;
 use super::interfaces::Snapshot;
 use super::l2::L2;
 use super::member;
+use super::port::Claim;
 use super::statuses::Statuses;
 use super::tally::Tally;
 use crate::http::Metrics;
@@ -44,6 +47,8 @@ use crate::status::Health;
 
 /// Events taken in before anything is planned.
 const BATCH: usize = 4096;
+/// Claims of other stations taken in likewise.
+const CLAIMS: usize = 64;
 /// How long an agent that starts waits for beats with other nodes' states where the API's may be
 /// older; those that do not fit into beats never come so.
 const HEARING: Duration = Duration::from_secs(1);
@@ -52,6 +57,8 @@ const HEARING: Duration = Duration::from_secs(1);
 pub(super) struct Parts {
     pub(super) statuses: Statuses,
     pub(super) agent: Agent,
+    /// What the agent before this one said, where the source does not tell that.
+    pub(super) before: Option<NodeState>,
     pub(super) settings: Settings,
     pub(super) member: member::Handle,
     pub(super) silence: member::Silence,
@@ -131,13 +138,15 @@ pub(super) struct Planner {
     shown: (Option<DrainPhase>, Option<String>),
     /// What is to be published next.
     unpublished: Option<NodeStateStatus>,
+    strangers: Strangers,
 }
 
 impl Planner {
-    pub(super) fn new(parts: Parts) -> Self {
+    pub(super) fn new(mut parts: Parts) -> Self {
         let since_epoch = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
             .unwrap_or_default();
+        let strangers = Strangers::new(parts.before.take());
         let mut gate = Gate::default();
         gate.hold();
         Self {
@@ -176,6 +185,7 @@ impl Planner {
             standing_by: None,
             shown: (None, None),
             unpublished: None,
+            strangers,
         }
     }
 
@@ -186,8 +196,10 @@ impl Planner {
         mut members: mpsc::Receiver<Event>,
         mut interfaces: watch::Receiver<Snapshot>,
         mut done: mpsc::Receiver<Done>,
+        mut claims: mpsc::Receiver<Claim>,
     ) {
         let mut batch = Vec::new();
+        let mut claimed = Vec::new();
         self.snapshot = interfaces.borrow_and_update().clone();
         self.look_for_node_ports();
         self.describe();
@@ -213,6 +225,15 @@ impl Planner {
                     self.snapshot = interfaces.borrow_and_update().clone();
                     self.look_for_node_ports();
                 }
+                count = claims.recv_many(&mut claimed, CLAIMS) => {
+                    if count == 0 {
+                        return;
+                    }
+                    for claim in claimed.drain(..) {
+                        self.take_claim(claim).await;
+                    }
+                }
+                () = sleep_until(self.strangers.due()) => self.look_for_strangers().await,
                 () = self.drain.handed_over() => {}
                 () = sleep_until(self.hearing), if !self.met => {}
                 () = sleep_until(self.lingering.next()), if self.lingering.next().is_some() => {}
@@ -318,12 +339,20 @@ impl Planner {
         if self.parts.forward.is_some() {
             self.tally.learn(&event);
         }
+        if let Event::State {
+            node,
+            form: Some(form),
+        } = &event
+        {
+            self.strangers.stations.note(node, form);
+        }
         let dirty = self.world.apply(event);
         self.dirty.extend(dirty);
         if synced {
             self.synced = true;
             if let Some(before) = self.before.take() {
-                self.tenures = before.tenures;
+                self.tenures.clone_from(&before.tenures);
+                self.strangers.succeed(before);
                 self.falter();
                 self.unsettled.extend(self.tenures.keys());
             }
@@ -364,9 +393,14 @@ impl Planner {
         for address in &withdraw {
             self.gate.withdraw(*address);
             self.told.remove(address);
+            self.strangers.forget(*address);
         }
+        self.look_for_owners(&dirty.addresses);
         if !withdraw.is_empty() {
             self.parts.l2.withdraw(withdraw.clone()).await;
+        }
+        if !withdraw.is_empty() {
+            self.count_strangers();
         }
         for address in withdraw {
             self.parts.statuses.set(address, None).await;

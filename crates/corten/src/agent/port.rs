@@ -23,8 +23,6 @@ const MAX_FRAME: usize = 2048;
 const TRIAL: Duration = Duration::from_millis(500);
 /// So many MAC addresses are asked about at once.
 const TRIALS: usize = 32;
-/// A conflict over one address is logged at most this often.
-const QUIET: Duration = Duration::from_secs(10);
 
 /// What the manager asks of a port.
 #[derive(Debug)]
@@ -33,8 +31,10 @@ pub(super) enum Command {
     Announce(IpAddr, Option<Mac>),
     /// Stop answering for it.
     Withdraw(IpAddr),
-    /// Tell everybody that it is here.
+    /// Tell everybody that it is here, and ask whether somebody else has it.
     Gratuitous(IpAddr),
+    /// Ask whether somebody has it; who says so is told of until it is announced or withdrawn.
+    Probe(IpAddr),
     /// Who can be asked whether the network carries a MAC address: other nodes on the link.
     Neighbours(Vec<Ipv4Addr>),
     /// All commands before this one have been carried out.
@@ -46,6 +46,16 @@ pub(super) enum Command {
 pub(super) struct Identity {
     pub(super) name: String,
     pub(super) index: u32,
+    pub(super) mac: Mac,
+}
+
+/// Another station says that it has an address which is announced here, or asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Claim {
+    /// The interface that it was heard at.
+    pub(super) index: u32,
+    pub(super) ip: IpAddr,
+    /// The station.
     pub(super) mac: Mac,
 }
 
@@ -70,7 +80,7 @@ impl PortError {
 pub(super) struct Context {
     pub(super) silence: Silence,
     /// Told of announced addresses that another station claims.
-    pub(super) claims: mpsc::Sender<IpAddr>,
+    pub(super) claims: mpsc::Sender<Claim>,
     /// Told of addresses whose own MAC address the network at this interface does not carry.
     pub(super) refusals: mpsc::Sender<(u32, IpAddr)>,
     pub(super) metrics: Metrics,
@@ -90,7 +100,6 @@ pub(super) fn start(
         groups: Groups::default(),
         memberships: MulticastGroups::new(identity.index),
         context,
-        conflict: None,
         own: HashMap::new(),
         neighbours: Vec::new(),
         trials: BTreeMap::new(),
@@ -110,7 +119,6 @@ struct Port {
     groups: Groups,
     memberships: MulticastGroups,
     context: Context,
-    conflict: Option<(IpAddr, Instant)>,
     /// Addresses with a MAC address of their own.
     own: HashMap<IpAddr, Mac>,
     neighbours: Vec<Ipv4Addr>,
@@ -187,7 +195,17 @@ impl Port {
                     }
                 }
             }
-            Command::Gratuitous(ip) => self.gratuitous(ip, arp, ndp),
+            Command::Gratuitous(ip) => {
+                self.gratuitous(ip, arp, ndp);
+                self.probe(ip, arp, ndp);
+            }
+            Command::Probe(ip) => {
+                match ip {
+                    IpAddr::V4(ip) => self.arp_responder.watch(ip),
+                    IpAddr::V6(ip) => self.ndp_responder.watch(ip),
+                }
+                self.probe(ip, arp, ndp);
+            }
             Command::Neighbours(neighbours) => self.neighbours = neighbours,
             Command::Barrier(done) => {
                 let _ = done.send(());
@@ -315,6 +333,20 @@ impl Port {
         }
     }
 
+    fn probe(&self, ip: IpAddr, arp: &AsyncPacketSocket, ndp: &AsyncPacketSocket) {
+        if self.context.silence.holds() {
+            return;
+        }
+        let station = self.identity.mac;
+        let sent = match ip {
+            IpAddr::V4(ip) => arp.send(&arp::probe(station, ip)),
+            IpAddr::V6(ip) => ndp.send(&ndp::probe(station, ip)),
+        };
+        if let Err(error) = sent {
+            tracing::debug!(interface = self.identity.name, %ip, %error, "not asked for");
+        }
+    }
+
     fn answer<Ip: Into<IpAddr>, Frame: AsRef<[u8]>>(
         &mut self,
         socket: &AsyncPacketSocket,
@@ -354,22 +386,11 @@ impl Port {
                     .inc();
             }
             Outcome::Conflict { ip, mac } => {
+                let index = self.identity.index;
                 let ip = ip.into();
+                tracing::debug!(interface = self.identity.name, %ip, %mac, "claimed by another station");
                 // A claim that does not fit is told again: gratuitous frames are repeated.
-                let _ = self.context.claims.try_send(ip);
-                let now = Instant::now();
-                let told = self
-                    .conflict
-                    .is_some_and(|(known, at)| known == ip && now.duration_since(at) < QUIET);
-                if !told {
-                    self.conflict = Some((ip, now));
-                    tracing::warn!(
-                        interface = self.identity.name,
-                        %ip,
-                        %mac,
-                        "another station claims this address"
-                    );
-                }
+                let _ = self.context.claims.try_send(Claim { index, ip, mac });
             }
         }
     }

@@ -1,7 +1,7 @@
 //! `corten agent`
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::time::Duration;
 
@@ -25,6 +25,7 @@ use crate::agent::succession::{self, Alone, Begun, Turn};
 use crate::agent::{self, AgentError, Config, Ending};
 use crate::http::Metrics;
 use crate::kept::Keeping;
+use crate::nodes;
 use crate::obstacles;
 use crate::probe::Door;
 use crate::removal::Removal;
@@ -165,7 +166,7 @@ impl Node {
         &self,
         common: &Common,
         mode: Mode,
-        is_cluster: bool,
+        dir: Option<&Path>,
     ) -> Result<Config, Failure> {
         let node = match &self.node_name {
             Some(name) => name.clone(),
@@ -173,6 +174,7 @@ impl Node {
         };
         let mut settings = common.settings();
         settings.ignore_exclude_label = self.ignore_exclude_lb;
+        let is_cluster = dir.is_none();
         let healthz = bind(
             "--healthz-bind-address",
             self.healthz_bind_address.as_deref(),
@@ -185,7 +187,10 @@ impl Node {
             is_cluster.then_some(SocketAddr::from(([127, 0, 0, 1], METRICS))),
             METRICS,
         )?;
+        // In a cluster the API tells; a file that cannot be read is mended by the next one.
+        let before = dir.and_then(|dir| nodes::load(dir).ok()?.remove(&node));
         Ok(Config {
+            before,
             agent: Agent {
                 node: node.into(),
                 mode,
@@ -283,7 +288,7 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
         let stop = Signals::listen()?.stop();
         let mut config = options
             .node
-            .config(&options.common, mode, options.dir.is_none())?;
+            .config(&options.common, mode, options.dir.as_deref())?;
         config.settings.native_bgp = options.compatible.both.native_bgp();
         options.compatible.tell();
         let health = Health::default();

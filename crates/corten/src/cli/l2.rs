@@ -192,6 +192,11 @@ impl Known {
             why += ", of those with an endpoint";
         }
         let owner = it.owner.as_ref().map(|(node, _)| &**node);
+        let address = it.address.to_string();
+        let state = owner.and_then(|owner| self.states.get(owner));
+        if state.is_some_and(|it| it.withheld.contains(&address)) {
+            why += "; withheld: a station that is no node has it";
+        }
         let Some(announcing) = self.announcing(it) else {
             return why;
         };

@@ -38,7 +38,9 @@ pub(super) fn main(options: Options) -> Result<(), Failure> {
     runtime()?.block_on(async {
         let _place = Alone::take().await?;
         let stop = Signals::listen()?.stop();
-        let config = options.node.config(&options.common, mode, false)?;
+        let config = options
+            .node
+            .config(&options.common, mode, Some(&options.dir))?;
         let sink = DirSink::open(&options.dir)?;
         let health = Health::default();
         options.node.track(mode, &health);

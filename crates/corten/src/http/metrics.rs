@@ -121,6 +121,10 @@ pub struct Metrics {
     pub frames_dropped: IntCounterVec,
     /// Addresses that answer with the interface's MAC address, not their own; label cause.
     pub virtual_mac_fallbacks: IntCounterVec,
+    /// Strangers found to use addresses of ours.
+    pub address_conflicts: IntCounter,
+    /// Addresses that strangers have; label state.
+    pub occupied_addresses: IntGaugeVec,
     /// Events for people that could not be sent.
     pub reports_dropped: IntCounter,
     /// Elements written to the kernel's tables.
@@ -183,6 +187,11 @@ impl Metrics {
             registry.register(Box::new(metric.clone()))?;
             Ok(metric)
         };
+        let gauges = |name, help, labels: &[&str]| -> Result<IntGaugeVec, prometheus::Error> {
+            let metric = IntGaugeVec::new(Opts::new(name, help), labels)?;
+            registry.register(Box::new(metric.clone()))?;
+            Ok(metric)
+        };
         Ok(Self {
             updates: counter("metallb_k8s_client_updates_total", "Updates taken in")?,
             update_errors: counter(
@@ -223,6 +232,15 @@ impl Metrics {
                 "corten_layer2_virtual_mac_fallbacks_total",
                 "How often addresses began to answer with the interface's MAC address, not their own",
                 &["cause"],
+            )?,
+            address_conflicts: counter(
+                "corten_layer2_address_conflicts_total",
+                "How often a station that is no node was found to use an address of ours",
+            )?,
+            occupied_addresses: gauges(
+                "corten_layer2_occupied_addresses",
+                "Addresses that stations have which are no nodes: withheld, or announced all the same",
+                &["state"],
             )?,
             reports_dropped: counter("corten_events_dropped_total", "Events that were not sent")?,
             forward_comparisons: counter(

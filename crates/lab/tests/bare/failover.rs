@@ -117,6 +117,7 @@ fn false_deaths_heal() {
             .await?;
         }
         stage.scene.page(address).await?;
+        stage.no_strangers();
         counted(&stage, &owner).await
     });
 }

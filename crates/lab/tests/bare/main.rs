@@ -18,6 +18,7 @@ mod reply;
 mod state;
 mod stays;
 mod story;
+mod strangers;
 mod support;
 mod tracking;
 mod udp;

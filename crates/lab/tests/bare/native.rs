@@ -88,6 +88,7 @@ fn the_owner_has_the_address_on_the_lan_as_long_as_it_lives() {
             have(&stage, "eth0", address, &[&next], 24).await?;
             have(&stage, "eth0", address6, &[&next], 64).await?;
             stage.scene.page(address).await?;
+            stage.no_strangers();
 
             // No Service, no address.
             stage.remove("one.yaml")?;

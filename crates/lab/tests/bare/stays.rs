@@ -86,6 +86,7 @@ fn an_address_stays_until_its_owner_is_lost() {
             })
             .await?;
             assert_eq!(stage.owner(address).await?, first);
+            stage.no_strangers();
             Ok(())
         },
     );

@@ -305,6 +305,14 @@ impl Stage {
             .is_ok()
     }
 
+    /// No node was held for a stranger that has another's address.
+    pub(crate) fn no_strangers(&self) {
+        for (node, process) in &self.processes {
+            let log = process.log();
+            assert!(!log.contains("AddressConflict"), "{node}:\n{log}");
+        }
+    }
+
     /// Waits for a line in the log of the process on `node` that has all of `parts`.
     pub(crate) async fn logged(&mut self, node: &str, parts: &[&str]) -> Result<String, WaitError> {
         let process = self.on(node);

@@ -204,6 +204,7 @@ fn no_cache_changes_when_the_owner_does() {
             assert!(log.contains(mac4) && log.contains(mac6), "{log}");
             assert_eq!(fallbacks(&stage, &third, "network").await?, 0);
             assert_eq!(fallbacks(&stage, &third, "kernel").await?, 0);
+            stage.no_strangers();
             Ok(())
         },
     );

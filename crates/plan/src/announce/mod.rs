@@ -5,6 +5,8 @@ pub mod election;
 pub mod l2;
 pub mod linux;
 pub mod mac;
+pub mod owners;
+pub mod stations;
 pub mod tenure;
 
 #[cfg(test)]

@@ -16,6 +16,7 @@ use crate::world::tests::{Told, balancer, ip, labels, local, settings, slice, st
 use crate::world::{EXCLUDE_LABEL, Event, Node, NodeState, Part, Policy, Rival, Service, Settings};
 
 mod linux;
+mod owners;
 mod stays;
 
 const NODES: &str = "node-a node-b node-c";

@@ -312,20 +312,30 @@ impl From<api::corten::v1alpha1::NodeStateStatus> for NodeState {
                     Interface {
                         up: interface.up,
                         subnets,
+                        mac: interface.mac.as_deref().and_then(mac),
                     },
                 )
             })
             .collect();
         let tenures = status.tenures.iter();
         let tenures = tenures.filter_map(|it| Some((it.address.parse().ok()?, it.term)));
+        let withheld = status.withheld.iter();
         Self {
             interfaces,
             tenures: tenures.collect(),
+            withheld: withheld.filter_map(|it| it.parse().ok()).collect(),
             draining: status.draining,
             incarnation: status.incarnation,
             version: status.version,
         }
     }
+}
+
+/// `02:00:00:00:00:01`.
+fn mac(text: &str) -> Option<[u8; 6]> {
+    let octets = text.split(':');
+    let octets = octets.map(|octet| u8::from_str_radix(octet, 16).ok());
+    octets.collect::<Option<Vec<u8>>>()?.try_into().ok()
 }
 
 /// The ranges of a ServiceCIDR; one that does not parse is left out.

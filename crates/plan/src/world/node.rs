@@ -1,6 +1,6 @@
 //! Nodes: what the API says of them, what their agents say, and whether they are heard.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -73,6 +73,9 @@ pub struct Interface {
     pub up: bool,
     /// The subnets of its addresses.
     pub subnets: Vec<IpNet>,
+    /// Its MAC address; `None`: it was not told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<[u8; 6]>,
 }
 
 /// Counts the owners of an address that stays with its owner: of two that say they have it the one
@@ -92,6 +95,9 @@ pub struct NodeState {
     /// The addresses that it has and that stay with it (`handBack: false`).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tenures: Tenures,
+    /// The addresses that it would announce and does not: strangers on the link have them.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub withheld: BTreeSet<IpAddr>,
     /// Grows with every start of the agent: of two forms the one with the higher holds.
     pub incarnation: u64,
     /// Grows with every change within one incarnation.
@@ -107,7 +113,7 @@ impl NodeState {
 
     /// Whether both say the same of the node, though perhaps not at the same time.
     pub fn says_as(&self, other: &Self) -> bool {
-        self.is_able_as(other) && self.tenures == other.tenures
+        self.is_able_as(other) && self.tenures == other.tenures && self.withheld == other.withheld
     }
 
     /// Whether the node can do the same by both, whatever it has.

@@ -3,7 +3,9 @@
 //!
 //! The rules are those of `corten::agent`: nothing is announced before every other node was heard or
 //! is dead; a node that ends answers for each address until another one claims it; who is isolated
-//! answers nothing.
+//! answers nothing; who hears that another station has an address which it announces asks until it
+//! knows whether that is a member. No member may ever be held for a stranger, and nothing that a node
+//! takes over may wait.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -12,6 +14,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use plan::announce::l2::plan;
+use plan::announce::owners::Owners;
+use plan::announce::stations::Stations;
 use plan::announce::tenure::{self, Terms};
 use plan::config::Object;
 use plan::name::{Name, ServiceKey};
@@ -21,6 +25,8 @@ use plan::world::{
     Service, ServiceType, Settings, Slice, SlicePort, Tenures, World,
 };
 use proto::announcer::{self, Announcer};
+use proto::conflict::{Act, Conflicts, Whose};
+use proto::ethernet::Mac;
 use proto::member::{self, NodeName};
 use serde_json::{Value, json};
 
@@ -45,6 +51,11 @@ pub(crate) const SUCCESSION: Duration = Duration::from_secs(5);
 pub(crate) fn address(n: usize) -> IpAddr {
     let last = if n == STAYING { 129 } else { n as u8 + 1 };
     IpAddr::V4(Ipv4Addr::new(192, 0, 2, last))
+}
+
+/// The MAC address of a node's interface.
+fn station(n: usize) -> Mac {
+    Mac([2, 0, 0, 0, 0, n as u8])
 }
 
 fn node_name(n: usize) -> Name {
@@ -177,12 +188,20 @@ struct Agent {
     apart: Option<Duration>,
     /// Addresses of a node that ends which nobody has claimed, and until when it waits for that.
     leaving: Option<(BTreeSet<IpAddr>, Duration)>,
+    owners: Owners,
+    stations: Stations,
+    conflicts: Conflicts,
 }
 
 impl Agent {
     /// Takes over and gives up what is dirty.
     fn replan(&mut self, node: usize, nodes: usize, dirty: &Dirty, now: Duration) {
         let me = node_name(node);
+        let addresses = dirty.addresses.iter().copied();
+        let wary = self
+            .owners
+            .look(&self.world, &me, self.met, None, addresses);
+        assert!(wary.is_empty(), "{me} waits before it announces {wary:?}");
         for address in &dirty.addresses {
             if plan(&self.world, &me, *address).is_some() {
                 self.wanted.insert(*address);
@@ -190,6 +209,7 @@ impl Agent {
                 self.wanted.remove(address);
                 self.announced.remove(address);
                 self.announcer.remove(*address);
+                self.conflicts.remove(*address);
             }
         }
         let met = |of: usize| {
@@ -203,6 +223,18 @@ impl Agent {
                     self.announcer.trigger(now, *address);
                 }
             }
+        }
+    }
+}
+
+impl Agent {
+    fn whose(&self, address: IpAddr, mac: Mac) -> Whose {
+        if self.stations.has(address, mac.0) {
+            Whose::Member
+        } else if self.stations.lacks_some(&self.world) {
+            Whose::Unknown
+        } else {
+            Whose::Stranger
         }
     }
 }
@@ -224,8 +256,8 @@ pub(crate) struct Model {
     pub(crate) net: Net,
     told: World,
     agents: Vec<Option<Agent>>,
-    /// Claims on their way: when, to whom, of which address.
-    claims: BinaryHeap<Reverse<(Duration, usize, IpAddr)>>,
+    /// Claims on their way: when, to whom, from whom, of which address.
+    claims: BinaryHeap<Reverse<(Duration, usize, usize, IpAddr)>>,
     /// Who answers, by address: a bit for each node.
     answering: [u32; ADDRESSES],
     since: [Duration; ADDRESSES],
@@ -276,6 +308,7 @@ impl Model {
         let interface = Interface {
             up: true,
             subnets: vec!["192.0.2.0/24".parse().expect("a subnet")],
+            mac: Some(station(node).0),
         };
         let state = NodeState {
             interfaces: [("eth0".into(), interface)].into(),
@@ -291,10 +324,16 @@ impl Model {
         let payload = serde_json::to_vec(&state).expect("a state");
         let mut terms = Terms::default();
         terms.note(&state);
+        let mut stations = Stations::default();
+        stations.note(&node_name(node), &state);
         world.apply(Event::State {
             node: node_name(node),
             form: Some(state),
         });
+        let mut owners = Owners::default();
+        let all = (0..ADDRESSES).map(address);
+        let wary = owners.look(&world, &node_name(node), false, None, all);
+        assert!(wary.is_empty(), "{node} waits at its start");
         self.agents[node] = Some(Agent {
             world,
             wanted: BTreeSet::new(),
@@ -306,6 +345,9 @@ impl Model {
             version: 1,
             apart: Some(self.net.now),
             leaving: None,
+            owners,
+            stations,
+            conflicts: Conflicts::default(),
         });
         self.net.start_with(node, incarnation, Some(payload));
         self.look(node);
@@ -392,7 +434,9 @@ impl Model {
             let frames = agent.announcer.poll_timeout();
             let ends = agent.leaving.as_ref().map(|(_, until)| *until);
             let company = agent.apart.map(|at| at + HEARING);
-            frames.into_iter().chain(ends).chain(company).min()
+            let probes = agent.conflicts.poll_timeout();
+            let due = frames.into_iter().chain(ends).chain(company);
+            due.chain(probes).min()
         });
         self.timer = timers.min();
     }
@@ -411,14 +455,14 @@ impl Model {
             return;
         }
         self.net.now = at;
-        while let Some(Reverse((_, to, address))) = self
+        while let Some(Reverse((_, to, from, address))) = self
             .claims
             .peek()
             .copied()
             .filter(|Reverse((due, ..))| *due <= at)
         {
             self.claims.pop();
-            self.claimed(to, address);
+            self.claimed(to, from, address);
         }
         for node in 0..self.nodes() {
             let Some(agent) = &mut self.agents[node] else {
@@ -440,6 +484,7 @@ impl Model {
                     agent.apart = Some(at);
                 }
             }
+            self.probe(node);
             let Some(agent) = &mut self.agents[node] else {
                 continue;
             };
@@ -465,16 +510,49 @@ impl Model {
                 if chance % 1000 >= self.net.setup.loss {
                     let latency = Duration::from_micros(100 + (chance >> 32) % 2000);
                     let at = self.net.now + latency;
-                    self.claims.push(Reverse((at, to, *address)));
+                    self.claims.push(Reverse((at, to, from, *address)));
                 }
             }
         }
     }
 
-    fn claimed(&mut self, node: usize, address: IpAddr) {
+    /// Asks for addresses of which another station was heard to have them.
+    fn probe(&mut self, node: usize) {
+        let now = self.net.now;
         let Some(agent) = &mut self.agents[node] else {
             return;
         };
+        if agent.conflicts.poll_timeout().is_none_or(|due| due > now) {
+            return;
+        }
+        let mut conflicts = std::mem::take(&mut agent.conflicts);
+        let acts = conflicts.on_timeout(now, |ip, mac| agent.whose(ip, mac));
+        agent.conflicts = conflicts;
+        for act in acts {
+            let Act::Probe(asked) = act else {
+                panic!("{node} holds a member for a stranger: {act:?}");
+            };
+            for other in (0..self.nodes()).filter(|other| *other != node) {
+                let n = (0..ADDRESSES).find(|n| address(*n) == asked);
+                let has = n.is_some_and(|n| self.answering[n] & (1 << other) != 0);
+                if has && self.net.runs(node) && !self.net.is_cut(node, other) {
+                    self.claims.push(Reverse((now + ms(1), node, other, asked)));
+                }
+            }
+        }
+    }
+
+    fn claimed(&mut self, node: usize, from: usize, address: IpAddr) {
+        let (now, runs) = (self.net.now, self.net.runs(node));
+        let Some(agent) = &mut self.agents[node] else {
+            return;
+        };
+        if runs && !agent.silent && agent.announced.contains(&address) {
+            let mac = station(from);
+            let whose = agent.whose(address, mac);
+            let act = agent.conflicts.on_claim(now, address, mac, whose);
+            assert_eq!(act, None, "{from} claims {address} of {node}");
+        }
         let Some((unclaimed, _)) = &mut agent.leaving else {
             return;
         };
@@ -512,6 +590,7 @@ impl Model {
             member::Event::Payload { node, bytes, .. } => {
                 let form: NodeState = serde_json::from_slice(&bytes).expect("a state");
                 agent.terms.note(&form);
+                agent.stations.note(&node.as_str().into(), &form);
                 Event::State {
                     node: node.as_str().into(),
                     form: Some(form),

@@ -1,6 +1,9 @@
 //! The responder of one interface (MetalLB §4.3).
 
-use std::{collections::HashMap, net::Ipv4Addr};
+use std::{
+    collections::{HashMap, HashSet},
+    net::Ipv4Addr,
+};
 
 use super::{Frame, Operation, Packet};
 use crate::{
@@ -19,6 +22,7 @@ pub type Outcome = responder::Outcome<Ipv4Addr, Frame>;
 pub struct Responder {
     mac: Mac,
     announced: HashMap<Ipv4Addr, Option<Mac>>,
+    watched: HashSet<Ipv4Addr>,
     counters: Counters,
 }
 
@@ -28,6 +32,7 @@ impl Responder {
         Self {
             mac,
             announced: HashMap::new(),
+            watched: HashSet::new(),
             counters: Counters::default(),
         }
     }
@@ -45,12 +50,21 @@ impl Responder {
     /// Starts answering for `ip`, with `mac` or else with the interface's own; false if it already
     /// did answer.
     pub fn announce(&mut self, ip: Ipv4Addr, mac: Option<Mac>) -> bool {
+        self.watched.remove(&ip);
         self.announced.insert(ip, mac).is_none()
     }
 
     /// Stops answering for `ip`; false if it did not answer for it.
     pub fn withdraw(&mut self, ip: Ipv4Addr) -> bool {
+        self.watched.remove(&ip);
         self.announced.remove(&ip).is_some()
+    }
+
+    /// Tells who else has `ip`, though it is not answered for; until it is announced or withdrawn.
+    pub fn watch(&mut self, ip: Ipv4Addr) {
+        if !self.announces(ip) {
+            self.watched.insert(ip);
+        }
     }
 
     /// Whether `ip` is answered for.
@@ -91,6 +105,12 @@ impl Responder {
                 ip,
                 mac,
             });
+        }
+        if self.watched.contains(&packet.sender_ip) {
+            return Outcome::Conflict {
+                ip: packet.sender_ip,
+                mac: packet.sender_mac,
+            };
         }
         if packet.operation != Operation::Request {
             return Outcome::Ignored(DropReason::NotRequest);

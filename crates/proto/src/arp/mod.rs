@@ -1,7 +1,8 @@
 //! ARP for addresses that the kernel does not own (RFC 826, RFC 5227; MetalLB's layer 2 mode).
 //!
 //! [`Packet`] is one Ethernet frame with ARP for IPv4; [`Responder`] answers for the addresses
-//! announced on one interface; [`gratuitous`] builds the frames that move an address here.
+//! announced on one interface; [`gratuitous`] builds the frames that move an address here,
+//! [`probe`] the one that asks for it.
 
 mod error;
 mod fsm;
@@ -11,4 +12,4 @@ mod tests;
 
 pub use error::Error;
 pub use fsm::{Outcome, Responder};
-pub use packet::{FRAME_LEN, Frame, Operation, Packet, gratuitous};
+pub use packet::{FRAME_LEN, Frame, Operation, Packet, gratuitous, probe};

@@ -139,3 +139,18 @@ pub fn gratuitous(mac: Mac, ip: Ipv4Addr, station: Mac) -> [Frame; 2] {
     };
     [request.build(), reply.build()]
 }
+
+/// The frame that asks whether somebody has `ip`, and from which nobody's cache learns (RFC 5227
+/// §2.1.1): sender address 0.0.0.0.
+pub fn probe(station: Mac, ip: Ipv4Addr) -> Frame {
+    Packet {
+        destination: Mac::BROADCAST,
+        source: station,
+        operation: Operation::Request,
+        sender_mac: station,
+        sender_ip: Ipv4Addr::UNSPECIFIED,
+        target_mac: Mac::ZERO,
+        target_ip: ip,
+    }
+    .build()
+}

@@ -125,6 +125,51 @@ fn frames_and_their_outcomes() {
 }
 
 #[test]
+fn who_has_an_address_that_is_watched_is_told_of() {
+    let question = probe(ME, VIP);
+    let asked = oracle(&question);
+    assert_eq!(asked.destination, Mac::BROADCAST);
+    assert_eq!((asked.source, asked.sender_mac), (ME, ME));
+    assert_eq!(asked.sender_ip, Ipv4Addr::UNSPECIFIED);
+    assert_eq!(
+        (asked.target_ip, asked.operation),
+        (VIP, Operation::Request)
+    );
+
+    let mut responder = Responder::new(ME);
+    let answer = Packet {
+        destination: ME,
+        source: OTHER,
+        operation: Operation::Reply,
+        sender_mac: OTHER,
+        sender_ip: VIP,
+        target_mac: ME,
+        target_ip: Ipv4Addr::UNSPECIFIED,
+    }
+    .build();
+    let conflict = Outcome::Conflict {
+        ip: VIP,
+        mac: OTHER,
+    };
+    let not_request = Outcome::Ignored(DropReason::NotRequest);
+    let not_announced = Outcome::Ignored(DropReason::NotAnnounced);
+    assert_eq!(responder.on_frame(&answer), not_request);
+    responder.watch(VIP);
+    assert_eq!(responder.on_frame(&answer), conflict);
+    // It is not answered for, and another's probe is no claim.
+    assert_eq!(responder.on_frame(&request().build()), not_announced);
+    assert_eq!(responder.on_frame(&probe(OTHER, VIP)), not_announced);
+    responder.withdraw(VIP);
+    assert_eq!(responder.on_frame(&answer), not_request);
+    // Announced it is not watched besides.
+    responder.announce(VIP, None);
+    responder.watch(VIP);
+    assert_eq!(responder.on_frame(&answer), conflict);
+    responder.withdraw(VIP);
+    assert_eq!(responder.on_frame(&answer), not_request);
+}
+
+#[test]
 fn unicast_requests_and_probes_are_answered() {
     for packet in [
         Packet {

@@ -1,6 +1,9 @@
 //! The responder of one interface (RFC 4861 §7.2; MetalLB §4.3).
 
-use std::{collections::HashMap, net::Ipv6Addr};
+use std::{
+    collections::{HashMap, HashSet},
+    net::Ipv6Addr,
+};
 
 use super::{ALL_NODES, Message, Packet, multicast_mac};
 use crate::{
@@ -23,6 +26,7 @@ pub type Outcome = responder::Outcome<Ipv6Addr, Vec<u8>>;
 pub struct Responder {
     mac: Mac,
     announced: HashMap<Ipv6Addr, Option<Mac>>,
+    watched: HashSet<Ipv6Addr>,
     counters: Counters,
 }
 
@@ -32,6 +36,7 @@ impl Responder {
         Self {
             mac,
             announced: HashMap::new(),
+            watched: HashSet::new(),
             counters: Counters::default(),
         }
     }
@@ -49,12 +54,21 @@ impl Responder {
     /// Starts answering for `ip`, with `mac` or else with the interface's own; false if it already
     /// did answer. The caller keeps [`super::Groups`].
     pub fn announce(&mut self, ip: Ipv6Addr, mac: Option<Mac>) -> bool {
+        self.watched.remove(&ip);
         self.announced.insert(ip, mac).is_none()
     }
 
     /// Stops answering for `ip`; false if it did not answer for it.
     pub fn withdraw(&mut self, ip: Ipv6Addr) -> bool {
+        self.watched.remove(&ip);
         self.announced.remove(&ip).is_some()
+    }
+
+    /// Tells who else has `ip`, though it is not answered for; until it is announced or withdrawn.
+    pub fn watch(&mut self, ip: Ipv6Addr) {
+        if !self.announces(ip) {
+            self.watched.insert(ip);
+        }
     }
 
     /// Whether `ip` is answered for.
@@ -100,6 +114,9 @@ impl Responder {
                 ip: owner,
                 mac,
             });
+        }
+        if self.watched.contains(&owner) {
+            return Outcome::Conflict { ip: owner, mac };
         }
         match packet.message {
             Message::Solicitation { target, .. } => self.answer(packet, target, mac),

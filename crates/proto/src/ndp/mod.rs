@@ -3,7 +3,8 @@
 //!
 //! [`Packet`] is one Ethernet frame with a neighbour solicitation or advertisement; [`Responder`]
 //! answers for the addresses announced on one interface; [`Groups`] counts the solicited-node
-//! groups that the interface must be in; [`unsolicited`] builds the frame that moves an address.
+//! groups that the interface must be in; [`unsolicited`] builds the frame that moves an address,
+//! [`probe`] the one that asks for it.
 
 mod error;
 mod fsm;
@@ -15,4 +16,4 @@ mod tests;
 pub use error::Error;
 pub use fsm::{Outcome, Responder};
 pub use groups::{Change, Groups, multicast_mac, solicited_node};
-pub use packet::{ALL_NODES, Message, Packet, unsolicited};
+pub use packet::{ALL_NODES, Message, Packet, probe, unsolicited};

@@ -244,6 +244,23 @@ pub fn unsolicited(mac: Mac, ip: Ipv6Addr, station: Mac) -> Vec<u8> {
     .build()
 }
 
+/// The frame that asks whether somebody has `ip`, and from which nobody's cache learns (RFC 4862
+/// §5.4.2): a solicitation from `::`.
+pub fn probe(station: Mac, ip: Ipv6Addr) -> Vec<u8> {
+    let group = super::solicited_node(ip);
+    Packet {
+        link_destination: multicast_mac(group),
+        link_source: station,
+        source: Ipv6Addr::UNSPECIFIED,
+        destination: group,
+        message: Message::Solicitation {
+            target: ip,
+            source_mac: None,
+        },
+    }
+    .build()
+}
+
 /// RFC 4861 §7.1.1: what a solicitation from `::` must and must not have.
 fn check_dad(destination: Ipv6Addr, options: Options) -> Result<(), Error> {
     // ff02::1:ff00:0/104

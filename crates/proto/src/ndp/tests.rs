@@ -284,6 +284,40 @@ fn frames_and_their_outcomes() {
     }
 }
 
+#[test]
+fn who_has_an_address_that_is_watched_is_told_of() {
+    let asked = Packet::parse(&probe(ME, VIP)).unwrap();
+    let group = solicited_node(VIP);
+    assert_eq!(
+        asked,
+        Packet {
+            link_destination: multicast_mac(group),
+            link_source: ME,
+            source: Ipv6Addr::UNSPECIFIED,
+            destination: group,
+            message: Message::Solicitation {
+                target: VIP,
+                source_mac: None
+            },
+        }
+    );
+    let mut responder = Responder::new(ME);
+    let answer = advertisement(VIP, Some(OTHER)).build();
+    let conflict = Outcome::Conflict {
+        ip: VIP,
+        mac: OTHER,
+    };
+    let not_request = Outcome::Ignored(DropReason::NotRequest);
+    let not_announced = Outcome::Ignored(DropReason::NotAnnounced);
+    assert_eq!(responder.on_frame(&answer), not_request);
+    responder.watch(VIP);
+    assert_eq!(responder.on_frame(&answer), conflict);
+    assert_eq!(responder.on_frame(&solicitation().build()), not_announced);
+    assert_eq!(responder.on_frame(&probe(OTHER, VIP)), not_announced);
+    responder.withdraw(VIP);
+    assert_eq!(responder.on_frame(&answer), not_request);
+}
+
 /// Sets bytes in a good frame and mends its checksum.
 fn patched(packet: Packet, changes: &[(usize, u8)], tail: &[u8]) -> Vec<u8> {
     let mut frame = packet.build();

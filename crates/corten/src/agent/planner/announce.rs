@@ -50,6 +50,7 @@ impl Planner {
     }
 
     pub(super) async fn announce(&mut self, ready: Vec<(IpAddr, Announcement)>) {
+        let ready = self.hold_back(ready);
         let nowhere = self.parts.l2.announce(ready.clone()).await;
         if self.world.config().stays() {
             self.unsettled

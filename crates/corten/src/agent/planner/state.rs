@@ -6,8 +6,7 @@ use plan::forward::Mode;
 use plan::world::{Event, NodeState};
 
 use super::Planner;
-use crate::agent::interfaces::{self, Snapshot};
-use crate::agent::{beat, member};
+use crate::agent::{beat, interfaces, member};
 
 impl Planner {
     /// Says what this node's interfaces are, what it has, whether it drains and whether it stands by,
@@ -34,10 +33,11 @@ impl Planner {
         // What was changed besides is told first: it counts in what follows.
         let told = known.is_some_and(|known| known.tenures == self.tenures);
         if self.synced && told && (!self.unsettled.is_empty() || !as_known) {
-            let beat = status(&state, &self.snapshot, self.parts.agent.mode);
+            let beat = status(&state, self.parts.agent.mode);
             self.settle_tenures(&beat);
         }
         state.tenures.clone_from(&self.tenures);
+        state.withheld = self.strangers.withheld();
         let known = self.world.node_state(&node);
         let shown = (phase, self.standing_by.clone());
         if shown == self.shown
@@ -51,7 +51,7 @@ impl Planner {
             draining: phase.is_some(),
             drain: phase,
             standing_by: self.standing_by.clone().unwrap_or_default(),
-            ..status(&state, &self.snapshot, self.parts.agent.mode)
+            ..status(&state, self.parts.agent.mode)
         });
         self.shown = shown;
         self.terms.note(&state);
@@ -96,16 +96,8 @@ fn tenures(state: &NodeState) -> Vec<Tenure> {
 }
 
 /// The published form of this node's state.
-fn status(state: &NodeState, snapshot: &Snapshot, mode: Mode) -> NodeStateStatus {
-    let mac = |name: &str| {
-        let found = snapshot.iter().find(|interface| interface.name == name)?;
-        let octets: Vec<String> = found
-            .mac?
-            .iter()
-            .map(|octet| format!("{octet:02x}"))
-            .collect();
-        Some(octets.join(":"))
-    };
+fn status(state: &NodeState, mode: Mode) -> NodeStateStatus {
+    let mac = |octets: [u8; 6]| octets.map(|octet| format!("{octet:02x}")).join(":");
     NodeStateStatus {
         interfaces: state
             .interfaces
@@ -113,7 +105,7 @@ fn status(state: &NodeState, snapshot: &Snapshot, mode: Mode) -> NodeStateStatus
             .map(|(name, interface)| Interface {
                 name: name.to_string(),
                 up: interface.up,
-                mac: mac(name),
+                mac: interface.mac.map(mac),
                 subnets: interface.subnets.iter().map(ToString::to_string).collect(),
             })
             .collect(),
@@ -126,6 +118,7 @@ fn status(state: &NodeState, snapshot: &Snapshot, mode: Mode) -> NodeStateStatus
         bgp: Vec::new(),
         standing_by: String::new(),
         tenures: tenures(state),
+        withheld: state.withheld.iter().map(ToString::to_string).collect(),
         draining: state.draining,
         drain: None,
         incarnation: state.incarnation,

@@ -148,6 +148,19 @@ fn what_agents_say_otherwise_is_shown() {
 }
 
 #[test]
+fn what_a_stranger_has_is_shown() {
+    let mut known = known(None);
+    for state in known.states.values_mut() {
+        state.withheld = vec!["10.0.0.101".to_owned()];
+    }
+    let shown = known.explained(&[]);
+    assert_eq!(
+        known.why(&shown[0]),
+        "alone able; withheld: a station that is no node has it"
+    );
+}
+
+#[test]
 fn values_for_programs() {
     let known = known(Some(&[("web", "node-1")]));
     let items = known.items(&known.explained(&[]), &[]);

@@ -157,15 +157,15 @@ pub(crate) fn state(version: u64, interfaces: &str) -> NodeState {
                 .filter(|net| !net.is_empty())
                 .map(|net| net.parse().expect("a subnet"))
                 .collect(),
+            mac: None,
         };
         (Name::from(name.trim_start_matches('!')), interface)
     };
     NodeState {
         interfaces: interfaces.split_whitespace().map(one).collect(),
-        draining: false,
-        tenures: Tenures::new(),
         incarnation: 1,
         version,
+        ..NodeState::default()
     }
 }
 
