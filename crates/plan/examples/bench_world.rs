@@ -116,6 +116,7 @@ fn state(n: usize) -> Event {
     let interface = Interface {
         up: true,
         subnets: vec!["10.0.0.0/8".parse().expect("a subnet")],
+        mac: None,
     };
     Event::State {
         node: format!("node-{n}").into(),
