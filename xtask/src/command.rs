@@ -55,8 +55,8 @@ const COMMANDS: [Command; 10] = [
     },
     Command {
         name: "soak",
-        arguments: "[MINUTES | --kills N | differential [--seed N] [--steps N] | member [--hours N]]",
-        help: "the controller killed 200 times, or as said; or beside MetalLB's; or failure detection",
+        arguments: "[MINUTES | --kills N | differential [--seed N] [--steps N] | proxy [--seed N] [--steps N] | member [--hours N]]",
+        help: "the controller killed 200 times, or as said; or beside MetalLB's; the agent beside kube-proxy; or failure detection",
         run: soak::run,
     },
     Command {

@@ -1,6 +1,6 @@
 //! `cargo xtask soak`: what takes too long for every run: the crash test with many kills,
-//! MetalLB's controller beside Corten's on random sequences of objects, and days of failure
-//! detection and a million faults of announcing nodes in virtual time.
+//! MetalLB's controller beside Corten's, and kube-proxy beside Corten's agent, on random sequences of
+//! objects, and days of failure detection and a million faults of announcing nodes in virtual time.
 
 use std::ops::Range;
 use std::process::Command;
@@ -28,6 +28,7 @@ enum Plan {
     Kills(u64),
     Time(Duration),
     Differential { seeds: Range<u64>, steps: u64 },
+    Proxy { seeds: Range<u64>, steps: u64 },
     Member { hours: u64 },
     Election { schedules: u64 },
 }
@@ -35,7 +36,14 @@ enum Plan {
 fn plan(arguments: &[String]) -> Option<Plan> {
     match arguments {
         [] => Some(Plan::Kills(KILLS)),
-        [name, rest @ ..] if name == "differential" => differential_plan(rest),
+        [name, rest @ ..] if name == "differential" => {
+            let (seeds, steps) = sequences(rest)?;
+            Some(Plan::Differential { seeds, steps })
+        }
+        [name, rest @ ..] if name == "proxy" => {
+            let (seeds, steps) = sequences(rest)?;
+            Some(Plan::Proxy { seeds, steps })
+        }
         [name] if name == "member" => Some(Plan::Member { hours: HOURS }),
         [name, flag, hours] if name == "member" && flag == "--hours" => {
             let hours = hours.parse().ok()?;
@@ -57,7 +65,8 @@ fn plan(arguments: &[String]) -> Option<Plan> {
     }
 }
 
-fn differential_plan(arguments: &[String]) -> Option<Plan> {
+/// Seeds, and the steps of each.
+fn sequences(arguments: &[String]) -> Option<(Range<u64>, u64)> {
     let (mut seeds, mut steps) = (1..1 + SEEDS, STEPS);
     let (pairs, rest) = arguments.as_chunks();
     for [flag, value] in pairs {
@@ -68,15 +77,15 @@ fn differential_plan(arguments: &[String]) -> Option<Plan> {
             _ => return None,
         }
     }
-    rest.is_empty()
-        .then_some(Plan::Differential { seeds, steps })
+    rest.is_empty().then_some((seeds, steps))
 }
 
 /// Runs the command.
 pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
     let Some(plan) = plan(arguments) else {
         let usage = "`soak` takes a number of minutes, `--kills N`, \
-                     `differential [--seed N] [--steps N]`, `member [--hours N]` or \
+                     `differential [--seed N] [--steps N]`, `proxy [--seed N] [--steps N]`, \
+                     `member [--hours N]` or \
                      `election [--schedules N]`";
         return Err(Failure::Usage(usage.into()));
     };
@@ -87,7 +96,13 @@ pub(crate) fn run(arguments: &[String]) -> Result<(), Failure> {
         Plan::Kills(kills) => run_it(&mut crash(kills)),
         Plan::Differential { seeds, steps } => {
             for seed in seeds {
-                run_it(&mut differential(seed, steps))?;
+                run_it(&mut differential("differential", seed, steps))?;
+            }
+            Ok(())
+        }
+        Plan::Proxy { seeds, steps } => {
+            for seed in seeds {
+                run_it(&mut differential("proxy_differential", seed, steps))?;
             }
             Ok(())
         }
@@ -138,9 +153,9 @@ fn election(schedules: u64) -> Command {
     command
 }
 
-/// Both controllers on one sequence of objects.
-fn differential(seed: u64, steps: u64) -> Command {
-    let mut command = cargo(["run", "-p", "lab", "--example", "differential", "--"]);
+/// Both controllers, or both proxies, on one sequence of objects.
+fn differential(example: &str, seed: u64, steps: u64) -> Command {
+    let mut command = cargo(["run", "-p", "lab", "--example", example, "--"]);
     command
         .args(["--seed", &seed.to_string()])
         .args(["--steps", &steps.to_string()]);
@@ -167,6 +182,9 @@ mod tests {
             plan("differential --seed 7 --steps 20"),
             sequences(7..8, 20)
         );
+        let (seeds, steps) = (3..4, 100);
+        let proxy = plan("proxy --seed 3");
+        assert_eq!(proxy, Some(Plan::Proxy { seeds, steps }));
         assert_eq!(plan("member"), Some(Plan::Member { hours: 24 }));
         assert_eq!(plan("member --hours 2"), Some(Plan::Member { hours: 2 }));
         let election = |schedules| Some(Plan::Election { schedules });
@@ -181,6 +199,7 @@ mod tests {
             "1 2",
             "differential --seed",
             "differential 7",
+            "proxy --seeds 7",
         ] {
             assert_eq!(plan(line), None, "{line}");
         }

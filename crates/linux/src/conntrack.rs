@@ -1,5 +1,5 @@
-//! Connection tracking by netlink (ctnetlink): which UDP connections the kernel remembers, and how
-//! to make it forget one.
+//! Connection tracking by netlink (ctnetlink): which connections the kernel remembers, and how to
+//! make it forget one or all.
 //!
 //! The kernel passes over other protocols itself (`CTA_FILTER`, Linux 5.8). Zones other than the
 //! usual one are somebody else's and left out. Source: `net/netfilter/nf_conntrack_netlink.c`.
@@ -33,6 +33,8 @@ pub struct Flow<'a> {
     pub destination: SocketAddr,
     /// From where replies are expected: whom the destination was rewritten to.
     pub replier: SocketAddr,
+    /// Where replies go to: whom the source was rewritten to.
+    pub client: SocketAddr,
     /// The first tuple as the kernel spells it.
     tuple: &'a [u8],
     id: u32,
@@ -76,11 +78,21 @@ impl Conntrack {
 
     /// Shows every UDP connection of a family.
     pub fn udp(&mut self, ipv6: bool, each: &mut dyn FnMut(Flow<'_>)) -> Result<(), Error> {
+        self.of(UDP, ipv6, each)
+    }
+
+    /// Shows every connection of a protocol with ports and of a family.
+    pub fn of(
+        &mut self,
+        protocol: u8,
+        ipv6: bool,
+        each: &mut dyn FnMut(Flow<'_>),
+    ) -> Result<(), Error> {
         let family = if ipv6 { libc::AF_INET6 } else { libc::AF_INET };
         let filter = |attrs: &mut Attrs<'_>| {
             const PROTOCOL: u32 = 1 << 3; // CTA_FILTER_FLAG(CTA_PROTO_NUM)
             attrs.nest(TUPLE_ORIG, |tuple| {
-                tuple.nest(2, |protocol| protocol.bytes(1, &[UDP]));
+                tuple.nest(2, |number| number.bytes(1, &[protocol]));
             });
             attrs.nest(FILTER, |filter| {
                 filter.bytes(1, &PROTOCOL.to_ne_bytes());
@@ -90,11 +102,26 @@ impl Conntrack {
         let dumped = "connections";
         self.socket
             .dump_of(dumped, GET, family as u8, filter, &mut |body| {
-                if let Some(flow) = decode(body)? {
+                if let Some(flow) = decode(body, protocol)? {
                     each(flow);
                 }
                 Ok(())
             })
+    }
+
+    /// Makes the kernel forget everything of both families.
+    pub fn flush(&mut self) -> Result<(), Error> {
+        let messages = [libc::AF_INET, libc::AF_INET6]
+            .map(|family| (DELETE, family as u8, |_: &mut Attrs<'_>| {}));
+        for errno in self.socket.request(messages)? {
+            if errno != 0 {
+                return Err(Error::Dump {
+                    what: "deleted connections",
+                    source: std::io::Error::from_raw_os_error(errno),
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Makes the kernel forget these; says how many there still were.
@@ -125,8 +152,8 @@ impl Conntrack {
     }
 }
 
-/// A UDP connection of the usual zone.
-fn decode(body: &[u8]) -> Result<Option<Flow<'_>>, DecodeError> {
+/// A connection of this protocol and the usual zone.
+fn decode(body: &[u8], protocol: u8) -> Result<Option<Flow<'_>>, DecodeError> {
     let (mut original, mut reply, mut id, mut zone) = (None, None, 0, 0);
     for attr in Reader::new(body) {
         let attr = attr?;
@@ -141,12 +168,13 @@ fn decode(body: &[u8]) -> Result<Option<Flow<'_>>, DecodeError> {
     let (Some(original), Some(reply)) = (original, reply) else {
         return Err(DecodeError::Missing { kind: TUPLE_ORIG });
     };
-    let both = (tuple(original)?, tuple(reply)?);
+    let both = (tuple(original, protocol)?, tuple(reply, protocol)?);
     Ok(match both {
-        (Some((source, destination)), Some((replier, _))) if zone == 0 => Some(Flow {
+        (Some((source, destination)), Some((replier, client))) if zone == 0 => Some(Flow {
             source,
             destination,
             replier,
+            client,
             tuple: original,
             id,
         }),
@@ -154,8 +182,8 @@ fn decode(body: &[u8]) -> Result<Option<Flow<'_>>, DecodeError> {
     })
 }
 
-/// Source and destination; `None`: this is not UDP, or of another zone.
-fn tuple(bytes: &[u8]) -> Result<Option<(SocketAddr, SocketAddr)>, DecodeError> {
+/// Source and destination; `None`: this is of another protocol or zone.
+fn tuple(bytes: &[u8], wanted: u8) -> Result<Option<(SocketAddr, SocketAddr)>, DecodeError> {
     let (mut source, mut destination, mut zone) = (None, None, 0);
     let (mut protocol, mut ports) = (0, (0, 0));
     for part in Reader::new(bytes) {
@@ -187,7 +215,7 @@ fn tuple(bytes: &[u8]) -> Result<Option<(SocketAddr, SocketAddr)>, DecodeError> 
         }
     }
     Ok(match (source, destination) {
-        (Some(source), Some(destination)) if protocol == UDP && zone == 0 => Some((
+        (Some(source), Some(destination)) if protocol == wanted && zone == 0 => Some((
             SocketAddr::new(source, ports.0),
             SocketAddr::new(destination, ports.1),
         )),
@@ -239,17 +267,17 @@ mod tests {
     #[test]
     fn udp_connections_of_the_usual_zone() {
         let bytes = entry(UDP, None);
-        let flow = decode(&bytes).expect("decodes").expect("is UDP");
+        let flow = decode(&bytes, UDP).expect("decodes").expect("is UDP");
         assert_eq!(flow.source, "10.0.0.9:40000".parse().expect("socket"));
         assert_eq!(flow.destination, "10.96.0.1:53".parse().expect("socket"));
         assert_eq!(flow.replier, "10.1.0.2:5353".parse().expect("socket"));
         let handle = flow.handle();
         assert_eq!((handle.id, handle.family), (77, libc::AF_INET as u8));
-        let (source, destination) = tuple(&handle.tuple).expect("decodes").expect("is UDP");
+        let (source, destination) = tuple(&handle.tuple, UDP).expect("decodes").expect("is UDP");
         assert_eq!((source, destination), (flow.source, flow.destination));
         let others = [entry(6, None), entry(132, None), entry(UDP, Some(9))];
         for other in &others {
-            assert!(decode(other).expect("decodes").is_none());
+            assert!(decode(other, UDP).expect("decodes").is_none());
         }
     }
 
@@ -258,9 +286,9 @@ mod tests {
         let bytes = entry(UDP, None);
         for length in 1..bytes.len() {
             // Never a panic; what is cut within an attribute is an error.
-            let _ = decode(&bytes[..length]);
+            let _ = decode(&bytes[..length], UDP);
         }
-        assert!(decode(&bytes[..10]).is_err());
-        assert!(decode(&[]).is_err());
+        assert!(decode(&bytes[..10], UDP).is_err());
+        assert!(decode(&[], UDP).is_err());
     }
 }

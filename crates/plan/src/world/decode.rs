@@ -21,11 +21,12 @@ use crate::net::{Family, Protocol};
 
 /// Prefixes of the annotations that some planner reads.
 const PREFIXES: [&str; 3] = ["metallb.io/", "metallb.universe.tf/", "corten.dev/"];
-/// Labels by which a Service asks the proxy to leave it alone (`spec/dataplane.md` §1.1).
-const OTHER_PROXY: [&str; 2] = [
-    "service.kubernetes.io/service-proxy-name",
-    "service.kubernetes.io/headless",
-];
+/// The label by which a Service asks the proxy to leave it alone.
+const OTHER_PROXY: &str = "service.kubernetes.io/service-proxy-name";
+/// The label of slices that the proxy leaves alone. The EndpointSlice controller copies it from the
+/// Service, which keeps its addresses: kube-proxy 1.36 rejects there
+/// (`cmd/kube-proxy/app/server.go`), where older ones do not know the Service.
+const HEADLESS: &str = "service.kubernetes.io/headless";
 /// `sessionAffinityConfig.clientIP.timeoutSeconds` when it is not given.
 const DEFAULT_AFFINITY_SECONDS: u32 = 10_800;
 
@@ -100,9 +101,7 @@ impl From<k8s::Service> for Service {
             uid: metadata.uid.into(),
             resource_version: metadata.resource_version.into(),
             created: metadata.creation_timestamp.unwrap_or_default().into(),
-            other_proxy: OTHER_PROXY
-                .iter()
-                .any(|label| metadata.labels.contains_key(*label)),
+            other_proxy: metadata.labels.contains_key(OTHER_PROXY),
             labels: metadata.labels,
             annotations: metadata
                 .annotations
@@ -196,6 +195,8 @@ impl Slice {
         let addresses = object.endpoints.iter();
         let addresses = addresses.filter_map(|endpoint| ip(endpoint.addresses.first()?));
         let foreign: Vec<IpAddr> = addresses.filter(|it| Family::of(*it) != family).collect();
+        // Without ports nothing is forwarded there; who announces counts the endpoints still.
+        let forwarded = !object.metadata.labels.contains_key(HEADLESS);
         Some(Self {
             foreign: (!foreign.is_empty()).then(|| foreign.into()),
             service,
@@ -204,6 +205,7 @@ impl Slice {
             ports: object
                 .ports
                 .into_iter()
+                .filter(|_| forwarded)
                 .filter_map(|port| {
                     Some(SlicePort {
                         port: port.port.filter(|number| *number != 0)?,

@@ -84,7 +84,7 @@ pub struct Service {
     pub created: Name,
     /// Labels; advertisements and pools select by them.
     pub labels: Labels,
-    /// A label asks the service proxy to leave this Service alone.
+    /// `service.kubernetes.io/service-proxy-name`: another service proxy serves it.
     pub other_proxy: bool,
     /// Annotations with one of Corten's prefixes (`metallb.io/`, `metallb.universe.tf/`,
     /// `corten.dev/`), nothing else.

@@ -569,7 +569,8 @@ fn services_from_the_api() {
         decode(metadata, json!({"clusterIP": "10.96.0.1"})).other_proxy
     };
     assert!(labelled("service.kubernetes.io/service-proxy-name"));
-    assert!(labelled("service.kubernetes.io/headless"));
+    // The EndpointSlice controller copies this one, and the slices are left out.
+    assert!(!labelled("service.kubernetes.io/headless"));
     assert!(!labelled("app"));
     let named = || json!({"name": "s", "namespace": "default"});
     for spec in [
@@ -587,6 +588,31 @@ fn services_from_the_api() {
     ] {
         let service = decode(named(), spec.clone());
         assert!(forwarded(&service, Mode::All), "{spec}");
+    }
+}
+
+/// Labels of slices that come from the API: label, ports that are forwarded, endpoints that count
+/// for who announces.
+#[test]
+fn slices_from_the_api() {
+    for (label, ports) in [
+        ("app", 1),
+        ("service.kubernetes.io/service-proxy-name", 1),
+        ("service.kubernetes.io/headless", 0),
+    ] {
+        let manifest = json!({
+            "metadata": {
+                "name": "s-1", "namespace": "default",
+                "labels": {"kubernetes.io/service-name": "s", label: ""},
+            },
+            "addressType": "IPv4",
+            "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+            "endpoints": [{"addresses": ["10.244.0.1"]}],
+        });
+        let slice = serde_json::from_value(manifest).expect("a slice");
+        let slice = Slice::of(slice).expect("of a Service");
+        let found = (slice.ports.len(), slice.endpoints.len());
+        assert_eq!(found, (ports, 1), "{label}");
     }
 }
 
