@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::announce::bgp::{self, Bgp};
 use crate::announce::l2::{self, Announcement};
 use crate::announce::linux::{self, Placing};
-use crate::forward::{self, HealthCheck, Mode, NodePorts, PortKey, ServicePort, Sources};
+use crate::forward::{self, HealthCheck, Locality, Mode, NodePorts, PortKey, ServicePort, Sources};
 use crate::name::{Name, ServiceKey};
 use crate::world::{Dirty, World};
 
@@ -23,6 +23,20 @@ pub struct Agent {
     pub sources: Sources,
     /// Where its node ports are.
     pub node_ports: NodePorts,
+}
+
+impl Agent {
+    /// What sources change on this node, as far as `world` knows it.
+    pub fn locality(&self, world: &World) -> Locality {
+        let node = world.node(&self.node);
+        let mut locality = self.sources.on(node);
+        // Beside another proxy they are its own matter.
+        if self.mode == Mode::All {
+            locality = locality.within(world.cluster_ranges());
+            locality.loopback = self.node_ports.loopback(node);
+        }
+        locality
+    }
 }
 
 /// The desired state of one node.

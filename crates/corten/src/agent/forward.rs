@@ -100,6 +100,7 @@ pub(super) fn start(
         compare: Instant::now(),
         looked: Instant::now(),
         drained: Instant::now(),
+        counted: 0,
     };
     // The thread ends with the planner: the channel closes.
     std::thread::Builder::new()
@@ -140,6 +141,8 @@ struct Executor {
     looked: Instant,
     /// When endpoints that leave were looked at last.
     drained: Instant,
+    /// What the kernel had counted of connections to node ports on the loopback.
+    counted: u64,
 }
 
 impl Executor {
@@ -252,6 +255,22 @@ impl Executor {
         }
     }
 
+    /// Tells what the kernel counts. It begins anew with new rules, but not with a new process.
+    fn count(&mut self) {
+        match self.engine.loopback_connections() {
+            Ok(Some(counted)) => {
+                let more = counted.checked_sub(self.counted).unwrap_or(counted);
+                self.metrics.proxy.on_loopback.inc_by(more);
+                self.counted = counted;
+            }
+            Ok(None) => {}
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::debug!(error, "connections to the loopback cannot be counted");
+            }
+        }
+    }
+
     /// The next job. Before it, and while none comes, others' changes are mended, and UDP connections
     /// looked at once more when that is due.
     fn next(&mut self) -> Option<Job> {
@@ -260,6 +279,7 @@ impl Executor {
             self.forget_everywhere(&settled);
             if self.looked.elapsed() >= LOOK {
                 self.look();
+                self.count();
                 self.looked = Instant::now();
             }
             if self.engine.drains() && self.drained.elapsed() >= DRAIN {

@@ -9,6 +9,10 @@ use crate::agent::forward::BackEnd;
 
 /// For the node's own address in the API.
 const PRIMARY: &str = "primary";
+/// For 127.0.0.1 and `::1` (KEP-6032).
+const LOCALHOST: (&str, [&str; 2]) = ("localhost", ["127.0.0.1/32", "::1/128"]);
+/// For all addresses but these.
+const ALL: (&str, [&str; 2]) = ("all", ["0.0.0.0/0", "::/0"]);
 /// Bytes that the name of an interface may have.
 const NAME: usize = 15;
 
@@ -33,8 +37,9 @@ pub(super) struct Proxying {
     /// With InterfaceNamePrefix: how the names of the Pods' interfaces begin.
     #[arg(long, value_name = "PREFIX")]
     pod_interface_name_prefix: Option<String>,
-    /// The addresses of this node with node ports: ranges of them, or `primary`, the node's first
-    /// address of each family. A family without a range has all.
+    /// The addresses of this node with node ports: ranges of them, `primary`, the node's first
+    /// address of each family, `localhost` for 127.0.0.1 and ::1, `all` for all but these. A family
+    /// without any has all.
     #[arg(long, value_name = "CIDR", value_delimiter = ',', default_value = PRIMARY)]
     nodeport_addresses: Vec<String>,
     /// Masquerade all connections to cluster IPs.
@@ -114,15 +119,23 @@ impl Proxying {
         if self.nodeport_addresses.iter().all(|it| it == PRIMARY) {
             return Ok(ports);
         }
-        let range = |text: &String| match text.parse::<IpNet>() {
+        let range = |text: &str| match text.parse::<IpNet>() {
             Ok(range) => Ok(range.trunc()),
             Err(_) => Err(format!(
-                "--nodeport-addresses {text:?} is no range like 192.0.2.0/24, and {PRIMARY:?} \
-                 stands alone"
+                "--nodeport-addresses {text:?} is no range like 192.0.2.0/24, and none of \
+                 {PRIMARY}, {}, {}",
+                LOCALHOST.0, ALL.0
             )),
         };
-        let ranges: Result<_, _> = self.nodeport_addresses.iter().map(range).collect();
-        ports.ranges = Some(ranges?);
+        let mut ranges = Vec::new();
+        for text in &self.nodeport_addresses {
+            match [LOCALHOST, ALL].iter().find(|(word, _)| word == text) {
+                Some((_, both)) => ranges.extend(both.iter().copied()),
+                None if text == PRIMARY => ports.primary = true,
+                None => ranges.push(text),
+            }
+        }
+        ports.ranges = Some(ranges.into_iter().map(range).collect::<Result<_, _>>()?);
         for family in ports.unrestricted() {
             tracing::warn!(
                 "--nodeport-addresses has no range of {family}: node ports are on all its addresses"
@@ -162,25 +175,44 @@ mod tests {
 
     #[test]
     fn where_node_ports_are() {
-        for (line, ranges) in [
-            ("", Some(None)),
-            ("--nodeport-addresses=primary", Some(None)),
+        let localhost = "127.0.0.1/32 ::1/128";
+        for (line, primary, ranges) in [
+            ("", false, None),
+            ("--nodeport-addresses=primary", false, None),
             (
                 "--nodeport-addresses=192.0.2.7/24,::/0",
-                Some(Some("192.0.2.0/24 ::/0")),
+                false,
+                Some("192.0.2.0/24 ::/0"),
             ),
-            ("--nodeport-addresses=primary,192.0.2.0/24", None),
-            ("--nodeport-addresses=localhost", None),
+            (
+                "--nodeport-addresses=primary,192.0.2.0/24",
+                true,
+                Some("192.0.2.0/24"),
+            ),
+            ("--nodeport-addresses=localhost", false, Some(localhost)),
+            (
+                "--nodeport-addresses=primary --nodeport-addresses=localhost",
+                true,
+                Some(localhost),
+            ),
+            (
+                "--nodeport-addresses=127.0.0.1/8,all",
+                false,
+                Some("127.0.0.0/8 0.0.0.0/0 ::/0"),
+            ),
         ] {
-            let found = parse(line).expect(line).node_ports().ok();
-            let found = found.map(|ports| ports.ranges);
-            let ranges = ranges.map(|ranges| {
-                ranges.map(|text| {
-                    let words = text.split_whitespace();
-                    words.map(|range| range.parse().unwrap()).collect()
-                })
+            let found = parse(line).expect(line).node_ports().expect(line);
+            let ranges = ranges.map(|text: &str| {
+                let words = text.split_whitespace();
+                words.map(|range| range.parse().unwrap()).collect()
             });
-            assert_eq!(found, ranges, "{line}");
+            assert_eq!((found.primary, found.ranges), (primary, ranges), "{line}");
+        }
+        for line in [
+            "--nodeport-addresses=Localhost",
+            "--nodeport-addresses=10.0.0.1",
+        ] {
+            assert!(parse(line).expect(line).node_ports().is_err(), "{line}");
         }
     }
 

@@ -32,6 +32,8 @@ pub struct Counts {
     pub services: IntCounter,
     reconciled: HistogramVec,
     deleted: IntCounterVec,
+    /// Connections to node ports on the loopback so far: their first packets.
+    pub on_loopback: IntCounter,
 }
 
 impl Counts {
@@ -134,6 +136,10 @@ impl Counts {
             deleted: by_family(
                 "conntrack_reconciler_deleted_entries_total",
                 "UDP connections to endpoints that are gone, which were forgotten",
+            )?,
+            on_loopback: counter(
+                "iptables_localhost_nodeports_accepted_packets_total",
+                "Connections to node ports on the loopback",
             )?,
         })
     }

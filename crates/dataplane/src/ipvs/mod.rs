@@ -146,6 +146,11 @@ impl Ipvs {
         Ok(report)
     }
 
+    /// See [`Nft::loopback_connections`].
+    pub fn loopback_connections(&mut self) -> Result<Option<u64>, Error> {
+        Ok(self.nft.loopback_connections()?)
+    }
+
     /// The service ports that should be in force.
     pub const fn table(&self) -> &Table {
         self.nft.table()

@@ -241,6 +241,16 @@ impl Nft {
         self.delete()
     }
 
+    /// The connections to node ports on the loopback so far, as the kernel counts them: anew when
+    /// the rules are replaced. `None`: there are no such node ports.
+    pub fn loopback_connections(&mut self) -> Result<Option<u64>, Error> {
+        if self.locality.loopback.is_off() {
+            return Ok(None);
+        }
+        let counted = self.socket.counted(TABLE, rules::loopback::OUTPUT);
+        counted.map(Some).map_err(error::reading)
+    }
+
     /// The service ports that should be in force.
     pub const fn table(&self) -> &Table {
         &self.table

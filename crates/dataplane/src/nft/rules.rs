@@ -13,6 +13,7 @@
 //! nat-postrouting                  srcnat     by what the client connected to; hairpins; by source
 //!   masquerade                                  unless a local Pod sends it
 //! ```
+//! [`loopback`] adds chains where the loopback has node ports.
 //!
 //! dstnat−5 comes before kube-proxy's chains at dstnat, so that mode `vips` wins over them. The
 //! fates come after nat: what nat took has another destination by then. kube-proxy rejects in input
@@ -30,6 +31,7 @@
 mod affinity;
 mod ipvs;
 mod local;
+pub(super) mod loopback;
 
 use std::collections::BTreeSet;
 
@@ -152,6 +154,7 @@ impl Build<'_> {
         self.chain("fate-reject", None);
         self.rule("fate-reject", "nobody serves this", vec![Expr::Reject]);
         self.masquerade_chain();
+        self.loopback();
 
         let pick = self.picks("pick", Kind::Front);
         let host = self.picks("host", Kind::Host);
@@ -166,6 +169,7 @@ impl Build<'_> {
             ],
         );
         for family in FAMILIES {
+            self.guard_loopback(family);
             for chain in ["guard-prerouting", "guard-output"] {
                 self.guard(chain, family);
             }
@@ -379,6 +383,7 @@ impl Build<'_> {
 
     fn masquerade(&mut self, family: Family) {
         let words = address_length(family) / 4;
+        self.masquerade_loopback(family);
         let mut ours = is_family(family);
         if self.with_ipvs {
             // What IPVS rewrites does not count as translated.
@@ -545,6 +550,10 @@ mod tests {
         let locality = Locality {
             pods: plan::forward::Pods::Ranges(vec!["10.244.0.0/20".parse().expect("a range")]),
             cluster_ranges: vec!["10.96.0.0/12".parse().expect("a range")],
+            loopback: plan::forward::Loopback {
+                v4: Some([10, 0, 0, 1].into()),
+                v6: Some("fd00::1".parse().expect("an address")),
+            },
             ..Locality::default()
         };
         let rules = Rules::new(&sets, &BTreeSet::from([10, 10_800]), &locality, with_ipvs);

@@ -51,7 +51,7 @@ pub(crate) struct Lab {
     pub(crate) pods: NetNs,
 }
 
-fn ip(arguments: &str) {
+pub(crate) fn ip(arguments: &str) {
     let output = Command::new("ip")
         .args(arguments.split_whitespace())
         .output()
@@ -127,27 +127,29 @@ impl Lab {
     }
 
     fn serve_at(&self, at: SocketAddr) {
-        let (tcp, udp) = self
-            .pods
-            .run(|| (TcpListener::bind(at), UdpSocket::bind(at)))
-            .expect("enter");
-        let (tcp, udp) = (tcp.expect("listen"), udp.expect("bind"));
-        std::thread::spawn(move || {
-            for stream in tcp.incoming() {
-                let Ok(mut stream) = stream else { continue };
-                let Ok(peer) = stream.peer_addr() else {
-                    continue;
-                };
-                let _ = write!(stream, "{at} {peer}");
-            }
-        });
-        std::thread::spawn(move || {
-            let mut buffer = [0; 64];
-            while let Ok((_, peer)) = udp.recv_from(&mut buffer) {
-                let _ = udp.send_to(format!("{at} {peer}").as_bytes(), peer);
-            }
-        });
+        self.pods.run(|| serve(at)).expect("enter");
     }
+}
+
+/// Servers at an address in the calling thread's namespace.
+pub(crate) fn serve(at: SocketAddr) {
+    let (tcp, udp) = (TcpListener::bind(at), UdpSocket::bind(at));
+    let (tcp, udp) = (tcp.expect("listen"), udp.expect("bind"));
+    std::thread::spawn(move || {
+        for stream in tcp.incoming() {
+            let Ok(mut stream) = stream else { continue };
+            let Ok(peer) = stream.peer_addr() else {
+                continue;
+            };
+            let _ = write!(stream, "{at} {peer}");
+        }
+    });
+    std::thread::spawn(move || {
+        let mut buffer = [0; 64];
+        while let Ok((_, peer)) = udp.recv_from(&mut buffer) {
+            let _ = udp.send_to(format!("{at} {peer}").as_bytes(), peer);
+        }
+    });
 }
 
 /// What a client saw.
@@ -204,7 +206,8 @@ pub(crate) fn udp(source: SocketAddr, to: SocketAddr) -> Seen {
     let socket = UdpSocket::bind(source).expect("bind");
     socket.set_read_timeout(Some(DEADLINE)).expect("timeout");
     socket.connect(to).expect("route");
-    socket.send(b"?").expect("send");
+    let sent = socket.send(b"?");
+    sent.unwrap_or_else(|error| panic!("to {to}: {error}"));
     let mut buffer = [0; 128];
     match socket.recv(&mut buffer) {
         Ok(length) => {

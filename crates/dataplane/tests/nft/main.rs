@@ -4,5 +4,6 @@ mod affinity;
 mod conntrack;
 mod lab;
 mod leftovers;
+mod loopback;
 mod state;
 mod traffic;

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use dataplane::nft::{Error, Look, Nft, TABLE};
 use linux::nft::{Batch, Data, Element, Socket, TABLE_OWNER, TABLE_PERSIST};
 use plan::forward::FrontendKind::{ClusterIp, ExternalIp, LoadBalancer};
-use plan::forward::{Detector, Sources};
+use plan::forward::{Detector, Loopback, Sources};
 use plan::net::{Family, Protocol};
 use plan::world::Policy::Cluster;
 
@@ -497,7 +497,12 @@ fn the_nft_program_understands_the_table() {
             ),
             masquerade_all: false,
         };
-        nft.set_locality(sources.on(None));
+        let mut locality = sources.on(None);
+        locality.loopback = Loopback {
+            v4: Some([10, 200, 0, 9].into()),
+            v6: Some("fd00::9".parse().expect("an address")),
+        };
+        nft.set_locality(locality);
         nft.adopt(&desired).expect("adopt");
         let output = match Command::new("nft").args(["list", "ruleset"]).output() {
             Ok(output) => output,
@@ -519,6 +524,10 @@ fn the_nft_program_understands_the_table() {
             "comment \"for 10800 s",
             "ip saddr 10.244.0.0/20",
             "comment \"local Pods keep their address",
+            "ip saddr set 10.200.0.9",
+            "ip6 saddr set fd00::9",
+            "ip daddr set ct reply ip daddr",
+            "tcp dport set ct original proto-src",
         ] {
             assert!(text.contains(expected), "{expected} is not in\n{text}");
         }

@@ -42,7 +42,13 @@ pub(super) fn tracer(desired: &Desired) -> Tracer {
 }
 
 /// Compares what a client saw with what the tracer says for the ports that were used.
-fn agree(tracer: &Tracer, from: Origin<'_>, protocol: Protocol, to: SocketAddr, seen: &Seen) {
+pub(super) fn agree(
+    tracer: &Tracer,
+    from: Origin<'_>,
+    protocol: Protocol,
+    to: SocketAddr,
+    seen: &Seen,
+) {
     let Seen::Answer {
         by,
         peer,

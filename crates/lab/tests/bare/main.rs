@@ -9,6 +9,7 @@ mod health;
 mod leaving;
 mod links;
 mod local;
+mod loopback;
 mod native;
 mod node_ports;
 mod pause;

@@ -148,6 +148,25 @@ fn target(expr: Reader<'_>) -> Result<Option<&str>, DecodeError> {
     at.map(|chain| chain.string()).transpose()
 }
 
+/// The packets that the counters of a rule have seen.
+pub(super) fn counted(payload: &[u8]) -> Result<u64, DecodeError> {
+    let mut packets = 0;
+    let Some(list) = Reader::new(payload).find(4)? else {
+        return Ok(packets);
+    };
+    for element in list.nested() {
+        let element = element?;
+        let name = element.nested().find(1)?.ok_or_else(|| missing(1))?;
+        if name.string()? != "counter" {
+            continue;
+        }
+        let data = element.nested().find(2)?.ok_or_else(|| missing(2))?;
+        let number = data.nested().find(2)?.ok_or_else(|| missing(2))?;
+        packets += number.u64()?;
+    }
+    Ok(packets)
+}
+
 /// Table and name of a set.
 pub(super) fn set_name(payload: &[u8]) -> Result<(String, String), DecodeError> {
     let table = Reader::new(payload).find(1)?.ok_or_else(|| missing(1))?;

@@ -46,7 +46,7 @@ pub enum Base {
     Transport = 2,
 }
 
-/// `ct` keys used here; those of the original direction ask for it.
+/// `ct` keys used here; those of one direction ask for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ct {
     /// State bits: [`Ct::STATE_NEW`].
@@ -63,11 +63,25 @@ pub enum Ct {
     OriginalAddress4,
     /// IPv6 address that the client connected to.
     OriginalAddress6,
+    /// Port that the client connected from.
+    OriginalSourcePort,
+    /// IPv4 address that the client connected from.
+    OriginalSource4,
+    /// IPv6 address that the client connected from.
+    OriginalSource6,
+    /// Port that replies are sent to.
+    ReplyPort,
+    /// IPv4 address that replies are sent to.
+    ReplyAddress4,
+    /// IPv6 address that replies are sent to.
+    ReplyAddress6,
 }
 
 impl Ct {
     /// `NF_CT_STATE_BIT(IP_CT_NEW)`.
     pub const STATE_NEW: u32 = 1 << 3;
+    /// `IPS_SRC_NAT`.
+    pub const STATUS_SNAT: u32 = 1 << 4;
     /// `IPS_DST_NAT`.
     pub const STATUS_DNAT: u32 = 1 << 5;
     /// As the connection's first packet.
@@ -81,17 +95,22 @@ impl Ct {
             Self::Direction => 1,
             Self::Status => 2,
             Self::Mark => 3,
-            Self::OriginalPort => 12,
-            Self::OriginalAddress4 => 20,
-            Self::OriginalAddress6 => 22,
+            Self::OriginalSourcePort => 11,
+            Self::OriginalPort | Self::ReplyPort => 12,
+            Self::OriginalSource4 => 19,
+            Self::OriginalAddress4 | Self::ReplyAddress4 => 20,
+            Self::OriginalSource6 => 21,
+            Self::OriginalAddress6 | Self::ReplyAddress6 => 22,
         }
     }
 
-    const fn directed(self) -> bool {
-        !matches!(
-            self,
-            Self::State | Self::Direction | Self::Status | Self::Mark
-        )
+    /// The direction that the key asks of, if it asks of one.
+    const fn direction(self) -> Option<u8> {
+        match self {
+            Self::State | Self::Direction | Self::Status | Self::Mark => None,
+            Self::ReplyPort | Self::ReplyAddress4 | Self::ReplyAddress6 => Some(Self::REPLY),
+            _ => Some(Self::ORIGINAL),
+        }
     }
 }
 
@@ -182,6 +201,26 @@ pub enum Expr {
         /// Where to.
         to: Reg,
     },
+    /// Write an address into the IP header; the checksums go with it.
+    SetAddress {
+        /// Whose header.
+        family: NfProto,
+        /// First byte of the address in it.
+        offset: u32,
+        /// Where it begins.
+        from: Reg,
+    },
+    /// Write a port into the TCP or UDP header; its checksum goes with it.
+    SetPort {
+        /// First byte.
+        offset: u32,
+        /// First byte of the checksum.
+        checksum: u32,
+        /// Where it is.
+        from: Reg,
+    },
+    /// Count the packets that come so far.
+    Counter,
     /// Load a fact about the connection.
     Ct {
         /// What.
@@ -195,6 +234,13 @@ pub enum Expr {
         to: Reg,
         /// It.
         value: u32,
+    },
+    /// Load a constant of up to 16 bytes.
+    Bytes {
+        /// Where to.
+        to: Reg,
+        /// It.
+        value: Vec<u8>,
     },
     /// Keep the bits in `mask`.
     Mask {
@@ -309,7 +355,8 @@ impl Expr {
     pub const fn kernel_name(&self) -> &'static str {
         match self {
             Self::Meta { .. } | Self::SetMeta { .. } => "meta",
-            Self::Payload { .. } => "payload",
+            Self::Payload { .. } | Self::SetAddress { .. } | Self::SetPort { .. } => "payload",
+            Self::Counter => "counter",
             Self::Ct { .. } | Self::SetConnectionMark { .. } => "ct",
             Self::Mask { .. } | Self::Or { .. } => "bitwise",
             Self::Cmp { .. } => "cmp",
@@ -320,7 +367,7 @@ impl Expr {
             Self::Dnat { .. } => "nat",
             Self::Masquerade => "masq",
             Self::Reject => "reject",
-            Self::Verdict(_) | Self::Word { .. } => "immediate",
+            Self::Verdict(_) | Self::Word { .. } | Self::Bytes { .. } => "immediate",
         }
     }
 
@@ -356,16 +403,55 @@ impl Expr {
                 data.u32(3, *offset);
                 data.u32(4, *length);
             }
+            Self::SetAddress {
+                family,
+                offset,
+                from,
+            } => {
+                let length = match family {
+                    NfProto::V4 => 4,
+                    NfProto::V6 => 16,
+                };
+                data.u32(2, Base::Network as u32);
+                data.u32(3, *offset);
+                data.u32(4, length);
+                data.u32(5, from.number());
+                if *family == NfProto::V4 {
+                    data.u32(6, 1); // NFT_PAYLOAD_CSUM_INET
+                    data.u32(7, 10); // the IP header's own
+                }
+                data.u32(8, 1); // NFT_PAYLOAD_L4CSUM_PSEUDOHDR
+            }
+            Self::SetPort {
+                offset,
+                checksum,
+                from,
+            } => {
+                data.u32(2, Base::Transport as u32);
+                data.u32(3, *offset);
+                data.u32(4, 2);
+                data.u32(5, from.number());
+                data.u32(6, 1); // NFT_PAYLOAD_CSUM_INET
+                data.u32(7, *checksum);
+            }
+            Self::Counter => {
+                data.u64(1, 0); // bytes
+                data.u64(2, 0); // packets
+            }
             Self::Ct { key, to } => {
                 data.u32(1, to.number());
                 data.u32(2, key.key());
-                if key.directed() {
-                    data.bytes(3, &[0]); // NFTA_CT_DIRECTION: original
+                if let Some(direction) = key.direction() {
+                    data.bytes(3, &[direction]); // NFTA_CT_DIRECTION
                 }
             }
             Self::Word { to, value } => {
                 data.u32(1, to.number());
                 data.nest(2, |nest| nest.bytes(1, &value.to_ne_bytes()));
+            }
+            Self::Bytes { to, value } => {
+                data.u32(1, to.number());
+                data.nest(2, |nest| nest.bytes(1, value));
             }
             Self::Mask { from, to, mask } => {
                 data.u32(1, from.number());

@@ -263,6 +263,20 @@ impl Socket {
         Ok(found)
     }
 
+    /// The packets that the counters in a chain have seen; 0 where there is no such chain.
+    pub fn counted(&mut self, table: &str, chain: &str) -> Result<u64, Error> {
+        let mut packets = 0;
+        let filter = |attrs: &mut Attrs<'_>| {
+            attrs.string(1, table);
+            attrs.string(2, chain);
+        };
+        self.dump("counters", message::GET_RULE, filter, &mut |body| {
+            packets += dump::counted(body)?;
+            Ok(())
+        })?;
+        Ok(packets)
+    }
+
     /// The names of the sets of `table`.
     pub fn sets(&mut self, table: &str) -> Result<Vec<String>, Error> {
         let mut found = Vec::new();

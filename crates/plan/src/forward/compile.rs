@@ -62,7 +62,10 @@ pub(super) fn compile_with(
         restricts[policy as usize] |= restricted;
         if !external {
             out.push(Element::ClusterIp(frontend.address));
-        } else if policy == Policy::Local && !port.cluster.is_empty() {
+        } else if (policy == Policy::Local || frontend.address.is_loopback())
+            && !port.cluster.is_empty()
+        {
+            // On the loopback there are only this host's own, whatever the policy and back end.
             out.push(Element::Host {
                 front,
                 id: id(key, Policy::Cluster),

@@ -2,7 +2,7 @@
 //! (`spec/dataplane.md` §1.6): kube-proxy's detectors of local traffic; and the ranges that cluster
 //! IPs come from.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -59,6 +59,7 @@ impl Sources {
             pods,
             masquerade_all: self.masquerade_all,
             cluster_ranges: Vec::new(),
+            loopback: Loopback::default(),
         }
     }
 }
@@ -102,6 +103,34 @@ pub struct Locality {
     /// Service has is dropped, before it leaves for somebody's default route.
     #[serde(default)]
     pub cluster_ranges: Vec<IpNet>,
+    /// How this host's connections to its loopback go on.
+    #[serde(default)]
+    pub loopback: Loopback,
+}
+
+/// The source with which packets to a node port on the loopback go on: the kernel routes none with
+/// a loopback address out of `lo`. An address of this host; `None`: no node ports there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loopback {
+    /// Of those to 127.0.0.1.
+    pub v4: Option<Ipv4Addr>,
+    /// Of those to `::1`.
+    pub v6: Option<Ipv6Addr>,
+}
+
+impl Loopback {
+    /// The same by family.
+    pub fn source(self, family: Family) -> Option<IpAddr> {
+        match family {
+            Family::V4 => self.v4.map(IpAddr::V4),
+            Family::V6 => self.v6.map(IpAddr::V6),
+        }
+    }
+
+    /// No family has node ports there.
+    pub const fn is_off(self) -> bool {
+        self.v4.is_none() && self.v6.is_none()
+    }
 }
 
 impl Locality {

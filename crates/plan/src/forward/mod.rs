@@ -28,7 +28,7 @@ pub use element::{Class, Element, ElementKey, Elements, Front, SlotsId};
 pub use foreign::{INCORRECT_IP_VERSION, foreign};
 pub use health::{HealthCheck, health_check};
 pub use jhash::SEED;
-pub use locality::{Detector, Locality, Pods, Sources, is_of};
+pub use locality::{Detector, Locality, Loopback, Pods, Sources, is_of};
 pub use node_ports::NodePorts;
 pub use select::{Mode, plan};
 pub use serving::Serving;

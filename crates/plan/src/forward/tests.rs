@@ -682,3 +682,52 @@ fn ids_of_a_port() {
         assert_ne!(cluster, local);
     }
 }
+
+/// A node port on the loopback: who gets there, and what the endpoint sees.
+#[test]
+fn the_loopback_is_this_hosts_alone() {
+    let loopback = "127.0.0.1";
+    let port = |policy, cluster: &[&str]| ServicePort {
+        frontends: vec![
+            frontend(loopback, FrontendKind::NodePort, policy),
+            frontend("10.0.0.1", FrontendKind::NodePort, policy),
+        ],
+        cluster: sockets(cluster),
+        usable_anywhere: !cluster.is_empty(),
+        ..ServicePort::default()
+    };
+    // The node's address lies in the Pods' range.
+    let locality = Locality {
+        pods: Pods::Ranges(vec!["10.0.0.0/8".parse().unwrap()]),
+        loopback: Loopback {
+            v4: Some([10, 0, 0, 1].into()),
+            v6: None,
+        },
+        ..Locality::default()
+    };
+    let trace = |port: &ServicePort, from, source, destination| {
+        let elements = compile(&key("web", Family::V4), port);
+        let tracer = elements.iter().collect::<Tracer>();
+        tracer
+            .with(locality.clone())
+            .trace(&packet(from, source, destination))
+    };
+    let outside = Origin::Interface("eth0");
+    for policy in [Policy::Cluster, Policy::Local] {
+        let some = port(policy, &[POD]);
+        let to_loopback = "127.0.0.1:80";
+        for source in ["127.0.0.1:9", "127.8.0.1:9", "10.0.0.1:9"] {
+            let fate = trace(&some, Origin::Host, source, to_loopback);
+            assert_eq!(fate, to(POD, true), "{policy:?} {source}");
+        }
+        for source in [CLIENT, "10.0.0.7:9", "127.0.0.1:9"] {
+            let fate = trace(&some, outside, source, to_loopback);
+            assert_eq!(fate, Fate::Drop, "{policy:?} {source}");
+        }
+        let other = trace(&some, Origin::Host, "127.0.0.1:9", "127.0.0.1:81");
+        assert_eq!(other, Fate::Pass, "another server's port");
+        let none = port(policy, &[]);
+        let fate = trace(&none, Origin::Host, "127.0.0.1:9", to_loopback);
+        assert_eq!(fate, Fate::Reject, "{policy:?}");
+    }
+}

@@ -169,6 +169,7 @@ impl Tracer {
     /// What becomes of `packet`, which is sent: where its client is led to is remembered.
     pub fn connect(&mut self, packet: &Packet<'_>) -> Fate {
         let fate = self.trace(packet);
+        let packet = &self.sent_on(packet);
         // Chains `keep-*`.
         if let (Fate::Dnat { to, .. }, Some(entry)) = (fate, self.fronts.get(&front(packet)))
             && entry.keep > 0
@@ -184,6 +185,12 @@ impl Tracer {
     pub fn trace(&self, packet: &Packet<'_>) -> Fate {
         let front = front(packet);
         let entry = self.fronts.get(&front);
+        // Chain `loopback-output`, before all others, and what `guard-prerouting` says of it.
+        let loopback = packet.destination.ip().is_loopback() && entry.is_some();
+        if loopback && packet.from != Origin::Host {
+            return Fate::Drop;
+        }
+        let packet = &self.sent_on(packet);
         let (source, interface) = (packet.source.ip(), packet.from.interface());
         let pod = self.locality.is_pod(source, interface);
         // Chains `guard-*`, before any rewriting.
@@ -198,7 +205,7 @@ impl Tracer {
         {
             return Fate::Dnat {
                 to,
-                masquerade: !pod || hairpin(to),
+                masquerade: !pod || hairpin(to) || loopback,
             };
         }
         if let Some(entry) = entry
@@ -221,6 +228,22 @@ impl Tracer {
             _ if self.locality.is_cluster_ip(front.address) => Fate::Drop,
             _ => Fate::Pass,
         }
+    }
+
+    /// The packet with the source with which it goes on, if it is for a node port on the loopback.
+    fn sent_on<'p>(&self, packet: &Packet<'p>) -> Packet<'p> {
+        let mut packet = *packet;
+        let of_loopback = packet.from == Origin::Host
+            && packet.source.ip().is_loopback()
+            && packet.destination.ip().is_loopback();
+        let family = Family::of(packet.destination.ip());
+        if let Some(source) = self.locality.loopback.source(family)
+            && of_loopback
+            && self.hosts.contains_key(&front(&packet))
+        {
+            packet.source.set_ip(source);
+        }
+        packet
     }
 
     fn admits(&self, id: SlotsId, source: SocketAddr) -> bool {

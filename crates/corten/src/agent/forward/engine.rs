@@ -188,6 +188,14 @@ impl Engine {
         }
     }
 
+    /// What the kernel has counted of connections to node ports on the loopback, if there are any.
+    pub(super) fn loopback_connections(&mut self) -> Result<Option<u64>, ForwardError> {
+        match self {
+            Self::Nftables(nft) => Ok(nft.loopback_connections()?),
+            Self::Ipvs(ipvs) => Ok(ipvs.loopback_connections()?),
+        }
+    }
+
     /// The service ports that should be in force.
     pub(super) fn table(&self) -> &Table {
         match self {

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use plan::announce::bgp::Change;
 use plan::announce::linux::Placing;
-use plan::forward::{self, INCORRECT_IP_VERSION, Locality, Mode, PortKey};
+use plan::forward::{self, INCORRECT_IP_VERSION, Locality, PortKey};
 use plan::name::ServiceKey;
 
 use super::Planner;
@@ -59,12 +59,7 @@ impl Planner {
 
     /// What the constant rules depend on, if it is something else than before.
     pub(super) fn new_locality(&self) -> Option<Locality> {
-        let agent = &self.parts.agent;
-        let mut locality = agent.sources.on(self.world.node(&agent.node));
-        // Beside another proxy they are its own matter.
-        if agent.mode == Mode::All {
-            locality = locality.within(self.world.cluster_ranges());
-        }
+        let locality = self.parts.agent.locality(&self.world);
         (locality != self.locality).then_some(locality)
     }
 

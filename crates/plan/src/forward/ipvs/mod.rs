@@ -134,7 +134,8 @@ impl Servers {
         };
         let elements = self.table.elements(key);
         let fronts = elements.iter().filter_map(|element| match element {
-            Element::Front { front, .. } => Some(*front),
+            // IPVS cannot route what has a loopback address: the rule set translates it.
+            Element::Front { front, .. } => Some(*front).filter(|it| !it.address.is_loopback()),
             _ => None,
         });
         let frontend = |front: &Front| {

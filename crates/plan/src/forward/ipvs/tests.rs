@@ -183,3 +183,27 @@ proptest! {
         prop_assert!(anew.addresses().iter().all(|address| servers.needs(*address)));
     }
 }
+
+/// IPVS cannot route what has a loopback address: the rule set carries it there too.
+#[test]
+fn the_loopback_has_no_servers() {
+    let key = key("web", Family::V4);
+    for policy in [Policy::Cluster, Policy::Local] {
+        let mut port = port(policy);
+        let loopback = frontend("127.0.0.1", FrontendKind::NodePort, policy);
+        port.frontends.push(loopback);
+        let mut servers = Servers::new("rr".parse().unwrap());
+        servers.set(&key, Some(port.clone()));
+        assert!(servers.get(&front("127.0.0.1")).is_none());
+        assert!(servers.get(&front(NODE)).is_some());
+        let mut table = Table::for_ipvs();
+        table.set(&key, Some(port));
+        let elements = table.elements(&key);
+        let slots = elements
+            .iter()
+            .filter(|it| matches!(it, Element::Slot { .. }));
+        assert!(slots.count() > 0, "{policy:?}");
+        let host = |it: &&Element| matches!(it, Element::Host { front, .. } if front.address.is_loopback());
+        assert_eq!(elements.iter().filter(host).count(), 1, "{policy:?}");
+    }
+}

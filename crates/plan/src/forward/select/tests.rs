@@ -352,6 +352,7 @@ fn node_ports_on_several_addresses() {
                 .map(|it| it.parse().expect("a range"))
                 .collect(),
         ),
+        primary: false,
         own: ["172.16.0.2", "192.168.0.1", "fd00::1"].map(ip).into(),
     };
     let all = ["172.16.0.2:30080", "192.168.0.1:30080"];
