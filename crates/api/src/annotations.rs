@@ -21,6 +21,8 @@ pub const DRAIN: &str = "corten.dev/drain";
 
 /// In: the scheduler of the Service's virtual servers where IPVS balances (`lc`, `mh,mh-port`).
 pub const IPVS_SCHEDULER: &str = "corten.dev/ipvs-scheduler";
+/// In: the weights of the Service's endpoints there, by node or address (`node-1=3,10.244.1.2=5`).
+pub const IPVS_WEIGHTS: &str = "corten.dev/ipvs-weights";
 
 /// Label on status objects: the node.
 pub const LABEL_NODE: &str = "metallb.io/node";

@@ -3,7 +3,10 @@
 //! What is stale is decided in [`plan::forward::Serving`]; here the kernel's connections are
 //! streamed past it. All calls block; run it on a thread of the network namespace that it is for.
 
-use linux::conntrack::Conntrack;
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use linux::conntrack::{Conntrack, Flow};
 use linux::nft;
 use plan::forward::Serving;
 use plan::net::Family;
@@ -32,14 +35,35 @@ impl Reconciler {
 
     /// Forgets what `serving` calls stale in one family; says how many that were.
     pub fn reconcile(&mut self, serving: &Serving, family: Family) -> Result<usize, Error> {
-        let mut forgotten = 0;
         if serving.is_empty() {
             return Ok(0);
         }
+        self.forget(family, |flow| {
+            serving.is_stale(flow.destination, flow.replier)
+        })
+    }
+
+    /// Forgets whatever came to one of these addresses; says how many that were.
+    pub fn forget_all(&mut self, at: &BTreeSet<SocketAddr>) -> Result<usize, Error> {
+        let mut forgotten = 0;
+        for family in [Family::V4, Family::V6] {
+            if at.iter().any(|it| Family::of(it.ip()) == family) {
+                forgotten += self.forget(family, |flow| at.contains(&flow.destination))?;
+            }
+        }
+        Ok(forgotten)
+    }
+
+    fn forget(
+        &mut self,
+        family: Family,
+        is_stale: impl Fn(&Flow<'_>) -> bool,
+    ) -> Result<usize, Error> {
+        let mut forgotten = 0;
         loop {
             let mut stale = Vec::new();
             self.conntrack.udp(family == Family::V6, &mut |flow| {
-                if stale.len() < AT_ONCE && serving.is_stale(flow.destination, flow.replier) {
+                if stale.len() < AT_ONCE && is_stale(&flow) {
                     stale.push(flow.handle());
                 }
             })?;

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use dataplane::conntrack::Reconciler;
-use dataplane::nft::{self, Look, Report};
+use dataplane::nft::{Look, Report};
 use plan::forward::{Locality, Mode, PortKey, ServicePort, Serving};
 use plan::net::{Family, Protocol};
 use tokio::runtime::Handle;
@@ -223,7 +223,8 @@ impl Executor {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(
                     error,
-                    "it is not known what others did to the nftables table"
+                    "it is not known what others did to {}",
+                    self.engine.what()
                 );
                 Look::Uncertain
             }
@@ -241,8 +242,8 @@ impl Executor {
                 added = report.added,
                 removed = report.removed,
                 rules = report.rules_replaced,
-                "another program changed the nftables table inet {}; it is mended",
-                nft::TABLE
+                "another program changed {}; it is mended",
+                self.engine.what()
             );
         }
         self.refused(&report);

@@ -71,7 +71,14 @@ pub fn fit(interface: &Interface, exclude: &Exclude) -> bool {
 /// The host's addresses that clients elsewhere may use, without those of Services: `ours`, and what
 /// is on the interfaces for them.
 pub fn own_addresses(interfaces: &[Interface], ours: impl Fn(&IpAddr) -> bool) -> BTreeSet<IpAddr> {
-    let of_services = |name: &str| name == plan::announce::linux::DEVICE || name == "kube-ipvs0";
+    let of_services = |name: &str| {
+        [
+            plan::announce::linux::DEVICE,
+            dataplane::ipvs::DEVICE,
+            "kube-ipvs0",
+        ]
+        .contains(&name)
+    };
     let link_local = |address: &IpAddr| match address {
         IpAddr::V4(address) => address.is_link_local(),
         IpAddr::V6(address) => address.is_unicast_link_local(),

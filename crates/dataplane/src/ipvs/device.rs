@@ -49,8 +49,7 @@ impl Device {
         if !found.up {
             self.runtime.block_on(self.netlink.set_up(found.index))?;
         }
-        let there = found.addresses.iter().map(|(address, _)| *address);
-        let there: BTreeSet<IpAddr> = there.filter(|it| !is_of_link(*it)).collect();
+        let there = addresses(&found);
         let (mut come, mut gone) = (0, 0);
         for address in there.difference(wanted) {
             self.remove_address(*address)?;
@@ -61,6 +60,29 @@ impl Device {
             come += 1;
         }
         Ok((come, gone))
+    }
+
+    /// Exactly `wanted` is there, and works.
+    pub(super) fn has(&self, wanted: &BTreeSet<IpAddr>) -> Result<bool, Error> {
+        Ok(match self.find()? {
+            Some(found) => found.up && addresses(&found) == *wanted,
+            None => wanted.is_empty(),
+        })
+    }
+
+    /// Leaves these alone and takes others off.
+    pub(super) fn keep(&mut self, needed: &BTreeSet<IpAddr>) -> Result<(), Error> {
+        let found = match self.find() {
+            Err(Error::Foreign) => None,
+            found => found?,
+        };
+        if let Some(found) = found {
+            self.index = Some(found.index);
+            for address in addresses(&found).difference(needed) {
+                self.remove_address(*address)?;
+            }
+        }
+        Ok(())
     }
 
     /// Puts an address there.
@@ -140,6 +162,12 @@ const fn length(address: IpAddr) -> u8 {
         IpAddr::V4(_) => 32,
         IpAddr::V6(_) => 128,
     }
+}
+
+/// The interface's, but for those of the kernel.
+fn addresses(interface: &Interface) -> BTreeSet<IpAddr> {
+    let there = interface.addresses.iter().map(|(address, _)| *address);
+    there.filter(|it| !is_of_link(*it)).collect()
 }
 
 /// An address that the kernel gave by itself.

@@ -19,26 +19,38 @@
 mod device;
 mod difference;
 mod error;
+mod leaving;
+mod look;
 mod settings;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 use linux::ipvs::{Request, Server as Found, ServerKey, Socket};
 use plan::forward::ipvs::{Changes, Scheduling, Servers, scheduling};
 use plan::forward::{Front, Locality, PortKey, ServicePort, Table};
 
-use crate::nft::{Look, Nft, Report};
+use crate::nft::{Nft, Report};
 use device::Device;
 pub(crate) use difference::OURS;
 use difference::{Difference, difference, key};
 pub use error::Error;
 use error::failed;
+pub use leaving::{Leaving, leave};
+use look::Watch;
 
 /// The interface with the Services' addresses.
 pub const DEVICE: &str = "corten-ipvs0";
 /// Its mark.
 const ALIAS: &str = "corten";
+
+/// Why a virtual server is not as wanted.
+#[derive(Debug)]
+enum Denied {
+    /// Somebody else's is there.
+    Foreign,
+    /// The kernel said no.
+    Refused(String),
+}
 
 /// The executor for one network namespace. All calls block.
 #[derive(Debug)]
@@ -50,8 +62,9 @@ pub struct Ipvs {
     servers: Servers,
     /// Virtual servers with endpoints that are leaving.
     draining: BTreeSet<Front>,
-    /// Those that the kernel refused, or that are somebody else's.
-    denied: BTreeMap<Front, String>,
+    /// Those that are not as wanted, and why.
+    denied: BTreeMap<Front, Denied>,
+    watch: Watch,
     /// The kernel may have something else than is wanted.
     doubtful: bool,
 }
@@ -69,6 +82,7 @@ impl Ipvs {
             servers: Servers::new(usual),
             draining: BTreeSet::new(),
             denied: BTreeMap::new(),
+            watch: Watch::default(),
             doubtful: true,
         })
     }
@@ -90,11 +104,6 @@ impl Ipvs {
         let mut report = self.nft.adopt(desired)?;
         self.bring_all(&mut report)?;
         Ok(report)
-    }
-
-    /// Looks whether others have changed the rule set; see [`Nft::look`].
-    pub fn look(&mut self) -> Result<Look, Error> {
-        Ok(self.nft.look()?)
     }
 
     /// Reads the kernel's state, compares it with what it should be, and mends what differs.
@@ -196,6 +205,7 @@ impl Ipvs {
         report.added += come;
         report.removed += gone;
         self.doubtful = false;
+        self.watch.soon();
         self.tell(report);
         Ok(())
     }
@@ -215,11 +225,7 @@ impl Ipvs {
             let wanted = self.servers.get(front);
             if foreign {
                 if wanted.is_some() {
-                    let words = format!(
-                        "another program has a virtual server at {front}; `ipvsadm` shows and \
-                         deletes it"
-                    );
-                    self.denied.insert(*front, words);
+                    self.denied.insert(*front, Denied::Foreign);
                 }
                 return Ok(());
             }
@@ -247,7 +253,8 @@ impl Ipvs {
                             "IPVS refused to {}: {error}; change the Service or its scheduler",
                             request.what()
                         );
-                        self.denied.entry(*front).or_insert(words);
+                        let denied = self.denied.entry(*front);
+                        denied.or_insert(Denied::Refused(words));
                     }
                 }
             }
@@ -263,9 +270,15 @@ impl Ipvs {
     }
 
     fn tell(&self, report: &mut Report) {
-        for (front, words) in &self.denied {
+        for (front, denied) in &self.denied {
+            let words = match denied {
+                Denied::Foreign => format!(
+                    "another program has a virtual server at {front}; `ipvsadm` shows and deletes it"
+                ),
+                Denied::Refused(words) => words.clone(),
+            };
             if let Some(key) = self.servers.holder(front) {
-                report.refused.push((key.clone(), words.clone()));
+                report.refused.push((key.clone(), words));
             }
         }
     }
@@ -281,19 +294,6 @@ fn parts() -> Result<(Nft, Socket), Error> {
     let socket = Socket::open().map_err(failed("open a socket to"))?;
     settings::ensure()?;
     Ok((nft, socket))
-}
-
-/// Takes away what an executor left in the calling thread's network namespace, but for the rule
-/// set, which is that of [`Nft`] too: another back end forwards from now on. The kernel need not
-/// have IPVS.
-pub fn leave() -> Result<(), Error> {
-    Device::open()?.remove()?;
-    // Asking for it would load it.
-    if Path::new("/proc/thread-self/net/ip_vs").exists() {
-        let mut socket = Socket::open().map_err(failed("open a socket to"))?;
-        delete_servers(&mut socket, |_| true)?;
-    }
-    Ok(())
 }
 
 /// Deletes those of our virtual servers that are `stale`; how many.
@@ -320,5 +320,12 @@ const fn is_removal(request: &Request) -> bool {
 fn complain(key: &PortKey, port: &ServicePort) {
     if let Some(Err(error)) = scheduling(port) {
         tracing::warn!(port = %key, %error, "the Service's scheduler is left out");
+    }
+    if let Some(part) = port.weights.as_ref().and_then(|it| it.bad.as_ref()) {
+        tracing::warn!(
+            port = %key,
+            "{part:?} is left out of the Service's weights: they are like node-1=3,10.244.1.2=5, \
+             0 to 65535"
+        );
     }
 }

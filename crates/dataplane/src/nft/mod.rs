@@ -70,7 +70,7 @@ pub struct Report {
 impl Report {
     /// Nothing was written.
     pub const fn is_zero(&self) -> bool {
-        self.batches == 0
+        self.batches == 0 && self.added == 0 && self.removed == 0
     }
 }
 

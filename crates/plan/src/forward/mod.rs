@@ -119,6 +119,9 @@ pub struct ServicePort {
     /// How IPVS is to choose among the endpoints (`corten.dev/ipvs-scheduler`), as written.
     #[serde(default)]
     pub scheduler: Option<Name>,
+    /// Which shares IPVS is to give the endpoints (`corten.dev/ipvs-weights`).
+    #[serde(default)]
+    pub weights: Option<Box<ipvs::Weights>>,
 }
 
 impl ServicePort {

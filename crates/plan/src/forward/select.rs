@@ -7,10 +7,11 @@ mod tests;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use api::annotations::IPVS_SCHEDULER;
+use api::annotations::{IPVS_SCHEDULER, IPVS_WEIGHTS};
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use super::ipvs::Asked;
 use super::{Frontend, FrontendKind, NodePorts, PortKey, ServicePort};
 use crate::name::{Name, ServiceKey};
 use crate::net::{Family, Protocol};
@@ -60,6 +61,8 @@ pub fn plan(
         }
         let sockets = world.endpoints().sockets(&service.key, family, me);
         let source_ranges = here.source_ranges(service, family, &frontends);
+        let asked = service.annotations.get(IPVS_WEIGHTS);
+        let asked = asked.map(|text| Asked::read(text));
         for port in &service.ports {
             let endpoints = sockets.get(&(port.name.clone(), port.protocol));
             let node_port = here.node_port(mode, service, port, family).into_iter();
@@ -103,6 +106,13 @@ pub fn plan(
             let of_node = here.own(&frontends);
             let scheduler = service.annotations.get(IPVS_SCHEDULER);
             let scheduler = scheduler.map(|text| Name::from(text.as_str()));
+            let weights = asked.as_ref().map(|asked| {
+                let all = endpoints.into_iter().flatten();
+                let all = all.map(|((address, port), endpoint)| {
+                    (SocketAddr::new(*address, *port), endpoint.node.as_deref())
+                });
+                Box::new(asked.weights(all))
+            });
             table.insert(
                 key,
                 ServicePort {
@@ -115,6 +125,7 @@ pub fn plan(
                     serving,
                     of_node,
                     scheduler,
+                    weights,
                 },
             );
         }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dataplane::ipvs::{self, Ipvs};
+use dataplane::ipvs::{self, Ipvs, Leaving};
 use dataplane::nft::{self, Look, Nft, Report};
 use plan::forward::ipvs::Scheduling;
 use plan::forward::{Locality, PortKey, ServicePort, Table};
@@ -109,21 +109,28 @@ pub(crate) fn check(back_end: BackEnd) -> Result<(), ForwardError> {
 
 /// A back end at work.
 pub(super) enum Engine {
-    Nftables(Box<Nft>),
+    Nftables {
+        nft: Box<Nft>,
+        /// Virtual servers of an earlier agent, whose connections go on.
+        leaving: Option<Leaving>,
+    },
     Ipvs(Box<Ipvs>),
 }
 
 impl Engine {
     pub(super) fn open(back_end: BackEnd) -> Result<Self, ForwardError> {
         Ok(match back_end {
-            BackEnd::Nftables => Self::Nftables(Box::new(Nft::open()?)),
+            BackEnd::Nftables => Self::Nftables {
+                nft: Box::new(Nft::open()?),
+                leaving: None,
+            },
             BackEnd::Ipvs(usual) => Self::Ipvs(Box::new(Ipvs::open(usual)?)),
         })
     }
 
     pub(super) fn set_locality(&mut self, locality: Locality) {
         match self {
-            Self::Nftables(nft) => nft.set_locality(locality),
+            Self::Nftables { nft, .. } => nft.set_locality(locality),
             Self::Ipvs(ipvs) => ipvs.set_locality(locality),
         }
     }
@@ -133,13 +140,22 @@ impl Engine {
         table: &BTreeMap<PortKey, ServicePort>,
     ) -> Result<Report, ForwardError> {
         match self {
-            Self::Nftables(nft) => {
+            Self::Nftables { nft, leaving } => {
                 let report = nft.adopt(table)?;
                 // What an earlier agent may have had with the other back end. Should it stay, this
                 // one forwards all the same.
-                if let Err(error) = ipvs::leave() {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(error, "virtual servers of an earlier agent may be left");
+                match Leaving::begin() {
+                    Ok(left) => *leaving = left,
+                    Err(error) => {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(error, "virtual servers of an earlier agent may be left");
+                    }
+                }
+                if leaving.is_some() {
+                    tracing::info!(
+                        "connections through an earlier agent's virtual servers go on, which go \
+                         with the last of them"
+                    );
                 }
                 Ok(report)
             }
@@ -152,15 +168,15 @@ impl Engine {
         changes: &[(PortKey, Option<ServicePort>)],
     ) -> Result<Report, ForwardError> {
         match self {
-            Self::Nftables(nft) => Ok(nft.apply(changes)?),
+            Self::Nftables { nft, .. } => Ok(nft.apply(changes)?),
             Self::Ipvs(ipvs) => Ok(ipvs.apply(changes)?),
         }
     }
 
-    /// Looks whether others have changed the rule set; virtual servers say nothing of that.
+    /// Looks whether others have changed what is there.
     pub(super) fn look(&mut self) -> Result<Look, ForwardError> {
         match self {
-            Self::Nftables(nft) => Ok(nft.look()?),
+            Self::Nftables { nft, .. } => Ok(nft.look()?),
             Self::Ipvs(ipvs) => Ok(ipvs.look()?),
         }
     }
@@ -168,22 +184,29 @@ impl Engine {
     /// Compares what is there with what should be, and mends it.
     pub(super) fn check(&mut self) -> Result<Report, ForwardError> {
         match self {
-            Self::Nftables(nft) => Ok(nft.check()?),
+            Self::Nftables { nft, .. } => Ok(nft.check()?),
             Self::Ipvs(ipvs) => Ok(ipvs.check()?),
         }
     }
 
-    /// Endpoints leave, and are to be looked at.
+    /// Endpoints or virtual servers leave, and are to be looked at.
     pub(super) fn drains(&self) -> bool {
         match self {
-            Self::Nftables(_) => false,
+            Self::Nftables { leaving, .. } => leaving.is_some(),
             Self::Ipvs(ipvs) => ipvs.drains(),
         }
     }
 
     pub(super) fn tick(&mut self) -> Result<(), ForwardError> {
         match self {
-            Self::Nftables(_) => Ok(()),
+            Self::Nftables { leaving, .. } => {
+                let left = leaving.as_mut().map_or(Ok(false), Leaving::tick)?;
+                if !left {
+                    *leaving = None;
+                    tracing::info!("an earlier agent's virtual servers are gone");
+                }
+                Ok(())
+            }
             Self::Ipvs(ipvs) => Ok(ipvs.tick()?),
         }
     }
@@ -191,15 +214,23 @@ impl Engine {
     /// What the kernel has counted of connections to node ports on the loopback, if there are any.
     pub(super) fn loopback_connections(&mut self) -> Result<Option<u64>, ForwardError> {
         match self {
-            Self::Nftables(nft) => Ok(nft.loopback_connections()?),
+            Self::Nftables { nft, .. } => Ok(nft.loopback_connections()?),
             Self::Ipvs(ipvs) => Ok(ipvs.loopback_connections()?),
+        }
+    }
+
+    /// What others may have changed, for people.
+    pub(super) const fn what(&self) -> &'static str {
+        match self {
+            Self::Nftables { .. } => "the nftables table inet corten",
+            Self::Ipvs(_) => "the nftables table inet corten, virtual servers or corten-ipvs0",
         }
     }
 
     /// The service ports that should be in force.
     pub(super) fn table(&self) -> &Table {
         match self {
-            Self::Nftables(nft) => nft.table(),
+            Self::Nftables { nft, .. } => nft.table(),
             Self::Ipvs(ipvs) => ipvs.table(),
         }
     }

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 
 use dataplane::ipvs::{DEVICE, Ipvs};
-use linux::ipvs::{Request, Settings, Socket};
+use dataplane::nft::Look;
+use linux::ipvs::{PERSISTENT, Request, Settings, Socket};
 use plan::forward::ipvs::Scheduling;
 use plan::forward::{Frontend, FrontendKind, PortKey, ServicePort};
 use plan::name::ServiceKey;
@@ -23,7 +24,7 @@ pub(crate) struct Addresses {
     family: Family,
     pub(crate) cluster: IpAddr,
     pub(crate) external: IpAddr,
-    node: IpAddr,
+    pub(crate) node: IpAddr,
     pub(crate) client: IpAddr,
 }
 
@@ -213,6 +214,64 @@ fn reach(ground: &Ground) -> lab::Outcome {
     assert_eq!(report.refused[0].0, key);
     let there = socket.server(&foreign)?.map(|server| server.settings);
     assert_eq!(there.as_ref(), Some(&settings));
+
+    // What others do to ours is seen, and mended.
+    assert!(ipvs.check()?.is_zero());
+    let (web, pod) = (server("[fd96::1]:80", 6)?, endpoint(foreign.address, 2));
+    let another = server("10.96.0.1:80", 6)?;
+    let address = format!("address del 10.96.0.1/32 dev {DEVICE}");
+    let settings_of_rr = |flags| Settings {
+        flags,
+        ..settings.clone()
+    };
+    let ours = 1 << 30;
+    let steps: [(&str, Vec<Request>, &str); 6] = [
+        ("a server goes", vec![Request::DeleteServer(web)], ""),
+        (
+            "one of ours that nobody wants comes",
+            vec![Request::AddServer(
+                server("10.96.9.9:9", 6)?,
+                settings_of_rr(ours),
+            )],
+            "",
+        ),
+        (
+            "another persistence",
+            vec![Request::SetServer(web, settings_of_rr(ours | PERSISTENT))],
+            "",
+        ),
+        (
+            "a destination goes",
+            vec![Request::DeleteDestination(another, pod)],
+            "",
+        ),
+        (
+            "another weight",
+            vec![Request::SetDestination(another, pod, 7)],
+            "",
+        ),
+        ("an address goes", vec![], &address),
+    ];
+    for (what, requests, command) in steps {
+        let refused = socket.change(&requests)?;
+        assert!(refused.iter().all(Option::is_none), "{what}: {refused:?}");
+        if !command.is_empty() {
+            super::super::kernel::ip(node, command)?;
+        }
+        // There are no more servers than one look compares wholly, and the first look behind a
+        // comparison waits for nothing.
+        assert_eq!(ipvs.look()?, Look::Broken, "{what}");
+        assert!(!ipvs.check()?.is_zero(), "{what}");
+        assert_eq!(ipvs.look()?, Look::Untouched, "{what}");
+        assert!(ipvs.check()?.is_zero(), "{what}");
+    }
+    // The place is free now.
+    socket.change(&[Request::DeleteServer(foreign)])?;
+    ipvs.check()?;
+    let there = socket.server(&foreign)?.map(|server| server.settings.flags);
+    assert_eq!(there, Some(ours));
+    ipvs.apply(&[(key.clone(), None)])?;
+    socket.change(&[Request::AddServer(foreign, settings)])?;
 
     // All of it goes, but for that.
     let none: Vec<_> = desired

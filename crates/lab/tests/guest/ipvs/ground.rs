@@ -190,13 +190,24 @@ pub(crate) fn turns(host: &Host, to: SocketAddr, count: usize) -> Found<String> 
 
 /// Who answers a datagram, and whom it heard.
 pub(crate) fn ask(host: &Host, to: SocketAddr) -> Found<(String, SocketAddr)> {
+    let socket = talk(host, to, SOON)?;
+    hear(&socket)
+}
+
+/// A socket for datagrams to `to`, each answered in this time.
+pub(crate) fn talk(host: &Host, to: SocketAddr, patience: Duration) -> Found<UdpSocket> {
     let any: SocketAddr = match to {
         SocketAddr::V4(_) => "0.0.0.0:0".parse()?,
         SocketAddr::V6(_) => "[::]:0".parse()?,
     };
     let socket = host.run(|| UdpSocket::bind(any))??;
-    socket.set_read_timeout(Some(SOON))?;
+    socket.set_read_timeout(Some(patience))?;
     socket.connect(to)?;
+    Ok(socket)
+}
+
+/// Sends a datagram: who answers, and whom it heard.
+pub(crate) fn hear(socket: &UdpSocket) -> Found<(String, SocketAddr)> {
     socket.send(b"?")?;
     let mut buffer = [0; 64];
     let length = socket.recv(&mut buffer)?;

@@ -1,5 +1,7 @@
-//! IPVS for real: the netlink messages, and the back end on top of them. SCTP by either back end.
+//! IPVS for real: the netlink messages, the back end on top of them, the program.
+//! SCTP by either back end.
 
+mod agent;
 mod backend;
 mod ground;
 mod messages;

@@ -10,15 +10,19 @@
 mod scheduling;
 #[cfg(test)]
 mod tests;
+mod weights;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Bound;
 use std::sync::Arc;
 
 use super::element::{Element, Elements, Front, SlotsId};
 use super::{FrontendKind, PortKey, ServicePort, Table};
 use crate::net::Protocol;
 pub use scheduling::{BadScheduling, Scheduling};
+pub(super) use weights::Asked;
+pub use weights::Weights;
 
 /// A virtual server.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,6 +102,13 @@ impl Servers {
         self.servers.iter()
     }
 
+    /// The fronts of all of them behind this one, in order.
+    pub fn after(&self, front: Option<Front>) -> impl Iterator<Item = Front> {
+        let from = front.map_or(Bound::Unbounded, Bound::Excluded);
+        let behind = self.servers.range((from, Bound::Unbounded));
+        behind.map(|(front, _)| *front)
+    }
+
     /// The service ports whose servers are at this front.
     pub fn holder(&self, front: &Front) -> Option<&PortKey> {
         let mut all = self.fronts.iter();
@@ -146,10 +157,11 @@ impl Servers {
             .filter_map(|front| Some((front, frontend(&front)?)))
             .map(|(front, frontend)| {
                 let endpoints = port.endpoints(frontend.policy).iter();
+                let weight = |at: &SocketAddr| port.weights.as_ref().map_or(1, |it| it.of(at));
                 let server = Server {
                     scheduling: scheduling(port).and_then(Result::ok).unwrap_or(self.usual),
                     keep: port.keep(),
-                    destinations: endpoints.map(|endpoint| (*endpoint, 1)).collect(),
+                    destinations: endpoints.map(|at| (*at, weight(at))).collect(),
                     is_nodes: is_nodes(port, frontend.kind, frontend.address),
                 };
                 (front, server)

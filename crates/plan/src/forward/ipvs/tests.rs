@@ -65,6 +65,28 @@ fn each_address_leads_where_its_policy_says() {
 }
 
 #[test]
+fn destinations_have_the_weights_that_are_asked_for() {
+    let far: SocketAddr = FAR.parse().unwrap();
+    let asked = Weights {
+        others: BTreeMap::from([(far, 3)]),
+        bad: None,
+    };
+    let key = key("web", Family::V4);
+    let mut servers = Servers::default();
+    let plain = port(Policy::Cluster);
+    servers.set(&key, Some(plain.clone()));
+    let weighted = ServicePort {
+        weights: Some(Box::new(asked)),
+        ..plain
+    };
+    assert_eq!(servers.set(&key, Some(weighted)).len(), 3);
+    for (_, server) in servers.iter() {
+        let weights: Vec<u32> = server.destinations.values().copied().collect();
+        assert_eq!(weights, [1, 3]);
+    }
+}
+
+#[test]
 fn addresses_of_the_node_are_not_put_up() {
     let mut servers = Servers::default();
     let key = key("web", Family::V4);

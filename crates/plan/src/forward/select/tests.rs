@@ -755,3 +755,24 @@ fn a_node_among_the_sources_brings_the_balancers_addresses() {
         assert_eq!(ranges(text), expected, "{text:?}");
     }
 }
+
+/// Shares of IPVS, by node and by address.
+#[test]
+fn weights_that_the_service_asks_for() {
+    let mut told = Told::common("");
+    let mut service = balancer("s", "10.0.0.1");
+    let asked = "far=3, 10.244.0.3=0, nonsense, 10.244.0.9=7".to_owned();
+    service.annotations.insert(IPVS_WEIGHTS.to_owned(), asked);
+    told.service(service);
+    told.slice(
+        "s",
+        slice("s", "10.244.0.1@me 10.244.0.2@far 10.244.0.3@far"),
+    );
+    let port = port(&told, Mode::All);
+    let weights = port.weights.expect("weights");
+    let seen: Vec<u32> = port.cluster.iter().map(|at| weights.of(at)).collect();
+    assert_eq!(
+        (&*seen, weights.bad.as_deref()),
+        (&[1, 3, 0][..], Some("nonsense"))
+    );
+}
