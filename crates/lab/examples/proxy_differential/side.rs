@@ -189,8 +189,8 @@ impl Side {
         for host in [&node, &pods] {
             let mut command = host.command("nft")?;
             command.arg(
-                "table inet quiet { chain output { type filter hook output priority 200; \
-                 tcp flags rst drop; } }",
+                "table inet quiet {\nchain output {\ntype filter hook output priority 200;\n\
+                 tcp flags rst drop\n}\n}\n",
             );
             run(&mut command)?;
         }
