@@ -16,6 +16,7 @@ pub mod bgp;
 mod bytes;
 pub mod conflict;
 pub mod ethernet;
+pub mod inquiry;
 pub mod member;
 pub mod ndp;
 mod random;

@@ -3,6 +3,7 @@
 //! The manager owns the announcements and the schedule of gratuitous frames; each interface is a
 //! port with a task of its own.
 
+mod inquiry;
 mod own_mac;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -13,12 +14,13 @@ use plan::announce::l2::{Announcement, Interfaces};
 use plan::name::Name;
 use proto::announcer::{self, Announcer};
 use proto::ethernet::Mac;
+use proto::inquiry::Inquiry;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::addresses::Addresses;
 use super::exclude::Exclude;
 use super::interfaces::{self, Snapshot};
-use super::member::Silence;
+use super::member::{Silence, Unheard};
 use super::port;
 use super::reception::Reception;
 use crate::http::Metrics;
@@ -46,7 +48,20 @@ pub(super) struct Context {
     pub(super) claims: mpsc::Sender<port::Claim>,
     pub(super) reporter: Reporter,
     pub(super) silence: Silence,
+    /// Who is not heard, and is to be asked for.
+    pub(super) unheard: watch::Receiver<Unheard>,
+    /// Between two questions of all nodes that hear each other.
+    pub(super) beat: Duration,
     pub(super) metrics: Metrics,
+}
+
+/// Another node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Neighbour {
+    /// Its addresses; its agent has the first one.
+    pub(super) addresses: Vec<IpAddr>,
+    /// The MAC address that it told.
+    pub(super) mac: Option<Mac>,
 }
 
 enum Command {
@@ -54,8 +69,8 @@ enum Command {
     Announce(Vec<(IpAddr, Announcement)>, oneshot::Sender<Vec<IpAddr>>),
     /// Stop announcing these; answered once nobody answers for them any more.
     Withdraw(Vec<IpAddr>, oneshot::Sender<()>),
-    /// The addresses of the other nodes.
-    Neighbours(Vec<IpAddr>),
+    /// This node's own addresses, and the other nodes.
+    Neighbours(Vec<IpAddr>, Vec<Neighbour>),
     /// Everything was announced once.
     Settle,
     /// The last command: what lingers need not any more.
@@ -94,9 +109,10 @@ impl L2 {
         let _ = withdrawn.await;
     }
 
-    /// Who the other nodes are: neighbours that can be asked what the network carries.
-    pub(super) async fn neighbours(&self, addresses: Vec<IpAddr>) {
-        let _ = self.commands.send(Command::Neighbours(addresses)).await;
+    /// Where this node is, and who the other nodes are: neighbours that can be asked what the
+    /// network carries, and are asked for when they are not heard.
+    pub(super) async fn neighbours(&self, own: Vec<IpAddr>, others: Vec<Neighbour>) {
+        let _ = self.commands.send(Command::Neighbours(own, others)).await;
     }
 
     /// Everything has been announced once: what an earlier agent left goes.
@@ -146,7 +162,9 @@ pub(super) fn start(context: Context) -> (L2, impl Future<Output = ()> + Send) {
     let (claims_in, claims) = mpsc::channel(QUEUE);
     let (refusals_in, refusals) = mpsc::channel(REFUSALS);
     let manager = Manager {
+        inquiry: Inquiry::new(context.beat),
         context,
+        own: Vec::new(),
         claims: claims_in,
         refusals: refusals_in,
         refused: BTreeSet::new(),
@@ -197,8 +215,12 @@ struct Manager {
     refused: BTreeSet<(u32, IpAddr)>,
     /// What was given up, and until when frames for its own MAC address are received.
     lingering: BTreeMap<IpAddr, (Instant, Announcement)>,
-    /// The addresses of the other nodes.
-    neighbours: Vec<IpAddr>,
+    /// This node's own addresses.
+    own: Vec<IpAddr>,
+    /// The other nodes.
+    neighbours: Vec<Neighbour>,
+    /// When those that are not heard are asked for.
+    inquiry: Inquiry,
     /// Why frames for addresses' own MAC addresses cannot be received.
     unreceived: Option<String>,
     /// When what is received for is to be looked at again.
@@ -237,7 +259,11 @@ impl Manager {
             for address in due {
                 self.tell(address, port::Command::Gratuitous).await;
             }
-            let due = self.announcer.poll_timeout().map(|due| self.start + due);
+            while let Some(peer) = self.inquiry.on_timeout(self.start.elapsed()) {
+                self.ask_for(peer).await;
+            }
+            let due = [self.announcer.poll_timeout(), self.inquiry.poll_timeout()];
+            let due = due.into_iter().flatten().min().map(|due| self.start + due);
             let due = due.unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
             let again = self.again;
             let look = async move {
@@ -249,8 +275,8 @@ impl Manager {
             tokio::select! {
                 command = commands.recv() => match command {
                     None => return,
-                    Some(Command::Neighbours(neighbours)) => {
-                        self.neighbours = neighbours;
+                    Some(Command::Neighbours(own, neighbours)) => {
+                        (self.own, self.neighbours) = (own, neighbours);
                         self.introduce().await;
                     }
                     Some(Command::Settle) => self.context.reception.settle().await,
@@ -301,6 +327,14 @@ impl Manager {
                         return;
                     }
                     self.end_silence();
+                }
+                changed = self.context.unheard.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let unheard = self.context.unheard.borrow_and_update().clone();
+                    let now = self.start.elapsed();
+                    self.inquiry.set(now, unheard.dead, unheard.heard);
                 }
                 changed = self.context.interfaces.changed() => {
                     if changed.is_err() {

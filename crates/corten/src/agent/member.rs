@@ -41,6 +41,13 @@ pub(super) enum Command {
     MakeWay(Duration, oneshot::Sender<()>),
 }
 
+/// Nodes that are held for dead, by their addresses, and how many others are heard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Unheard {
+    pub(super) dead: Vec<IpAddr>,
+    pub(super) heard: usize,
+}
+
 /// Who has it asks failure detection.
 #[derive(Clone, Debug)]
 pub(super) struct Handle {
@@ -143,6 +150,7 @@ pub enum MemberError {
 pub(super) fn start(
     config: &Config,
     events: mpsc::Sender<world::Event>,
+    unheard: watch::Sender<Unheard>,
     counts: Counts,
 ) -> Result<(Handle, Silence, Task), MemberError> {
     let port = config.member_port;
@@ -197,6 +205,7 @@ pub(super) fn start(
         port,
         events,
         silent,
+        unheard,
         pulse,
         counts,
     });

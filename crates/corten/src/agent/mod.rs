@@ -150,7 +150,9 @@ pub async fn run<S: Source, K: Sink>(
     let (sessions_in, sessions) = watch::channel(bgp::Sessions::default());
     let (reporter, reports) = Reporter::new(metrics.reports_dropped.clone());
 
-    let (member, silence, member_task) = member::start(&config, events_in, metrics.member.clone())?;
+    let (unheard_in, unheard) = watch::channel(member::Unheard::default());
+    let (member, silence, member_task) =
+        member::start(&config, events_in, unheard_in, metrics.member.clone())?;
     let (forward, done) = forward::start(
         config.agent.mode,
         config.back_end,
@@ -176,6 +178,8 @@ pub async fn run<S: Source, K: Sink>(
         claims: claims_in,
         reporter: reporter.clone(),
         silence: silence.clone(),
+        unheard,
+        beat: config.member_profile.beat,
         metrics: metrics.clone(),
     };
     let (l2, l2_task) = l2::start(l2);

@@ -34,7 +34,7 @@ use super::exclude::Exclude;
 use super::forward::{Done, Job};
 use super::gate::Gate;
 use super::interfaces::Snapshot;
-use super::l2::L2;
+use super::l2::{L2, Neighbour};
 use super::member;
 use super::port::Claim;
 use super::statuses::Statuses;
@@ -98,6 +98,10 @@ pub(super) struct Planner {
     incarnation: u64,
     version: u64,
     peers: BTreeMap<Name, IpAddr>,
+    /// What layer 2 knows: this node's addresses, and the other nodes.
+    introduced: (Vec<IpAddr>, Vec<Neighbour>),
+    /// That may be so no more.
+    unintroduced: bool,
     /// Nodes whose state came with their beats.
     heard: BTreeSet<Name>,
     /// Until when others' beats are waited for, though the API told of all nodes.
@@ -165,6 +169,8 @@ impl Planner {
             incarnation: u64::try_from(since_epoch.as_millis()).unwrap_or(u64::MAX),
             version: 0,
             peers: BTreeMap::new(),
+            introduced: (Vec::new(), Vec::new()),
+            unintroduced: true,
             heard: BTreeSet::new(),
             hearing: None,
             returned: BTreeSet::new(),
@@ -346,6 +352,7 @@ impl Planner {
         {
             self.strangers.stations.note(node, form);
         }
+        self.unintroduced |= matches!(event, Event::Node { .. } | Event::State { .. });
         let dirty = self.world.apply(event);
         self.dirty.extend(dirty);
         if synced {
@@ -379,6 +386,7 @@ impl Planner {
         if dirty.members {
             self.meet().await;
         }
+        self.introduce().await;
         if !self.tenures.is_empty() || self.world.config().stays() {
             self.unsettled.extend(&dirty.addresses);
         }

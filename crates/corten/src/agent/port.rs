@@ -37,8 +37,21 @@ pub(super) enum Command {
     Probe(IpAddr),
     /// Who can be asked whether the network carries a MAC address: other nodes on the link.
     Neighbours(Vec<Ipv4Addr>),
+    /// Ask another node where it is, from an address of this interface.
+    Ask(Question),
     /// All commands before this one have been carried out.
     Barrier(oneshot::Sender<()>),
+}
+
+/// A host's question where another is.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Question {
+    /// Who asks.
+    pub(super) own: IpAddr,
+    /// Who is asked for.
+    pub(super) peer: IpAddr,
+    /// Where it was.
+    pub(super) at: Option<Mac>,
 }
 
 /// What a port is made with.
@@ -207,6 +220,7 @@ impl Port {
                 self.probe(ip, arp, ndp);
             }
             Command::Neighbours(neighbours) => self.neighbours = neighbours,
+            Command::Ask(question) => self.ask_for(question, arp, ndp),
             Command::Barrier(done) => {
                 let _ = done.send(());
             }
@@ -344,6 +358,23 @@ impl Port {
         };
         if let Err(error) = sent {
             tracing::debug!(interface = self.identity.name, %ip, %error, "not asked for");
+        }
+    }
+
+    /// As this host, silent or not: its kernel asks likewise, only seldom.
+    fn ask_for(&self, question: Question, arp: &AsyncPacketSocket, ndp: &AsyncPacketSocket) {
+        let station = self.identity.mac;
+        let sent = match (question.own, question.peer) {
+            (IpAddr::V4(own), IpAddr::V4(peer)) => {
+                arp.send(&arp::request(station, own, peer, question.at))
+            }
+            (IpAddr::V6(own), IpAddr::V6(peer)) => {
+                ndp.send(&ndp::solicitation(station, own, peer, question.at))
+            }
+            _ => return,
+        };
+        if let Err(error) = sent {
+            tracing::debug!(interface = self.identity.name, ?question, %error, "not asked for");
         }
     }
 

@@ -1,8 +1,9 @@
 //! How long an address is not answered for when its owner is gone.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
+use lab::scene::Node;
 use lab::{Lab, Target, wait_until};
 
 use crate::support::{Outcome, SOON, Stage, ip};
@@ -137,4 +138,104 @@ async fn counted(stage: &Stage, owner: &str) -> Outcome {
         .await?;
     }
     Ok(())
+}
+
+/// While a link is cut, kernels forget where the other nodes are. Here they would then wait for ten
+/// minutes before they ask again, so that it is the agents who do.
+#[test]
+fn after_a_cut_agents_ask_for_each_other() {
+    lab::run(
+        "failover::after_a_cut_agents_ask_for_each_other",
+        async |lab| {
+            let mut stage = Stage::build(&lab, 3).await?;
+            stage.profile = "default";
+            stage.serve("one")?;
+            let mut nodes = String::new();
+            for node in &stage.scene.nodes {
+                let [four, six] = [node.ip, six(node)];
+                let name = node.host.name();
+                nodes += &format!(
+                    "---\napiVersion: v1\nkind: Node\nmetadata: {{name: {name}}}\nstatus:\n  \
+                     addresses: [{{type: InternalIP, address: {four}}}, \
+                     {{type: InternalIP, address: \"{six}\"}}]\n"
+                );
+            }
+            stage.write("nodes.yaml", &nodes)?;
+            stage.start()?;
+            let address = ip("10.0.0.101");
+            let owner = stage.owner(address).await?;
+            // All know all.
+            stage.scene.page(address).await?;
+            for node in &stage.scene.nodes {
+                for family in ["ipv4", "ipv6"] {
+                    let key = format!("net/{family}/neigh/eth0/retrans_time_ms");
+                    node.host.sysctl(&key, "600000")?;
+                }
+            }
+            stage.scene.node(&owner).host.cut().await?;
+            stage.owner_but(address, &owner).await?;
+            for other in stage.others(&owner) {
+                stage.logged(&owner, &["dead", &other]).await?;
+                stage.logged(&other, &["dead", &owner]).await?;
+                forget(&stage, &owner, &other).await?;
+                forget(&stage, &other, &owner).await?;
+            }
+            stage.scene.node(&owner).host.heal().await?;
+            wait_until(SOON, "the old owner to have it back, alone", async || {
+                stage.owner(address).await.is_ok_and(|now| now == owner)
+            })
+            .await?;
+            for other in stage.others(&owner) {
+                known(&stage, &owner, &other).await?;
+                known(&stage, &other, &owner).await?;
+            }
+            stage.scene.page(address).await?;
+            Ok(())
+        },
+    );
+}
+
+/// Has a node's kernel forget where another one is, and waits until it has asked in vain.
+async fn forget(stage: &Stage, node: &str, other: &str) -> Outcome {
+    let (host, other) = (&stage.scene.node(node).host, stage.scene.node(other));
+    let device = host.interface("eth0").await?.index;
+    for ip in [other.ip, six(other)] {
+        // It may not be known.
+        let _ = host.netlink().del_neighbour(device, ip).await;
+        // The next beat, or this, makes the kernel ask.
+        let any = if ip.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+        host.run(|| UdpSocket::bind(any)?.send_to(b"?", (ip, 9)))??;
+        wait_until(SOON, "the kernel to ask", async || {
+            let found = host.netlink().neighbours().await;
+            found.is_ok_and(|all| all.iter().any(|it| it.ip == ip && it.mac.is_none()))
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// Waits until a node's kernel knows where another one is, in both families.
+async fn known(stage: &Stage, node: &str, other: &str) -> Outcome {
+    let (host, other) = (&stage.scene.node(node).host, stage.scene.node(other));
+    for ip in [other.ip, six(other)] {
+        let what = format!("{node} to know where {ip} is");
+        wait_until(SOON, &what, async || {
+            let found = host.netlink().neighbours().await;
+            found.is_ok_and(|all| all.iter().any(|it| it.ip == ip && it.mac.is_some()))
+        })
+        .await?;
+    }
+    Ok(())
+}
+
+/// A node's IPv6 address on the LAN.
+fn six(node: &Node) -> IpAddr {
+    match node.ip {
+        IpAddr::V4(four) => {
+            let last = format!("{}", four.octets()[3]);
+            let last = u16::from_str_radix(&last, 16).unwrap_or_default();
+            IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, last])
+        }
+        IpAddr::V6(_) => node.ip,
+    }
 }

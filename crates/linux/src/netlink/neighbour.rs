@@ -74,6 +74,21 @@ impl Netlink {
             .asked(|| format!("set neighbour {ip} of link {device}"))
     }
 
+    /// Removes what is known of a neighbour, so that it is asked for anew.
+    pub async fn del_neighbour(&self, device: u32, ip: IpAddr) -> Result<()> {
+        let mut message = NeighbourMessage::default();
+        message.header.ifindex = device;
+        let (family, destination) = match ip {
+            IpAddr::V4(ip) => (AddressFamily::Inet, NeighbourAddress::Inet(ip)),
+            IpAddr::V6(ip) => (AddressFamily::Inet6, NeighbourAddress::Inet6(ip)),
+        };
+        message.header.family = family;
+        let attribute = NeighbourAttribute::Destination(destination);
+        message.attributes.push(attribute);
+        let done = self.handle.neighbours().del(message).execute().await;
+        done.asked(|| format!("delete neighbour {ip} of link {device}"))
+    }
+
     /// Lets a device receive frames for one more unicast Ethernet address (`bridge fdb add … self
     /// permanent`), also through the filter of its hardware.
     pub async fn add_station(&self, device: u32, mac: Mac) -> Result<()> {

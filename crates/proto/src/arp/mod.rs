@@ -2,7 +2,7 @@
 //!
 //! [`Packet`] is one Ethernet frame with ARP for IPv4; [`Responder`] answers for the addresses
 //! announced on one interface; [`gratuitous`] builds the frames that move an address here,
-//! [`probe`] the one that asks for it.
+//! [`probe`] the one that asks for it, [`request`] the one by which a host asks for another.
 
 mod error;
 mod fsm;
@@ -12,4 +12,4 @@ mod tests;
 
 pub use error::Error;
 pub use fsm::{Outcome, Responder};
-pub use packet::{FRAME_LEN, Frame, Operation, Packet, gratuitous, probe};
+pub use packet::{FRAME_LEN, Frame, Operation, Packet, gratuitous, probe, request};

@@ -154,3 +154,18 @@ pub fn probe(station: Mac, ip: Ipv4Addr) -> Frame {
     }
     .build()
 }
+
+/// The frame by which `sender`, an address of the interface `station` itself, asks for another host:
+/// at the MAC address that it had, or of all (RFC 826). Both learn from it, who asks and who answers.
+pub fn request(station: Mac, sender: Ipv4Addr, target: Ipv4Addr, at: Option<Mac>) -> Frame {
+    Packet {
+        destination: at.unwrap_or(Mac::BROADCAST),
+        source: station,
+        operation: Operation::Request,
+        sender_mac: station,
+        sender_ip: sender,
+        target_mac: Mac::ZERO,
+        target_ip: target,
+    }
+    .build()
+}

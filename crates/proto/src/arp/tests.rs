@@ -125,6 +125,23 @@ fn frames_and_their_outcomes() {
 }
 
 #[test]
+fn a_host_asks_where_another_is() {
+    let (own, peer) = (Ipv4Addr::new(10, 0, 0, 11), Ipv4Addr::new(10, 0, 0, 12));
+    for (at, destination) in [(None, Mac::BROADCAST), (Some(OTHER), OTHER)] {
+        let want = Packet {
+            destination,
+            source: ME,
+            operation: Operation::Request,
+            sender_mac: ME,
+            sender_ip: own,
+            target_mac: Mac::ZERO,
+            target_ip: peer,
+        };
+        assert_eq!(oracle(&super::request(ME, own, peer, at)), want);
+    }
+}
+
+#[test]
 fn who_has_an_address_that_is_watched_is_told_of() {
     let question = probe(ME, VIP);
     let asked = oracle(&question);

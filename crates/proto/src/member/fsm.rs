@@ -3,7 +3,7 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     time::Duration,
 };
 
@@ -331,6 +331,12 @@ impl Member {
         self.peers.values().map(|peer| (&peer.name, peer.state))
     }
 
+    /// The addresses of those that are held for dead.
+    pub fn dead(&self) -> impl Iterator<Item = IpAddr> {
+        let dead = |peer: &&Peer| peer.state == State::Dead;
+        self.peers.values().filter(dead).map(|it| it.address.ip())
+    }
+
     /// Counts since the start.
     pub fn counters(&self) -> &Counters {
         &self.counters
@@ -518,6 +524,9 @@ impl Member {
             }
             self.events.push_back(Event::Alive { node });
             self.regroup(now);
+            if lived {
+                self.recall_dead(now);
+            }
         }
     }
 

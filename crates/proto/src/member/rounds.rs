@@ -13,6 +13,8 @@ const BEATS: u32 = 3;
 const BEATS_OF_DEAD: u32 = 2;
 /// Rounds in which a hello is repeated to those that have not answered it.
 const INSISTENCE: u32 = 10;
+/// When one of the dead is heard again, so many others are called at once.
+const RECALLED: usize = 64;
 /// Rotations without a word after which a peer is dead, though nobody has said so.
 const SILENT_ROTATIONS: u32 = 8;
 
@@ -25,6 +27,8 @@ pub(super) struct Rounds {
     insist: u32,
     turn: Option<Id>,
     turn_of_dead: Option<Id>,
+    /// When the dead were last called all at once.
+    recalled: Option<Duration>,
 }
 
 impl Rounds {
@@ -135,6 +139,21 @@ impl Member {
         let next = self.next_of(self.rounds.turn_of_dead, |peer| peer.state == State::Dead);
         if let Some(id) = next {
             self.rounds.turn_of_dead = Some(id);
+            self.greet(id, true);
+        }
+    }
+
+    /// One that was held for dead lives: a cut may have healed, and others be back with it.
+    pub(super) fn recall_dead(&mut self, now: Duration) {
+        let beat = self.config.profile.beat;
+        if self.rounds.recalled.is_some_and(|at| now < at + beat) {
+            return;
+        }
+        self.rounds.recalled = Some(now);
+        let dead = self.peers.iter();
+        let dead = dead.filter(|(_, peer)| peer.state == State::Dead);
+        let ids: Vec<Id> = dead.map(|(id, _)| *id).take(RECALLED).collect();
+        for id in ids {
             self.greet(id, true);
         }
     }

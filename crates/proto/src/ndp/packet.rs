@@ -261,6 +261,26 @@ pub fn probe(station: Mac, ip: Ipv6Addr) -> Vec<u8> {
     .build()
 }
 
+/// The frame by which `sender`, an address of the interface `station` itself, asks for another host:
+/// at the MAC address that it had, or of its group. Both learn from it, who asks and who answers.
+///
+/// The IP destination is the group in either case (RFC 6085): who is asked at its own address leaves
+/// its MAC address out of the answer, as Linux does (RFC 4861 §4.4), and nothing is learned by it.
+pub fn solicitation(station: Mac, sender: Ipv6Addr, target: Ipv6Addr, at: Option<Mac>) -> Vec<u8> {
+    let group = super::solicited_node(target);
+    Packet {
+        link_destination: at.unwrap_or_else(|| multicast_mac(group)),
+        link_source: station,
+        source: sender,
+        destination: group,
+        message: Message::Solicitation {
+            target,
+            source_mac: Some(station),
+        },
+    }
+    .build()
+}
+
 /// RFC 4861 §7.1.1: what a solicitation from `::` must and must not have.
 fn check_dad(destination: Ipv6Addr, options: Options) -> Result<(), Error> {
     // ff02::1:ff00:0/104

@@ -532,3 +532,24 @@ proptest! {
         responder().on_frame(&frame);
     }
 }
+
+#[test]
+fn a_host_asks_where_another_is() {
+    let own = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x11);
+    let group = solicited_node(VIP);
+    for (at, link_destination) in [(None, multicast_mac(group)), (Some(OTHER), OTHER)] {
+        let want = Packet {
+            link_destination,
+            link_source: ME,
+            source: own,
+            destination: group,
+            message: Message::Solicitation {
+                target: VIP,
+                source_mac: Some(ME),
+            },
+        };
+        let frame = super::solicitation(ME, own, VIP, at);
+        assert_eq!(Packet::parse(&frame).unwrap(), want);
+        oracle(&frame, &want);
+    }
+}

@@ -13,7 +13,7 @@ use proto::member::{Cause, Counters, Event, Member, NodeName, State};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::{Command, Pulse};
+use super::{Command, Pulse, Unheard};
 use crate::agent::beat;
 use crate::http::member::Counts;
 
@@ -36,6 +36,8 @@ pub(super) struct Parts {
     pub(super) port: u16,
     pub(super) events: mpsc::Sender<world::Event>,
     pub(super) silent: watch::Sender<bool>,
+    /// Told who is not heard.
+    pub(super) unheard: watch::Sender<Unheard>,
     pub(super) pulse: Arc<Pulse>,
     pub(super) counts: Counts,
 }
@@ -113,6 +115,9 @@ impl Worker {
             self.count();
             // Events first: a pause is told before the pulse looks well again.
             while let Some(event) = self.parts.member.poll_event() {
+                if matches!(event, Event::Alive { .. } | Event::Dead { .. }) {
+                    self.tell_unheard();
+                }
                 if let Some(event) = self.translate(event) {
                     self.tell(event);
                 }
@@ -146,6 +151,20 @@ impl Worker {
         self.parts
             .counts
             .set_peers(self.parts.member.peers().map(|(_, state)| state));
+    }
+
+    fn tell_unheard(&self) {
+        let member = &self.parts.member;
+        let alive = |(_, state): &(_, State)| *state == State::Alive;
+        let now = Unheard {
+            dead: member.dead().collect(),
+            heard: member.peers().filter(alive).count(),
+        };
+        self.parts.unheard.send_if_modified(|known| {
+            let changed = *known != now;
+            *known = now;
+            changed
+        });
     }
 
     /// Hands an event to the planner; what it has no room for waits, and only the newest counts.
@@ -187,6 +206,7 @@ impl Worker {
                     })
                     .collect();
                 self.parts.member.set_peers(self.now(), peers);
+                self.tell_unheard();
             }
             Command::State(bytes, silent) => {
                 let mut set = self.parts.member.set_payload(self.now(), bytes);

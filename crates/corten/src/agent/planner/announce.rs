@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Instant;
 
+use ipnet::IpNet;
 use plan::announce::l2::Announcement;
 use plan::name::{Name, ServiceKey};
+use proto::ethernet::Mac;
 
 use super::{HEARING, Planner};
+use crate::agent::l2::Neighbour;
 use crate::agent::member;
 use crate::sink::{Component, Report, Subject};
 
@@ -43,10 +46,41 @@ impl Planner {
             .collect();
         if peers != self.peers {
             self.peers.clone_from(&peers);
-            let neighbours = peers.values().copied().collect();
-            self.parts.l2.neighbours(neighbours).await;
             let _ = self.parts.member.send(member::Command::Peers(peers)).await;
         }
+    }
+
+    /// Tells layer 2 where this node is, and the others, when that may have changed.
+    pub(super) async fn introduce(&mut self) {
+        if !std::mem::take(&mut self.unintroduced) {
+            return;
+        }
+        let addresses = |name: &str| {
+            let node = self.world.node(name);
+            node.map(|node| node.addresses.clone()).unwrap_or_default()
+        };
+        let others: Vec<Neighbour> = self
+            .peers
+            .keys()
+            .map(|name| {
+                let addresses = addresses(name);
+                let mac = self.mac(name, addresses.first());
+                Neighbour { addresses, mac }
+            })
+            .collect();
+        let all = (addresses(&self.parts.agent.node), others);
+        if all != self.introduced {
+            self.introduced.clone_from(&all);
+            self.parts.l2.neighbours(all.0, all.1).await;
+        }
+    }
+
+    /// The MAC address that a node told of the interface with this address.
+    fn mac(&self, node: &str, address: Option<&IpAddr>) -> Option<Mac> {
+        let mut interfaces = self.world.node_state(node)?.interfaces.values();
+        let near = |subnet: &IpNet| address.is_some_and(|address| subnet.contains(address));
+        let found = interfaces.find(|it| it.subnets.iter().any(near))?;
+        found.mac.map(Mac)
     }
 
     pub(super) async fn announce(&mut self, ready: Vec<(IpAddr, Announcement)>) {

@@ -492,3 +492,34 @@ fn a_new_address_is_beaten_to() {
     assert!(stand.events().is_empty(), "it keeps its state");
     assert!(stand.sent().iter().any(|(to, _)| *to == moved));
 }
+
+/// A cut that heals brings back several.
+#[test]
+fn when_one_of_the_dead_lives_the_others_are_called_at_once() {
+    let mut stand = Stand::new();
+    stand.run(ms(3_000));
+    let mut dead: Vec<_> = stand.member.dead().collect();
+    dead.sort();
+    assert_eq!(dead, [1, 2].map(|n| address(n).ip()));
+    stand.sent();
+    // It read its obituary, and took the next incarnation.
+    let to = stand.member.incarnation;
+    let again = |sequence| Packet {
+        from: id(1),
+        incarnation: 6,
+        to,
+        sequence,
+        deaf: false,
+        body: beat(&[0]),
+    };
+    stand.take(ms(3_000), 1, &again(1)).unwrap();
+    let called = |bodies: Vec<Body>| {
+        let hello = |body: &&Body| matches!(body, Body::Hello { answer: true, .. });
+        bodies.iter().filter(hello).count()
+    };
+    assert_eq!(called(stand.bodies(2)), 1);
+    assert_eq!(stand.member.dead().collect::<Vec<_>>(), [address(2).ip()]);
+    // One that was heard before calls nobody.
+    stand.take(ms(3_001), 1, &again(2)).unwrap();
+    assert_eq!(called(stand.bodies(2)), 0);
+}
