@@ -13,7 +13,7 @@ struct Tool {
     why: &'static str,
 }
 
-const TOOLS: [Tool; 14] = [
+const TOOLS: [Tool; 15] = [
     Tool {
         program: "ip",
         package: "iproute2",
@@ -38,6 +38,11 @@ const TOOLS: [Tool; 14] = [
         program: "conntrack",
         package: "conntrack",
         why: "kube-proxy calls it",
+    },
+    Tool {
+        program: "ipset",
+        package: "ipset",
+        why: "so it does in its IPVS mode",
     },
     Tool {
         program: "vtysh",

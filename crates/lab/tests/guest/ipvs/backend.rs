@@ -49,6 +49,14 @@ pub(crate) fn families() -> [Addresses; 2] {
 }
 
 impl Addresses {
+    /// The external address with this number at its end.
+    pub(crate) fn external_of(&self, number: u8) -> IpAddr {
+        match self.external {
+            IpAddr::V4(_) => IpAddr::from([192, 168, 10, number]),
+            IpAddr::V6(_) => IpAddr::from([0xfd97, 0, 0, 0, 0, 0, 0, u16::from(number)]),
+        }
+    }
+
     pub(crate) fn key(&self, name: &str, protocol: Protocol) -> PortKey {
         PortKey {
             service: ServiceKey::new("default", name),

@@ -3,6 +3,8 @@
 
 mod agent;
 mod backend;
+mod beside;
 mod ground;
 mod messages;
+mod objects;
 mod sctp;
