@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use plan::forward::HealthCheck;
@@ -154,8 +155,14 @@ pub(super) async fn serve_proxy(address: SocketAddr, health: ProxyHealth, metric
 }
 
 /// The same for its metrics.
-pub(super) async fn serve_proxy_metrics(address: SocketAddr, mode: &'static str, metrics: Metrics) {
-    let serve = || proxy::serve_metrics(address, mode, metrics.clone());
+pub(super) async fn serve_proxy_metrics(
+    address: SocketAddr,
+    mode: &'static str,
+    configuration: serde_json::Value,
+    metrics: Metrics,
+) {
+    let configuration = Arc::new(configuration);
+    let serve = || proxy::serve_metrics(address, mode, configuration.clone(), metrics.clone());
     again_and_again(address, "metrics are", "--metrics-bind-address", serve).await;
 }
 

@@ -95,6 +95,8 @@ pub struct Config {
     pub healthz: Option<SocketAddr>,
     /// Where its metrics are.
     pub proxy_metrics: Option<SocketAddr>,
+    /// What is answered there to who asks for the proxy's configuration.
+    pub proxy_configuration: serde_json::Value,
 }
 
 /// What an agent in a cluster looks at when it is stopped.
@@ -262,7 +264,8 @@ pub async fn run<S: Source, K: Sink>(
     let proxy_metrics = config.proxy_metrics;
     if let Some(address) = proxy_metrics.filter(|_| config.agent.mode == Mode::All) {
         let mode = config.back_end.proxy_mode();
-        let served = checks::serve_proxy_metrics(address, mode, metrics.clone());
+        let served =
+            checks::serve_proxy_metrics(address, mode, config.proxy_configuration, metrics.clone());
         tasks.spawn(async move {
             served.await;
             Ok(())

@@ -126,7 +126,7 @@ pub(super) struct Node {
         value_name = "FILE"
     )]
     exclude_l2_file: PathBuf,
-    /// Where kube-proxy's metrics and /proxyMode are served with --forward all, to everybody who
+    /// Where kube-proxy's metrics, /proxyMode and /configz are served with --forward all, to everybody who
     /// reaches it; empty: nowhere [default: 127.0.0.1:10249 in a cluster, nowhere with a directory].
     #[arg(long, value_name = "ADDRESS:PORT")]
     metrics_bind_address: Option<String>,
@@ -187,6 +187,7 @@ impl Node {
             is_cluster.then_some(SocketAddr::from(([127, 0, 0, 1], METRICS))),
             METRICS,
         )?;
+        let proxy_configuration = self.configz(&node, healthz, proxy_metrics);
         // In a cluster the API tells; a file that cannot be read is mended by the next one.
         let before = dir.and_then(|dir| nodes::load(dir).ok()?.remove(&node));
         Ok(Config {
@@ -209,6 +210,7 @@ impl Node {
             },
             healthz,
             proxy_metrics,
+            proxy_configuration,
             member_key: self
                 .member_key_file
                 .as_ref()
@@ -217,6 +219,27 @@ impl Node {
                     false => path.clone(),
                 }),
         })
+    }
+}
+
+impl Node {
+    /// What kube-proxy's `/configz` tells: this proxy's settings by the names of
+    /// KubeProxyConfiguration, and no others.
+    fn configz(
+        &self,
+        node: &str,
+        healthz: Option<SocketAddr>,
+        metrics: Option<SocketAddr>,
+    ) -> serde_json::Value {
+        let address = |at: Option<SocketAddr>| at.map(|at| at.to_string()).unwrap_or_default();
+        let mut configuration = self.proxying.configuration();
+        configuration["apiVersion"] = "kubeproxy.config.k8s.io/v1alpha1".into();
+        configuration["kind"] = "KubeProxyConfiguration".into();
+        configuration["hostnameOverride"] = node.into();
+        configuration["healthzBindAddress"] = address(healthz).into();
+        configuration["metricsBindAddress"] = address(metrics).into();
+        configuration["conntrack"] = self.conntrack.configuration();
+        serde_json::json!({"kubeproxy.config.k8s.io": configuration})
     }
 }
 

@@ -48,6 +48,31 @@ pub(super) struct Conntrack {
 /// Whole seconds, as the kernel has them.
 type Seconds = u64;
 
+impl Conntrack {
+    /// These options as `conntrack` of KubeProxyConfiguration (v1alpha1).
+    pub(super) fn configuration(&self) -> serde_json::Value {
+        serde_json::json!({
+            "maxPerCore": self.conntrack_max_per_core,
+            "min": self.conntrack_min,
+            "tcpEstablishedTimeout": in_go(self.conntrack_tcp_timeout_established),
+            "tcpCloseWaitTimeout": in_go(self.conntrack_tcp_timeout_close_wait),
+            "tcpBeLiberal": self.conntrack_tcp_be_liberal,
+            "udpTimeout": in_go(self.conntrack_udp_timeout),
+            "udpStreamTimeout": in_go(self.conntrack_udp_timeout_stream),
+        })
+    }
+}
+
+/// As Go writes a duration of whole seconds: `24h0m0s`.
+fn in_go(seconds: Seconds) -> String {
+    let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+    match (hours, minutes) {
+        (0, 0) => format!("{rest}s"),
+        (0, _) => format!("{minutes}m{rest}s"),
+        _ => format!("{hours}h{minutes}m{rest}s"),
+    }
+}
+
 /// A duration as Go's flags take it.
 fn seconds(text: &str) -> Result<Seconds, String> {
     let duration = Duration::parse(text).map_err(|error| error.to_string())?;

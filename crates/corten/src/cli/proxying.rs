@@ -3,6 +3,7 @@
 use ipnet::IpNet;
 use plan::forward::ipvs::Scheduling;
 use plan::forward::{Detector, NodePorts, Sources};
+use serde_json::json;
 
 use super::Failure;
 use crate::agent::forward::BackEnd;
@@ -114,6 +115,41 @@ impl Proxying {
 }
 
 impl Proxying {
+    /// These options as fields of KubeProxyConfiguration (v1alpha1).
+    pub(super) fn configuration(&self) -> serde_json::Value {
+        let cidrs: Vec<String> = self.cluster_cidr.iter().map(ToString::to_string).collect();
+        let mode = match self.detect_local_mode {
+            Mode::ClusterCidr => "ClusterCIDR",
+            Mode::NodeCidr => "NodeCIDR",
+            Mode::Bridge => "BridgeInterface",
+            Mode::Prefix => "InterfaceNamePrefix",
+        };
+        let masquerade = json!({"masqueradeAll": self.masquerade_all});
+        let mut fields = json!({
+            "clusterCIDR": cidrs.join(","),
+            "detectLocalMode": mode,
+            "detectLocal": {
+                "bridgeInterface": self.pod_bridge_interface.as_deref().unwrap_or_default(),
+                "interfaceNamePrefix":
+                    self.pod_interface_name_prefix.as_deref().unwrap_or_default(),
+            },
+            "nodePortAddresses": self.nodeport_addresses,
+        });
+        match self.proxy_mode {
+            ProxyMode::Nftables => {
+                fields["mode"] = "nftables".into();
+                fields["nftables"] = masquerade;
+            }
+            ProxyMode::Ipvs => {
+                fields["mode"] = "ipvs".into();
+                fields["iptables"] = masquerade;
+                let scheduler = self.ipvs_scheduler.to_string();
+                fields["ipvs"] = json!({"scheduler": scheduler, "strictARP": true});
+            }
+        }
+        fields
+    }
+
     pub(super) fn node_ports(&self) -> Result<NodePorts, Failure> {
         let mut ports = NodePorts::default();
         if self.nodeport_addresses.iter().all(|it| it == PRIMARY) {
@@ -214,6 +250,32 @@ mod tests {
         ] {
             assert!(parse(line).expect(line).node_ports().is_err(), "{line}");
         }
+    }
+
+    #[test]
+    fn what_configz_tells() {
+        let told = |line: &str| parse(line).expect(line).configuration();
+        let fields = told("");
+        assert_eq!(fields["mode"], "nftables");
+        assert_eq!(fields["nodePortAddresses"], json!(["primary"]));
+        assert_eq!(fields["nftables"]["masqueradeAll"], false);
+        let fields = told(
+            "--cluster-cidr=10.244.0.0/16,fd01::/48 --masquerade-all \
+             --nodeport-addresses=primary,localhost",
+        );
+        assert_eq!(fields["clusterCIDR"], "10.244.0.0/16,fd01::/48");
+        assert_eq!(fields["detectLocalMode"], "ClusterCIDR");
+        assert_eq!(fields["nftables"]["masqueradeAll"], true);
+        assert_eq!(fields["nodePortAddresses"], json!(["primary", "localhost"]));
+        let fields = told(
+            "--proxy-mode=ipvs --ipvs-scheduler=wlc --masquerade-all \
+             --detect-local-mode=InterfaceNamePrefix --pod-interface-name-prefix=veth",
+        );
+        assert_eq!(fields["mode"], "ipvs");
+        assert_eq!(fields["ipvs"]["scheduler"], "wlc");
+        assert_eq!(fields["iptables"]["masqueradeAll"], true);
+        assert_eq!(fields["detectLocalMode"], "InterfaceNamePrefix");
+        assert_eq!(fields["detectLocal"]["interfaceNamePrefix"], "veth");
     }
 
     #[test]

@@ -81,10 +81,17 @@ impl ProxyHealth {
     /// The answer to `/healthz`, or to `/livez`, which does not mind whether the node goes.
     fn answer(&self, now: Instant, live: bool) -> (StatusCode, serde_json::Value) {
         let (updated, going) = self.with(|facts| (facts.updated, facts.going));
-        let well = self.is_well(now) && (live || !going);
+        let current = Timestamp::now();
+        let healthy = self.is_well(now);
+        let well = healthy && (live || !going);
+        // Both families are written together. As with kube-proxy, who is well is up to date.
+        let family = json!({"lastUpdated": updated.to_string(), "healthy": healthy});
+        let updated = if well { current } else { updated };
         let mut body = json!({
             "lastUpdated": updated.to_string(),
-            "currentTime": Timestamp::now().to_string(),
+            "currentTime": current.to_string(),
+            "healthy": healthy,
+            "status": {"IPv4": family, "IPv6": family},
         });
         if !live {
             body["nodeEligible"] = json!(!going);
@@ -140,10 +147,11 @@ pub async fn serve(
 }
 
 /// Serves what kube-proxy has on its port 10249, in plain HTTP to everybody who reaches it: its
-/// metrics and no others, and how it forwards.
+/// metrics and no others, how it forwards, and its configuration.
 pub async fn serve_metrics(
     address: SocketAddr,
     mode: &'static str,
+    configuration: Arc<serde_json::Value>,
     metrics: Metrics,
 ) -> Result<Infallible, io::Error> {
     const PLAIN: [(HeaderName, &str); 2] = [
@@ -157,6 +165,10 @@ pub async fn serve_metrics(
     let router = Router::new()
         .route(super::METRICS, get(told))
         .route("/proxyMode", get(async move || (PLAIN, mode)))
+        .route(
+            "/configz",
+            get(async move || respond(StatusCode::OK, &configuration)),
+        )
         .route("/healthz", get(async || (PLAIN, "ok")));
     let listener = bind(address).await?;
     axum::serve(listener, router).await?;
@@ -229,6 +241,15 @@ mod tests {
             [false, true].map(|live| {
                 let (code, body) = health.answer(now, live);
                 assert_eq!(body.get("nodeEligible").is_some(), !live, "{body}");
+                let is_new = body["lastUpdated"] == body["currentTime"];
+                assert_eq!(is_new, code == StatusCode::OK, "{body}");
+                for family in ["IPv4", "IPv6"] {
+                    assert_eq!(body["status"][family]["healthy"], body["healthy"], "{body}");
+                    assert!(body["status"][family]["lastUpdated"].is_string(), "{body}");
+                }
+                if code == StatusCode::OK {
+                    assert_eq!(body["healthy"], true, "{body}");
+                }
                 code.as_u16()
             })
         };

@@ -229,9 +229,11 @@ mod tests {
             kind: FrontendKind::LoadBalancer,
             policy: plan::world::Policy::Cluster,
         };
+        let endpoint = SocketAddr::from(([10, 1, 0, 2], 8080));
         let port = ServicePort {
             frontends: vec![front],
-            cluster: vec![SocketAddr::from(([10, 1, 0, 2], 8080))],
+            cluster: vec![endpoint],
+            local: vec![endpoint],
             usable_anywhere: true,
             ..ServicePort::default()
         };

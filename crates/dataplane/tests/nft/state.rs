@@ -144,8 +144,10 @@ fn a_change_is_one_small_batch() {
             .apply(&[(name.clone(), Some(port.clone()))])
             .expect("apply");
         assert_eq!((added.batches, added.added, added.removed), (1, 5, 0));
-        // An endpoint more: its slot and its hairpin, and the two fronts' class.
-        port.cluster.push("10.1.0.77:8080".parse().expect("socket"));
+        // An endpoint more, of this node: its slot and its hairpin, and the two fronts' class.
+        let more = "10.1.0.77:8080".parse().expect("socket");
+        port.cluster.push(more);
+        port.local.push(more);
         let grown = nft.apply(&[(name.clone(), Some(port))]).expect("apply");
         assert_eq!((grown.batches, grown.added, grown.removed), (1, 4, 2));
         let gone = nft.apply(&[(name, None)]).expect("apply");
@@ -371,7 +373,7 @@ fn of_two_services_with_one_address_one_is_refused_by_name() {
             ];
             let mut nft = Nft::open().expect("open");
             nft.adopt(&desired).expect("adopt");
-            let port = service(fronts, 5..6, false);
+            let port = service(fronts, 5..6, true);
             let report = nft
                 .apply(&[(thief.clone(), Some(port.clone()))])
                 .expect("apply");

@@ -486,7 +486,7 @@ fn a_pod_reaches_itself_through_its_service() {
         let mut desired = Desired::new();
         for (family, _, cluster) in FAMILIES {
             let front = frontend(&format!("{cluster}:80"), ClusterIp, Cluster);
-            let port = service(vec![front], 2..3, false);
+            let port = service(vec![front], 2..3, true);
             desired.insert(key("web", Protocol::Udp, family), port);
         }
         let mut nft = Nft::open().expect("open");

@@ -20,14 +20,14 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use lab::controlplane::{ensure_built, ensure_metallb_built};
+use lab::controlplane::{Write, ensure_built, ensure_metallb_built};
 use lab::{Lab, Outcome, wait_for};
 use serde_json::json;
 
 use compare::{Difference, Kind, Known, Passed, Step};
 use record::Record;
 use side::{Controller, NAMESPACES, POOLS, Side};
-use step::{World, Write};
+use step::World;
 use view::{Key, View};
 
 /// Any error that a story meets.

@@ -2,11 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use lab::controlplane::{Account, Api, ApiError, ControlPlane, Patch};
+use lab::controlplane::{Account, Api, ApiError, ControlPlane, Write};
 use lab::{Host, Lab, Process, Segment, bin, wait_until};
 use serde_json::{Value, json};
 
-use crate::step::{Verb, Write};
 use crate::{Fault, SOON};
 
 pub(crate) const POOLS: &str = "/apis/metallb.io/v1beta1/namespaces/metallb-system/ipaddresspools";
@@ -82,14 +81,8 @@ impl Side {
 
     /// Does a write; the HTTP status if it was refused.
     pub(crate) async fn write(&self, write: &Write) -> Result<Option<u16>, ApiError> {
-        let Write { verb, path, body } = write;
-        let done = match verb {
-            Verb::Create => self.api().create(path, body).await,
-            Verb::Patch => self.api().patch(path, Patch::Merge, body).await,
-            Verb::Delete => self.api().delete(path).await,
-        };
-        match done {
-            Ok(_) => Ok(None),
+        match self.api().write(write).await {
+            Ok(()) => Ok(None),
             Err(ApiError::Refused { status, .. }) => Ok(Some(status)),
             Err(error) => Err(error),
         }

@@ -4,47 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use lab::controlplane::Write;
 use serde_json::{Value, json};
 
 use crate::MARKER;
 use crate::random::Random;
 use crate::side::{NAMESPACES, POOLS};
 use crate::view::Key;
-
-/// How a write is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verb {
-    Create,
-    /// JSON merge patch.
-    Patch,
-    Delete,
-}
-
-/// One request to the API server.
-#[derive(Clone, Debug)]
-pub(crate) struct Write {
-    pub(crate) verb: Verb,
-    pub(crate) path: String,
-    pub(crate) body: Value,
-}
-
-impl Write {
-    pub(crate) fn create(path: &str, body: Value) -> Self {
-        let path = path.to_owned();
-        let verb = Verb::Create;
-        Self { verb, path, body }
-    }
-
-    pub(crate) fn patch(path: String, body: Value) -> Self {
-        let verb = Verb::Patch;
-        Self { verb, path, body }
-    }
-
-    pub(crate) fn delete(path: String) -> Self {
-        let (verb, body) = (Verb::Delete, Value::Null);
-        Self { verb, path, body }
-    }
-}
 
 /// Namespaces of the Services, with the label that pools select by.
 pub(crate) const SPACES: [&str; 3] = ["red", "green", "blue"];
@@ -233,7 +199,7 @@ impl World {
             },
             "spec": spec,
         });
-        let write = Write::create(&collection(&key), service);
+        let write = Write::create(collection(&key), service);
         self.services.insert(key);
         write
     }

@@ -15,7 +15,7 @@ mod random;
 mod side;
 mod world;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -23,13 +23,13 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use ask::{Answer, Ask, Client, Question};
-use lab::controlplane::{ApiError, ControlPlane, Patch, ensure_built};
+use lab::controlplane::{ApiError, ControlPlane, Patch, Write, ensure_built};
 use lab::{Lab, Outcome, wait_for};
 use packet::Tuple;
 use plan::net::Protocol;
 use serde_json::{Value, json};
 use side::{Fate, NODE, PRIMARY, Settings, Side, Who};
-use world::{Step, Verb, World, Write};
+use world::{Step, World};
 
 /// Any error that a story meets.
 type Fault = Box<dyn std::error::Error + Send + Sync>;
@@ -49,6 +49,9 @@ const MARKER_IP: &str = "10.96.0.200";
 enum Known {
     /// Session affinity and one client: which of the endpoints it is kept at is chance.
     Kept,
+    /// UDP connections to an endpoint that is said to be ready and not to serve: kube-proxy leads
+    /// them there, and forgets them when any slice of a UDP port changes; Corten when that port does.
+    Unserving,
 }
 
 #[derive(Clone, Copy)]
@@ -143,6 +146,8 @@ struct Story {
     packets: u64,
     /// UDP connections whose survival was compared.
     flows: u64,
+    /// Endpoints that were said to be ready and not to serve.
+    unserving: BTreeSet<IpAddr>,
     refused: u64,
     failures: u64,
 }
@@ -201,6 +206,7 @@ impl Story {
             marks: 0,
             packets: 0,
             flows: 0,
+            unserving: BTreeSet::new(),
             refused: 0,
             failures: 0,
         };
@@ -289,7 +295,8 @@ impl Story {
 
     async fn write(&mut self, n: u64, step: Step) -> Outcome {
         for write in step.writes {
-            let done = self.send(&write).await;
+            self.unserving.extend(unserving(&write.body));
+            let done = self.plane.api().write(&write).await;
             let Write { verb, path, body } = &write;
             let answer = match done {
                 Ok(()) => String::new(),
@@ -306,17 +313,6 @@ impl Story {
                 .push(format!("{n}: {verb:?} {path} {body}{answer}"));
         }
         Ok(())
-    }
-
-    async fn send(&self, write: &Write) -> Result<(), ApiError> {
-        let Write { verb, path, body } = write;
-        let api = self.plane.api();
-        let done = match verb {
-            Verb::Create => api.create(path, &without_null(body)).await,
-            Verb::Patch => api.patch(path, Patch::Merge, body).await,
-            Verb::Delete => api.delete(path).await,
-        };
-        done.map(drop)
     }
 
     /// Both proxies have applied what was written before, of either kind: they lead the marker's
@@ -451,16 +447,20 @@ impl Story {
                 }
             }
             let [ours, theirs] = &ends;
-            let found: Vec<_> = ours
+            let found = ours
                 .iter()
                 .filter_map(|(flow, ours)| Some((flow, ours, theirs.get(flow)?)))
                 .filter(|(_, ours, theirs)| {
                     let kept = |(kept, gone): &(usize, usize)| (*kept > 0, *gone > 0);
                     kept(ours) != kept(theirs)
-                })
-                .collect();
-            self.flows += ours.len() as u64;
+                });
+            let (known, found): (Vec<_>, Vec<_>) =
+                found.partition(|((_, to), ..)| self.unserving.contains(&to.ip()));
             if found.is_empty() {
+                self.flows += ours.len() as u64;
+                if !known.is_empty() {
+                    *self.known.entry(Known::Unserving).or_default() += known.len() as u64;
+                }
                 return Ok(());
             }
             if start.elapsed() > LASTS {
@@ -568,16 +568,13 @@ impl Story {
     }
 }
 
-/// The object without the fields that are null: on creation a label that is null is an empty one.
-fn without_null(value: &Value) -> Value {
-    match value {
-        Value::Object(fields) => fields
-            .iter()
-            .filter(|(_, value)| !value.is_null())
-            .map(|(name, value)| (name.clone(), without_null(value)))
-            .collect::<serde_json::Map<_, _>>()
-            .into(),
-        Value::Array(items) => items.iter().map(without_null).collect(),
-        other => other.clone(),
-    }
+/// The endpoints of a slice that are ready and do not serve.
+fn unserving(slice: &Value) -> Vec<IpAddr> {
+    let endpoints = slice["endpoints"].as_array().into_iter().flatten();
+    let unserving = endpoints.filter(|endpoint| {
+        let conditions = &endpoint["conditions"];
+        conditions["ready"] != false && conditions["serving"] == false
+    });
+    let addresses = unserving.filter_map(|endpoint| endpoint["addresses"][0].as_str());
+    addresses.filter_map(|text| text.parse().ok()).collect()
 }

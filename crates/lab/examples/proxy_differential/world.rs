@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use lab::controlplane::{Verb, Write};
 use plan::net::Protocol;
 use serde_json::{Value, json};
 
@@ -15,29 +16,6 @@ pub(crate) const PORTS: u8 = 3;
 const NAMESPACE: &str = "default";
 const ZONES: [Option<&str>; 3] = [Some("a"), Some("b"), None];
 const CLUSTER_TCP_UDP: [&str; 2] = ["TCP", "UDP"];
-
-/// How a write is sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verb {
-    Create,
-    /// JSON merge patch.
-    Patch,
-    Delete,
-}
-
-/// One request to the API server.
-#[derive(Clone, Debug)]
-pub(crate) struct Write {
-    pub(crate) verb: Verb,
-    pub(crate) path: String,
-    pub(crate) body: Value,
-}
-
-impl Write {
-    fn new(verb: Verb, path: String, body: Value) -> Self {
-        Self { verb, path, body }
-    }
-}
 
 pub(crate) fn services() -> String {
     format!("/api/v1/namespaces/{NAMESPACE}/services")
@@ -178,7 +156,7 @@ impl World {
         let body = json!({"metadata": {"labels": {"topology.kubernetes.io/zone": zone}}});
         let path = format!("/api/v1/nodes/{NODE}");
         Step {
-            writes: vec![Write::new(Verb::Patch, path, body)],
+            writes: vec![Write::patch(path, body)],
             services: (0..SERVICES).collect(),
         }
     }
@@ -191,7 +169,7 @@ impl World {
         let fresh = self.make_service(number);
         match old {
             Some(_) if self.random.one_in(8) => {
-                writes.push(Write::new(Verb::Delete, path, Value::Null));
+                writes.push(Write::delete(path));
             }
             Some(old) if !self.random.one_in(5) => {
                 let mut new = self.mix(&old, fresh);
@@ -200,15 +178,15 @@ impl World {
                 if settled(old.kind) != settled(new.kind) {
                     new.kind = old.kind;
                 }
-                writes.push(Write::new(Verb::Patch, path.clone(), object(number, &new)));
+                writes.push(Write::patch(path.clone(), object(number, &new)));
                 writes.extend(status(&path, &new));
                 self.services.insert(number, new);
             }
             old => {
                 if old.is_some() {
-                    writes.push(Write::new(Verb::Delete, path.clone(), Value::Null));
+                    writes.push(Write::delete(path.clone()));
                 }
-                writes.push(Write::new(Verb::Create, services(), object(number, &fresh)));
+                writes.push(Write::create(services(), object(number, &fresh)));
                 writes.extend(status(&path, &fresh));
                 self.services.insert(number, fresh);
             }
@@ -363,11 +341,7 @@ impl World {
         };
         let body = json!({"metadata": {"labels": {label: value}}});
         Step {
-            writes: vec![Write::new(
-                Verb::Patch,
-                format!("{}/s{number}", services()),
-                body,
-            )],
+            writes: vec![Write::patch(format!("{}/s{number}", services()), body)],
             services: vec![number],
         }
     }
@@ -408,7 +382,7 @@ impl World {
         let random = &mut self.random;
         let (writes, slice) = match old {
             Some(slice) if random.one_in(7) => (
-                vec![Write::new(Verb::Delete, path, Value::Null)],
+                vec![Write::delete(path)],
                 Slice {
                     written: false,
                     ..slice
@@ -427,11 +401,14 @@ impl World {
                 let many = random.one_in(6);
                 let count = random.below(if many { 6 } else { 4 }) as usize;
                 let of_it = self.services.get(&service);
-                let body = slice_object(random, &name, service, of_it, v6, count);
+                // Which of several slices' copies of an endpoint counts is chance in kube-proxy.
+                let strays = if service == home { 0 } else { 1 + home };
+                let first = 2 + 15 * strays + 5 * (letter.as_bytes()[0] - b'a');
+                let body = slice_object(random, (&name, first), service, of_it, v6, count);
                 let body = if nobody { unlabelled(body) } else { body };
                 let write = match old {
-                    Some(_) => Write::new(Verb::Patch, path, body),
-                    None => Write::new(Verb::Create, slices(), body),
+                    Some(_) => Write::patch(path, body),
+                    None => Write::create(slices(), body),
                 };
                 let slice = Slice {
                     service,
@@ -477,8 +454,7 @@ fn with_mode(random: &mut Random, mut entry: Value) -> Value {
 
 fn status(path: &str, service: &Service) -> Option<Write> {
     let body = json!({"status": {"loadBalancer": {"ingress": service.ingress}}});
-    (service.kind == Kind::LoadBalancer)
-        .then(|| Write::new(Verb::Patch, format!("{path}/status"), body))
+    (service.kind == Kind::LoadBalancer).then(|| Write::patch(format!("{path}/status"), body))
 }
 
 /// A Service with every field, so that a patch with it leaves nothing of what was.
@@ -577,7 +553,7 @@ fn unlabelled(mut slice: Value) -> Value {
 /// A slice: endpoints here, elsewhere and of nowhere, in any condition.
 fn slice_object(
     random: &mut Random,
-    name: &str,
+    (name, first): (&str, u8),
     number: u8,
     service: Option<&Service>,
     v6: bool,
@@ -588,12 +564,12 @@ fn slice_object(
     let endpoints: Vec<Value> = (0..count)
         .map(|_| {
             let local = here || random.one_in(2);
-            let host = 2 + random.below(5);
+            let host = u64::from(first) + random.below(5);
             let address = match (random.below(12), local, v6) {
                 (0, _, false) => format!("10.245.0.{host}"),
                 (0, _, true) => format!("fd45::{host}"),
-                (1, _, false) => PRIMARY[0].to_owned(),
-                (1, _, true) => PRIMARY[1].to_owned(),
+                (1, _, false) if first == 2 => PRIMARY[0].to_owned(),
+                (1, _, true) if first == 2 => PRIMARY[1].to_owned(),
                 (_, true, false) => format!("10.244.1.{host}"),
                 (_, true, true) => format!("fd01:0:0:1::{host}"),
                 (_, false, false) => format!("10.244.2.{host}"),

@@ -21,6 +21,7 @@ pub(crate) mod build;
 mod files;
 mod kubelet;
 mod parts;
+mod write;
 
 use std::io::{self, Write as _};
 use std::net::{IpAddr, SocketAddr};
@@ -33,6 +34,7 @@ pub use build::{BuildError, binary_or_skip, ensure_built, ensure_metallb_built};
 pub use files::Account;
 pub(crate) use files::User;
 pub use kubelet::PodName;
+pub use write::{Verb, Write};
 
 use crate::{Host, Lab, LabError, Process, WaitError, wait_for};
 use files::Files;

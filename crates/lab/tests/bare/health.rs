@@ -69,11 +69,16 @@ fn nodes_say_whether_they_have_endpoints() {
     );
 }
 
-/// kube-proxy's other port: its metrics and no others, and how it forwards.
+/// kube-proxy's other port: its metrics and no others, how it forwards, and its configuration.
 async fn metrics(stage: &Stage, at: SocketAddr) -> Outcome {
     let get = async |path: &str| stage.client().http_get(at, path).await;
     assert_eq!(get("/proxyMode").await?.body, "nftables");
     assert_eq!(get("/healthz").await?.body, "ok");
+    let told: serde_json::Value = serde_json::from_str(&get("/configz").await?.body)?;
+    let told = &told["kubeproxy.config.k8s.io"];
+    assert_eq!(told["kind"], "KubeProxyConfiguration");
+    assert_eq!(told["hostnameOverride"], "node-1");
+    assert_eq!(told["healthzBindAddress"], "0.0.0.0:10256");
     wait_for(
         SOON,
         "the first synchronisation in the metrics",

@@ -119,6 +119,10 @@ const HONOURED: &[(&[&str], &[&str])] = &[
             "- --conntrack\n        - --conntrack-min=200000\n        - net.ipv4.ip_forward=1",
         ],
     ),
+    (
+        &["forward=vips", "apiServer=https://10.0.0.5:6443"],
+        &["--forward=vips"],
+    ),
     // MetalLB's own words for what Corten does anyhow.
     (
         &[
@@ -158,6 +162,26 @@ const REFUSED: &[(&[&str], &str)] = &[
         "prometheus.serviceAccount",
     ),
 ];
+
+/// Only an agent in a service proxy's place asks for the ranges of cluster IPs.
+#[test]
+fn agents_read_service_ranges_where_they_forward_all() {
+    let name = "agents_read_service_ranges_where_they_forward_all";
+    let Some(chart) = Chart::or_skip(name) else {
+        return;
+    };
+    let server = "apiServer=https://10.0.0.5:6443";
+    let off: &[&str] = &[];
+    for (values, wanted) in [
+        (off, false),
+        (&["forward=vips", server], false),
+        (&["forward=all", server], true),
+    ] {
+        let yaml = chart.render(values).expect("good values");
+        let rule = "resources: [servicecidrs]\n  verbs: [list, watch] # which addresses only";
+        assert_eq!(yaml.contains(rule), wanted, "{values:?}");
+    }
+}
 
 #[test]
 fn metallb_s_values_are_honoured_or_refused_with_the_reason() {

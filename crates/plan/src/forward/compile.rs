@@ -80,7 +80,9 @@ pub(super) fn compile_with(
         if uses[policy as usize] {
             let endpoints = port.endpoints(policy);
             out.extend(slots::fill(id, endpoints));
-            out.extend(endpoints.iter().map(|e| Element::Hairpin(e.ip())));
+            // Who is led to itself: one elsewhere is told apart by nobody's proxy but its own node's.
+            let here = endpoints.iter().filter(|e| port.local.contains(e));
+            out.extend(here.map(|e| Element::Hairpin(e.ip())));
             if keep > 0 {
                 let member = |endpoint: &SocketAddr| Element::Member {
                     id,

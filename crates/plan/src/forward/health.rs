@@ -1,5 +1,6 @@
 //! Who answers the health checks of an outer load balancer (`spec/dataplane.md` §1.9).
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -8,7 +9,7 @@ use super::select::forwarded;
 use super::{Mode, NodePorts};
 use crate::name::{Name, ServiceKey};
 use crate::net::Family;
-use crate::world::{Policy, ServiceType, World};
+use crate::world::{Policy, Service, ServiceType, World};
 
 /// A port of the node that says whether a Service has endpoints here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,7 +42,7 @@ pub fn health_check(
         && service.health_check_node_port != 0;
     wanted.then(|| {
         // A Pod with addresses of both families is one endpoint.
-        let count = |family| world.endpoints().ready_on(&service.key, family, me);
+        let count = |family| ready(world, service, family, me);
         HealthCheck {
             port: service.health_check_node_port,
             endpoints: count(Family::V4).max(count(Family::V6)),
@@ -49,6 +50,17 @@ pub fn health_check(
             uid: service.uid.clone(),
         }
     })
+}
+
+/// How many addresses here are ready at some port.
+fn ready(world: &World, service: &Service, family: Family, me: &str) -> usize {
+    let sockets = world.endpoints().sockets(&service.key, family, me);
+    let sockets = sockets.values().flatten();
+    let ready = sockets.filter(|(_, it)| it.ready && it.node.as_deref() == Some(me));
+    ready
+        .map(|((address, _), _)| address)
+        .collect::<BTreeSet<_>>()
+        .len()
 }
 
 #[cfg(test)]
@@ -116,6 +128,35 @@ mod tests {
             });
             assert_eq!(found, wanted, "{mode:?} {endpoints:?}");
         }
+    }
+
+    /// Endpoints of several slices, and of slices without ports.
+    #[test]
+    fn an_address_counts_once_where_it_can_be_reached() {
+        let count = |slices: &[Slice]| {
+            let mut told = Told::common("n");
+            told.service(Service {
+                external_policy: Policy::Local,
+                health_check_node_port: 30_001,
+                ..balancer("s", "10.0.0.1")
+            });
+            for (number, slice) in slices.iter().enumerate() {
+                told.slice(&format!("s-{number}"), slice.clone());
+            }
+            let ports = NodePorts::default();
+            health_check(&told.world, "n", Mode::All, &ports, &key("s")).map(|it| it.endpoints)
+        };
+        let two = || slice("s", "10.244.0.1@n 10.244.0.2@n");
+        let mut other_port = two();
+        other_port.ports[0].port = 8081;
+        let mut none = two();
+        none.ports.clear();
+        assert_eq!(count(&[two(), two()]), Some(2));
+        assert_eq!(count(&[two(), other_port]), Some(2));
+        assert_eq!(count(&[none]), Some(0));
+        // A Pod elsewhere has the address now.
+        let moved = slice("s", "10.244.0.1@m");
+        assert_eq!(count(&[slice("s", "~10.244.0.1@n"), moved]), Some(0));
     }
 
     #[test]

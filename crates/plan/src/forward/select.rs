@@ -15,7 +15,7 @@ use super::ipvs::Asked;
 use super::{Frontend, FrontendKind, NodePorts, PortKey, ServicePort};
 use crate::name::{Name, ServiceKey};
 use crate::net::{Family, Protocol};
-use crate::world::{Endpoint, Hints, Node, Port, Service, ServiceType, World, subnet};
+use crate::world::{Endpoint, Hints, Node, Policy, Port, Service, ServiceType, World, subnet};
 
 /// Which addresses Corten forwards (design.md §4.5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -65,7 +65,7 @@ pub fn plan(
         let asked = asked.map(|text| Asked::read(text));
         for port in &service.ports {
             let endpoints = sockets.get(&(port.name.clone(), port.protocol));
-            let node_port = here.node_port(mode, service, port, family).into_iter();
+            let node_port = here.node_port(mode, port, family).into_iter();
             let node_port = node_port.map(|address| (address, FrontendKind::NodePort));
             let addresses = frontends.iter().map(|(address, kind)| (*address, *kind));
             let mut frontends: Vec<Frontend> = addresses
@@ -79,7 +79,7 @@ pub fn plan(
                     kind,
                     policy: match kind {
                         FrontendKind::ClusterIp => service.internal_policy,
-                        _ => service.external_policy,
+                        _ => external_policy(service),
                     },
                 })
                 .collect();
@@ -145,7 +145,8 @@ pub(super) fn forwarded(service: &Service, mode: Mode) -> bool {
 
 /// The addresses of one family that lead to `service`, each once: what an allocator gave counts
 /// more than `externalIPs`, which may name the same address and knows no source ranges. An address
-/// that another Service serves already is left to that one.
+/// that another Service serves already is left to that one. As with kube-proxy the Service's type
+/// does not count: what its status still has is forwarded until it is taken out of there.
 fn frontends(
     world: &World,
     service: &Service,
@@ -164,7 +165,7 @@ fn frontends(
     let balanced = service
         .ingress
         .iter()
-        .filter(|entry| !entry.proxy && service.kind == ServiceType::LoadBalancer)
+        .filter(|entry| !entry.proxy)
         .filter_map(|entry| entry.ip)
         .filter(|address| !world.is_usurper(service, *address))
         .map(|address| (address, FrontendKind::LoadBalancer));
@@ -173,6 +174,14 @@ fn frontends(
         .chain(cluster)
         .filter(|(address, _)| Family::of(*address) == family)
         .collect()
+}
+
+/// `externalTrafficPolicy`, which counts where the Service can be reached from outside.
+fn external_policy(service: &Service) -> Policy {
+    match service.kind {
+        ServiceType::ClusterIP if service.external_ips.is_empty() => Policy::Cluster,
+        _ => service.external_policy,
+    }
 }
 
 /// Serving while it terminates: used when nothing is ready (KEP-1669).
@@ -210,14 +219,8 @@ enum Nearness {
 
 impl Here<'_> {
     /// The addresses whose `nodePort` leads to `port`.
-    fn node_port(self, mode: Mode, service: &Service, port: &Port, family: Family) -> Vec<IpAddr> {
-        let has = mode == Mode::All
-            && port.node_port != 0
-            && matches!(
-                service.kind,
-                ServiceType::NodePort | ServiceType::LoadBalancer
-            );
-        match has {
+    fn node_port(self, mode: Mode, port: &Port, family: Family) -> Vec<IpAddr> {
+        match mode == Mode::All && port.node_port != 0 {
             true => self.node_ports.addresses(self.node, family),
             false => Vec::new(),
         }

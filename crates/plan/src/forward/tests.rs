@@ -7,6 +7,8 @@ use super::compile::compile_with;
 use super::*;
 use crate::name::ServiceKey;
 
+mod services;
+
 pub(super) fn key(name: &str, family: Family) -> PortKey {
     PortKey {
         service: ServiceKey::new("default", name),
@@ -119,10 +121,19 @@ fn fates() {
             "hairpin",
             C,
             &[POD],
-            none,
+            &[POD],
             true,
             (INTERFACE, "10.1.0.2:9", cluster_ip),
             to(POD, true),
+        ),
+        (
+            "hairpin of another node",
+            C,
+            &[POD],
+            none,
+            true,
+            (INTERFACE, "10.1.0.2:9", cluster_ip),
+            to(POD, false),
         ),
         (
             "VIP, Local, here",
@@ -548,7 +559,7 @@ fn session_affinity_in_elements() {
 }
 
 /// Traffic of local Pods and of this host, by detector (dataplane.md 1.6): front, detector, origin,
-/// and what becomes of it. There is no endpoint on this node.
+/// and what becomes of it. There is no endpoint on this node, but for the Pod that is one.
 #[test]
 fn short_cuts_and_masquerade() {
     const EXTERNAL: &str = "10.0.0.101:80";
@@ -574,7 +585,7 @@ fn short_cuts_and_masquerade() {
         (local, EXTERNAL, prefix(), Origin::Host, host, to(POD, true)),
         (local, EXTERNAL, cidr(), Origin::Host, pod, to(POD, false)),
         // A Pod that is led to itself.
-        (local, NODE, cidr(), veth, "10.1.0.2:9", Fate::Drop),
+        (local, NODE, cidr(), veth, "10.1.0.2:9", to(POD, true)),
         (local, NODE, prefix(), veth, "10.1.0.2:9", to(POD, true)),
         // Policy Cluster: always masqueraded.
         (Policy::Cluster, EXTERNAL, cidr(), veth, pod, to(POD, true)),
@@ -587,7 +598,12 @@ fn short_cuts_and_masquerade() {
         (local, INTERNAL, prefix(), veth, pod, to(POD, false)),
     ];
     for (policy, destination, detector, from, source, expected) in cases {
-        let mut port = service(policy, &[POD], &[], true);
+        let here: &[&str] = if source.starts_with("10.1.0.2:") {
+            &[POD]
+        } else {
+            &[]
+        };
+        let mut port = service(policy, &[POD], here, true);
         port.frontends.push(Frontend {
             port: 30_080,
             ..frontend("172.16.0.1", FrontendKind::NodePort, policy)

@@ -31,10 +31,14 @@ const HEADLESS: &str = "service.kubernetes.io/headless";
 const DEFAULT_AFFINITY_SECONDS: u32 = 10_800;
 
 /// Kubernetes took addresses with leading zeros, as decimals, until strict validation; such objects
-/// still exist.
+/// still exist. An IPv4 address in IPv6's clothes is an IPv4 address to Go's programs.
 fn ip(text: &str) -> Option<IpAddr> {
     let text = text.trim();
-    text.parse().ok().or_else(|| {
+    let strict = text
+        .parse()
+        .ok()
+        .map(|address: IpAddr| address.to_canonical());
+    strict.or_else(|| {
         let octets: Vec<u8> = text
             .split('.')
             .map(|octet| octet.parse().ok())
@@ -162,7 +166,7 @@ impl From<k8s::Service> for Service {
                 .iter()
                 .map(|entry| Ingress {
                     ip: ip(&entry.ip),
-                    proxy: entry.ip_mode.as_deref() == Some("Proxy"),
+                    proxy: entry.ip_mode.as_deref().is_some_and(|mode| mode != "VIP"),
                 })
                 .collect(),
         }
@@ -244,6 +248,21 @@ fn hints(hints: k8s::EndpointHints) -> Option<Box<Hints>> {
     (hints != Hints::default()).then(|| Box::new(hints))
 }
 
+/// The addresses of type InternalIP; of a family without one those of type ExternalIP, as with every
+/// program that asks Kubernetes for a node's address.
+fn node_addresses(addresses: &[k8s::NodeAddress]) -> Vec<IpAddr> {
+    let of = |wanted: &'static str| {
+        let addresses = addresses.iter().filter(move |it| it.type_ == wanted);
+        addresses.filter_map(|it| ip(&it.address))
+    };
+    let mut found: Vec<IpAddr> = of("InternalIP").collect();
+    let lacks = [Family::V4, Family::V6]
+        .map(|family| (family, !found.iter().any(|it| Family::of(*it) == family)));
+    let is_lacking = |address: &IpAddr| lacks.contains(&(Family::of(*address), true));
+    found.extend(of("ExternalIP").filter(is_lacking));
+    found
+}
+
 /// In the message of the condition Ready, from the moment that systemd-logind announces the end of
 /// the machine (kubelet's `nodeshutdown`).
 const SHUTTING_DOWN: &str = "node is shutting down";
@@ -256,13 +275,7 @@ impl From<k8s::Node> for Node {
         };
         Self {
             labels: object.metadata.labels.clone(),
-            addresses: object
-                .status
-                .addresses
-                .iter()
-                .filter(|address| address.type_ == "InternalIP")
-                .filter_map(|address| ip(&address.address))
-                .collect(),
+            addresses: node_addresses(&object.status.addresses),
             pod_ranges: object
                 .spec
                 .pod_cidrs

@@ -242,9 +242,10 @@ impl Endpoints {
     }
 
     /// For each port name and protocol of one family: its endpoints with their sockets, each once.
-    /// Of several copies (an endpoint moves between slices, or two slices disagree) the one on node
-    /// `me` counts, then one that is ready, then one that serves: the order of slices decides
-    /// nothing.
+    /// Of several copies in one slice the last one counts that does not terminate, as in kube-proxy.
+    /// Of several slices' copies (an endpoint moves, or a Pod has the address of one that is about to
+    /// end), first one that does not terminate, then the one on node `me`, one that is ready, one
+    /// that serves: the order of slices decides nothing.
     pub fn sockets(
         &self,
         service: &ServiceKey,
@@ -254,6 +255,7 @@ impl Endpoints {
         let worth = |endpoint: &Endpoint| {
             let here = endpoint.node.as_deref() == Some(me);
             (
+                !endpoint.terminating,
                 here,
                 endpoint.ready,
                 endpoint.serving != Some(false),
@@ -263,9 +265,16 @@ impl Endpoints {
         let mut ports: BTreeMap<(Name, Protocol), BTreeMap<(IpAddr, u16), Endpoint>> =
             BTreeMap::new();
         for slice in self.slices(service).filter(|slice| slice.family == family) {
+            let mut endpoints: BTreeMap<IpAddr, &Endpoint> = BTreeMap::new();
+            for endpoint in &slice.endpoints {
+                let known = endpoints.entry(endpoint.address).or_insert(endpoint);
+                if !endpoint.terminating {
+                    *known = endpoint;
+                }
+            }
             for port in &slice.ports {
                 let sockets = ports.entry((port.name.clone(), port.protocol)).or_default();
-                for endpoint in &slice.endpoints {
+                for endpoint in endpoints.values().copied() {
                     let socket = (endpoint.address, port.port);
                     match sockets.get(&socket) {
                         Some(known) if worth(known) >= worth(endpoint) => {}

@@ -22,7 +22,7 @@ pub const OUT_OF_SERVICE: &str = "node.kubernetes.io/out-of-service";
 pub struct Node {
     /// Its labels.
     pub labels: Labels,
-    /// `status.addresses` of type InternalIP.
+    /// `status.addresses` of type InternalIP; of ExternalIP in a family that has none.
     pub addresses: Vec<IpAddr>,
     /// `spec.podCIDRs`.
     pub pod_ranges: Vec<IpNet>,
@@ -59,7 +59,7 @@ impl Node {
         self.labels.get(ZONE_LABEL).map(String::as_str)
     }
 
-    /// Its primary address of one family: the first InternalIP.
+    /// Its primary address of one family: the first.
     pub fn primary(&self, family: Family) -> Option<IpAddr> {
         let mut addresses = self.addresses.iter().copied();
         addresses.find(|address| Family::of(*address) == family)

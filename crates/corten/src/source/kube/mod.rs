@@ -135,9 +135,13 @@ impl Source for KubeSource {
         watches.add::<Service>(all());
         watches.add::<Node>(all());
         if self.role == Role::Controller || self.proxy {
+            let without = "connections to addresses of theirs that no Service has are not dropped; \
+                           remedy: give the agents' role that right, as the chart does with \
+                           forward=all";
             // Since Kubernetes 1.33.
             watches.add::<ServiceCIDR>(Scope {
                 optional: true,
+                without: self.proxy.then_some(without),
                 ..all()
             });
         }

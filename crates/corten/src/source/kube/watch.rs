@@ -70,6 +70,8 @@ pub(crate) struct Scope {
     pub(crate) fields: Option<String>,
     /// A cluster may lack the kind, or keep it from us: then there are none of it.
     pub(crate) optional: bool,
+    /// What that means for whoever runs it, to be told once if the kind is kept from us.
+    pub(crate) without: Option<&'static str>,
     /// Who is told what keeps the kind from being read.
     pub(crate) health: Option<Health>,
     /// Shared by watches of one server.
@@ -175,6 +177,8 @@ pub(super) struct Watch<T> {
     told: u64,
     /// The last request was not answered as it should be.
     failing: bool,
+    /// It was told what it means to do without the kind.
+    warned: bool,
     /// When the request under way was sent.
     asked: Instant,
     kind: PhantomData<fn() -> T>,
@@ -192,6 +196,7 @@ impl<T: Watched> Watch<T> {
             streaming: true,
             told: 0,
             failing: false,
+            warned: false,
             asked: Instant::now(),
             kind: PhantomData,
         }
@@ -225,6 +230,16 @@ impl<T: Watched> Watch<T> {
                     if (end.is_unknown() || withheld) && self.scope.optional {
                         if self.tell(Told::Listed(T::KIND)).await.is_err() {
                             return;
+                        }
+                        let without = self.scope.without.filter(|_| withheld);
+                        if let Some(without) = without
+                            && !std::mem::replace(&mut self.warned, true)
+                        {
+                            tracing::warn!(
+                                kind = T::KIND,
+                                "no right to list and watch {}: {without}",
+                                T::PLURAL
+                            );
                         }
                         tracing::debug!(
                             kind = T::KIND,
@@ -270,6 +285,7 @@ impl<T: Watched> Watch<T> {
 
     /// A request is answered: nothing is in the way any more.
     fn answered(&mut self) {
+        self.warned = false;
         if std::mem::take(&mut self.failing) {
             self.obstacle(None);
             self.scope.reached.tell();

@@ -174,8 +174,8 @@ fn slices_that_count() {
     }
 }
 
-/// The same socket in several slices counts once: the local copy, then one that is ready, in
-/// whatever order the slices come.
+/// The same socket in several slices counts once: a copy that does not terminate, then the local
+/// one, then one that is ready, in whatever order the slices come.
 #[test]
 fn copies_of_an_endpoint() {
     let table = [
@@ -200,6 +200,9 @@ fn copies_of_an_endpoint() {
             "10.244.0.1",
         ),
         ("10.244.0.1@me", "10.244.0.1@me", "10.244.0.1", "10.244.0.1"),
+        // A Pod elsewhere has the address of one here that is about to end.
+        ("~10.244.0.1@me", "10.244.0.1@far", "10.244.0.1", ""),
+        ("~10.244.0.1@me", "!10.244.0.1@far", "", ""),
     ];
     for (one, two, cluster, local) in table {
         for (first, second) in [(one, two), (two, one)] {
@@ -211,6 +214,28 @@ fn copies_of_an_endpoint() {
             assert_eq!(ips(&port.cluster), cluster, "{first} {second}");
             assert_eq!(ips(&port.local), local, "{first} {second}");
         }
+    }
+    // In one slice the last copy counts that does not terminate, else the first one.
+    for (endpoints, cluster, local) in [
+        ("10.244.0.1@me 10.244.0.1@far", "10.244.0.1", ""),
+        ("10.244.0.1@far 10.244.0.1@me", "10.244.0.1", "10.244.0.1"),
+        ("10.244.0.1@me !10.244.0.1@me", "", ""),
+        ("!10.244.0.1@far 10.244.0.1@far", "10.244.0.1", ""),
+        ("10.244.0.1@far ~10.244.0.1@me", "10.244.0.1", ""),
+        (
+            "~10.244.0.1@me 10.244.0.1@me -10.244.0.1@far",
+            "10.244.0.1",
+            "10.244.0.1",
+        ),
+        ("~10.244.0.1@me -10.244.0.1@me", "10.244.0.1", "10.244.0.1"),
+        ("-10.244.0.1@me ~10.244.0.1@me", "", ""),
+    ] {
+        let mut told = Told::common("");
+        told.service(balancer("s", "10.0.0.1"));
+        told.slice("s", slice("s", endpoints));
+        let port = port(&told, Mode::All);
+        assert_eq!(ips(&port.cluster), cluster, "{endpoints}");
+        assert_eq!(ips(&port.local), local, "{endpoints}");
     }
     // Another port is another socket.
     let mut told = Told::common("");
@@ -325,16 +350,25 @@ fn node_ports() {
         "172.16.0.1:30080 NodePort Local",
         "fd00::1:30080 NodePort Local",
     ];
-    for kind in [ServiceType::NodePort, ServiceType::LoadBalancer] {
+    // The API server lets no other type have one.
+    for kind in [
+        ServiceType::NodePort,
+        ServiceType::LoadBalancer,
+        ServiceType::ClusterIP,
+    ] {
         let told = with(kind, 30080);
-        let both = BTreeSet::from_iter(cluster.iter().chain(&node).map(|text| text.to_string()));
+        let internal = kind == ServiceType::ClusterIP;
+        let node = node.map(|text| match internal {
+            true => text.replace("Local", "Cluster"),
+            false => text.to_owned(),
+        });
+        let both = cluster.map(ToOwned::to_owned).into_iter().chain(node);
+        let both = BTreeSet::from_iter(both);
         let both: Vec<_> = both.into_iter().collect();
         assert_eq!(fronts(&table(&told, Mode::All, "s")), both);
         assert!(fronts(&table(&told, Mode::Vips, "s")).is_empty());
         assert_eq!(fronts(&table(&with(kind, 0), Mode::All, "s")), cluster);
     }
-    let told = with(ServiceType::ClusterIP, 30080);
-    assert_eq!(fronts(&table(&told, Mode::All, "s")), cluster);
 }
 
 /// `nodePort` on several addresses of the host.
@@ -469,13 +503,35 @@ fn addresses_by_mode() {
             "ClusterIP",
             kind(ServiceType::ClusterIP),
             Mode::All,
-            vec![cluster, external],
+            vec![vip, cluster, external],
         ),
         (
             "NodePort",
             kind(ServiceType::NodePort),
             Mode::Vips,
-            vec![external],
+            vec![vip, external],
+        ),
+        (
+            "type ClusterIP, policy Local, reached from outside",
+            Service {
+                kind: ServiceType::ClusterIP,
+                ..policies.clone()
+            },
+            Mode::Vips,
+            vec![
+                "10.0.0.1:80 LoadBalancer Local",
+                "192.0.2.5:80 ExternalIp Local",
+            ],
+        ),
+        (
+            "type ClusterIP, policy Local that counts for nothing",
+            Service {
+                kind: ServiceType::ClusterIP,
+                external_ips: Vec::new(),
+                ..policies.clone()
+            },
+            Mode::Vips,
+            vec![vip],
         ),
         (
             "ExternalName",
