@@ -46,7 +46,7 @@ pub(super) struct Conntrack {
 }
 
 /// Whole seconds, as the kernel has them.
-type Seconds = u64;
+pub(super) type Seconds = u64;
 
 impl Conntrack {
     /// These options as `conntrack` of KubeProxyConfiguration (v1alpha1).
@@ -64,7 +64,7 @@ impl Conntrack {
 }
 
 /// As Go writes a duration of whole seconds: `24h0m0s`.
-fn in_go(seconds: Seconds) -> String {
+pub(super) fn in_go(seconds: Seconds) -> String {
     let (hours, minutes, rest) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
     match (hours, minutes) {
         (0, 0) => format!("{rest}s"),
@@ -74,7 +74,7 @@ fn in_go(seconds: Seconds) -> String {
 }
 
 /// A duration as Go's flags take it.
-fn seconds(text: &str) -> Result<Seconds, String> {
+pub(super) fn seconds(text: &str) -> Result<Seconds, String> {
     let duration = Duration::parse(text).map_err(|error| error.to_string())?;
     u64::try_from(duration.whole_secs()).map_err(|_| "it cannot be negative".to_owned())
 }

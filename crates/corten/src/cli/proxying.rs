@@ -1,5 +1,6 @@
 //! Options of the service proxy, under kube-proxy's names.
 
+use dataplane::ipvs::Timeouts;
 use ipnet::IpNet;
 use plan::forward::ipvs::Scheduling;
 use plan::forward::{Detector, NodePorts, Sources};
@@ -14,6 +15,8 @@ const PRIMARY: &str = "primary";
 const LOCALHOST: (&str, [&str; 2]) = ("localhost", ["127.0.0.1/32", "::1/128"]);
 /// For all addresses but these.
 const ALL: (&str, [&str; 2]) = ("all", ["0.0.0.0/0", "::/0"]);
+/// 24 days: with 1000 ticks a second the kernel counts no further.
+const LONGEST: u32 = 24 * 24 * 3600;
 /// Bytes that the name of an interface may have.
 const NAME: usize = 15;
 
@@ -57,6 +60,25 @@ pub(super) struct Proxying {
     /// corten.dev/ipvs-scheduler says otherwise.
     #[arg(long, value_name = "SCHEDULER", default_value_t)]
     ipvs_scheduler: Scheduling,
+    /// With ipvs: how long a silent TCP connection is known; 0s: as the kernel has it.
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = whole_seconds)]
+    ipvs_tcp_timeout: u32,
+    /// The same of one that an end has closed.
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = whole_seconds)]
+    ipvs_tcpfin_timeout: u32,
+    /// The same of a client's datagrams.
+    #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = whole_seconds)]
+    ipvs_udp_timeout: u32,
+}
+
+/// A duration as Go's flags take it, as IPVS has it.
+fn whole_seconds(text: &str) -> Result<u32, String> {
+    let seconds = super::conntrack::seconds(text)?;
+    // The kernel counts in ticks, up to 2^31.
+    match u32::try_from(seconds) {
+        Ok(seconds) if seconds <= LONGEST => Ok(seconds),
+        _ => Err("it is longer than 24 days".to_owned()),
+    }
 }
 
 /// `--proxy-mode`.
@@ -87,7 +109,14 @@ impl Proxying {
     pub(super) fn back_end(&self, mode: plan::forward::Mode) -> Result<BackEnd, Failure> {
         match (self.proxy_mode, mode) {
             (ProxyMode::Nftables, _) => Ok(BackEnd::Nftables),
-            (ProxyMode::Ipvs, plan::forward::Mode::All) => Ok(BackEnd::Ipvs(self.ipvs_scheduler)),
+            (ProxyMode::Ipvs, plan::forward::Mode::All) => {
+                let timeouts = Timeouts {
+                    tcp: self.ipvs_tcp_timeout,
+                    tcp_fin: self.ipvs_tcpfin_timeout,
+                    udp: self.ipvs_udp_timeout,
+                };
+                Ok(BackEnd::Ipvs(self.ipvs_scheduler, timeouts))
+            }
             (ProxyMode::Ipvs, _) => Err("--proxy-mode ipvs needs --forward all: another proxy's \
                  rules would take the packets before IPVS does"
                 .into()),
@@ -144,7 +173,14 @@ impl Proxying {
                 fields["mode"] = "ipvs".into();
                 fields["iptables"] = masquerade;
                 let scheduler = self.ipvs_scheduler.to_string();
-                fields["ipvs"] = json!({"scheduler": scheduler, "strictARP": true});
+                let in_go = |seconds: u32| super::conntrack::in_go(seconds.into());
+                fields["ipvs"] = json!({
+                    "scheduler": scheduler,
+                    "strictARP": true,
+                    "tcpTimeout": in_go(self.ipvs_tcp_timeout),
+                    "tcpFinTimeout": in_go(self.ipvs_tcpfin_timeout),
+                    "udpTimeout": in_go(self.ipvs_udp_timeout),
+                });
             }
         }
         fields
@@ -268,14 +304,48 @@ mod tests {
         assert_eq!(fields["nftables"]["masqueradeAll"], true);
         assert_eq!(fields["nodePortAddresses"], json!(["primary", "localhost"]));
         let fields = told(
-            "--proxy-mode=ipvs --ipvs-scheduler=wlc --masquerade-all \
+            "--proxy-mode=ipvs --ipvs-scheduler=wlc --masquerade-all --ipvs-tcp-timeout=90m \
              --detect-local-mode=InterfaceNamePrefix --pod-interface-name-prefix=veth",
         );
         assert_eq!(fields["mode"], "ipvs");
         assert_eq!(fields["ipvs"]["scheduler"], "wlc");
+        assert_eq!(fields["ipvs"]["tcpTimeout"], "1h30m0s");
+        assert_eq!(fields["ipvs"]["udpTimeout"], "0s");
         assert_eq!(fields["iptables"]["masqueradeAll"], true);
         assert_eq!(fields["detectLocalMode"], "InterfaceNamePrefix");
         assert_eq!(fields["detectLocal"]["interfaceNamePrefix"], "veth");
+    }
+
+    #[test]
+    fn how_long_ipvs_knows_connections() {
+        let all = plan::forward::Mode::All;
+        for (line, expected) in [
+            ("--proxy-mode=ipvs", Some((0, 0, 0))),
+            (
+                "--proxy-mode=ipvs --ipvs-tcp-timeout=20m --ipvs-tcpfin-timeout=1m30s \
+                 --ipvs-udp-timeout=576h",
+                Some((1200, 90, 2_073_600)),
+            ),
+            // kube-proxy, too, leaves the kernel's then.
+            (
+                "--proxy-mode=ipvs --ipvs-udp-timeout=900ms",
+                Some((0, 0, 0)),
+            ),
+            ("--ipvs-tcp-timeout=20m", None),
+        ] {
+            let found = match parse(line).expect(line).back_end(all).expect(line) {
+                BackEnd::Ipvs(_, it) => Some((it.tcp, it.tcp_fin, it.udp)),
+                BackEnd::Nftables => None,
+            };
+            assert_eq!(found, expected, "{line}");
+        }
+        for line in [
+            "--ipvs-tcp-timeout=-1s",
+            "--ipvs-tcp-timeout=20",
+            "--ipvs-udp-timeout=577h",
+        ] {
+            assert!(parse(line).is_err(), "{line}");
+        }
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod settings;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+pub use linux::ipvs::Timeouts;
 use linux::ipvs::{Request, Server as Found, ServerKey, Socket};
 use plan::forward::ipvs::{Changes, Scheduling, Servers, scheduling};
 use plan::forward::{Front, Locality, PortKey, ServicePort, Table};
@@ -85,6 +86,16 @@ impl Ipvs {
             watch: Watch::default(),
             doubtful: true,
         })
+    }
+
+    /// For how long IPVS knows connections, others' in this network namespace too; those that are 0
+    /// stay as they are.
+    pub fn set_timeouts(&mut self, wanted: Timeouts) -> Result<(), Error> {
+        if wanted == Timeouts::default() {
+            return Ok(());
+        }
+        let set = self.socket.set_timeouts(wanted);
+        set.map_err(failed("set the timeouts of"))
     }
 
     /// What sources change; see [`Nft::set_locality`].

@@ -210,7 +210,7 @@ impl Settings {
     }
 }
 
-fn number(attrs: &mut Attrs<'_>, kind: u16, value: u32) {
+pub(super) fn number(attrs: &mut Attrs<'_>, kind: u16, value: u32) {
     attrs.bytes(kind, &value.to_ne_bytes());
 }
 
@@ -278,7 +278,7 @@ fn port(attr: &Attr<'_>) -> Result<u16, DecodeError> {
     Ok(u16::from_be(half(attr)?))
 }
 
-fn word(attr: &Attr<'_>) -> Result<u32, DecodeError> {
+pub(super) fn word(attr: &Attr<'_>) -> Result<u32, DecodeError> {
     let bytes = attr.value.try_into().map_err(|_| bad(attr, "four bytes"))?;
     Ok(u32::from_ne_bytes(bytes))
 }

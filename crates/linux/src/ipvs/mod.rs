@@ -5,6 +5,7 @@
 //!   (`message.rs`).
 //! - [`Socket`]: sends requests, many in one datagram, and collects the kernel's answers. Each
 //!   request takes effect by itself: IPVS knows no transactions.
+//! - [`Timeouts`]: for how long connections are known, of all virtual servers together.
 //!
 //! Only destinations that are reached by translation (`ipvsadm -m`) are written.
 //!
@@ -13,9 +14,11 @@
 mod error;
 mod message;
 mod socket;
+mod timeouts;
 
 pub use error::Error;
 pub use message::{
     Destination, PERSISTENT, Request, SCHEDULER_1, SCHEDULER_2, Server, ServerKey, Settings,
 };
 pub use socket::Socket;
+pub use timeouts::Timeouts;

@@ -8,6 +8,7 @@ use netlink_sys::{Socket as Raw, SocketAddr};
 
 use super::error::Error;
 use super::message::{self, Destination, Request, Server, ServerKey, command};
+use super::timeouts::{self, Timeouts};
 use crate::nft::DecodeError;
 use crate::nft::attr::{Attrs, Reader};
 use crate::nft::socket::{NLMSG_DONE, NLMSG_ERROR, answer, messages};
@@ -162,6 +163,33 @@ impl Socket {
             refused.extend(answers.into_iter().map(Option::flatten));
         }
         Ok(refused)
+    }
+
+    /// For how long connections are known.
+    pub fn timeouts(&mut self) -> Result<Timeouts, Error> {
+        let mut found = Timeouts::default();
+        self.ask(
+            "show timeouts",
+            timeouts::GET_CONFIG,
+            0,
+            |_| {},
+            &mut |body| {
+                found = Timeouts::decode(body)?;
+                Ok(())
+            },
+        )?;
+        Ok(found)
+    }
+
+    /// Changes them; those that are 0 stay as they are.
+    pub fn set_timeouts(&mut self, wanted: Timeouts) -> Result<(), Error> {
+        self.ask(
+            "set timeouts",
+            timeouts::SET_CONFIG,
+            0,
+            |attrs| wanted.encode(attrs),
+            &mut |_| Ok(()),
+        )
     }
 
     fn ask(

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dataplane::ipvs::{self, Ipvs, Leaving};
+use dataplane::ipvs::{self, Ipvs, Leaving, Timeouts};
 use dataplane::nft::{self, Look, Nft, Report};
 use plan::forward::ipvs::Scheduling;
 use plan::forward::{Locality, PortKey, ServicePort, Table};
@@ -13,8 +13,9 @@ pub enum BackEnd {
     /// The rule set itself.
     #[default]
     Nftables,
-    /// Virtual servers beside it, by this scheduler unless the Service asks for another one.
-    Ipvs(Scheduling),
+    /// Virtual servers beside it, by this scheduler unless the Service asks for another one, which
+    /// know connections for so long.
+    Ipvs(Scheduling, Timeouts),
 }
 
 impl BackEnd {
@@ -22,7 +23,7 @@ impl BackEnd {
     pub(crate) const fn proxy_mode(self) -> &'static str {
         match self {
             Self::Nftables => "nftables",
-            Self::Ipvs(_) => "ipvs",
+            Self::Ipvs(..) => "ipvs",
         }
     }
 }
@@ -102,7 +103,7 @@ fn remedy(error: &ForwardError) -> String {
 pub(crate) fn check(back_end: BackEnd) -> Result<(), ForwardError> {
     match back_end {
         BackEnd::Nftables => Nft::open().map(drop)?,
-        BackEnd::Ipvs(_) => ipvs::check()?,
+        BackEnd::Ipvs(..) => ipvs::check()?,
     }
     Ok(())
 }
@@ -124,7 +125,11 @@ impl Engine {
                 nft: Box::new(Nft::open()?),
                 leaving: None,
             },
-            BackEnd::Ipvs(usual) => Self::Ipvs(Box::new(Ipvs::open(usual)?)),
+            BackEnd::Ipvs(usual, timeouts) => {
+                let mut ipvs = Ipvs::open(usual)?;
+                ipvs.set_timeouts(timeouts)?;
+                Self::Ipvs(Box::new(ipvs))
+            }
         })
     }
 

@@ -1,7 +1,7 @@
 //! The program itself with IPVS, from manifests to packets.
 
 use std::fs;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -142,7 +142,16 @@ impl Town {
     }
 }
 
-const IPVS: [&str; 4] = ["--proxy-mode", "ipvs", "--ipvs-scheduler", "wrr"];
+const IPVS: [&str; 8] = [
+    "--proxy-mode",
+    "ipvs",
+    "--ipvs-scheduler",
+    "wrr",
+    "--ipvs-tcp-timeout",
+    "20m",
+    "--nodeport-addresses",
+    "primary,localhost",
+];
 /// Cluster IPs of `web` and `with-sh`.
 const WEB: [&str; 2] = ["10.96.0.1", "fd96::1"];
 const OTHER: [&str; 2] = ["10.96.0.2", "fd96::2"];
@@ -160,6 +169,7 @@ fn services_by_the_program() {
         let sticky = "corten.dev/ipvs-scheduler: sh";
         town.write("with-sh", &service("with-sh", 2, sticky, &[2, 3]))?;
         let agent = town.start(&IPVS).await?;
+        assert_eq!(town.kernel.timeouts()?.tcp, 1200);
         lab.say("ready with IPVS");
         let mut kept = balance(&mut town)?;
         lab.say("schedulers, weights, an endpoint that leaves");
@@ -193,6 +203,14 @@ fn balance(town: &mut Town) -> Found<Vec<Open>> {
             town.has(to, "wrr", &[1, 1])?;
             Open::new(&town.ground.client, to)?.lives()?;
         }
+        // Not by a virtual server: those cannot route what has a loopback address.
+        let loopback: IpAddr = match it.node {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        };
+        let mut own = Open::new(&town.ground.node, SocketAddr::new(loopback, 30_081))?;
+        own.lives()?;
+        assert!(!own.heard.ip().is_loopback(), "{}", own.heard);
         ask(&town.ground.client, external)?;
         town.has(other, "sh", &[1, 1])?;
         let seen = turns(&town.ground.client, other, 4)?;

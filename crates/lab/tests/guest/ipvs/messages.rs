@@ -2,7 +2,7 @@
 
 use dataplane::leftovers::Leftovers;
 use lab::Outcome;
-use linux::ipvs::{PERSISTENT, Request, SCHEDULER_1, SCHEDULER_2, Settings, Socket};
+use linux::ipvs::{PERSISTENT, Request, SCHEDULER_1, SCHEDULER_2, Settings, Socket, Timeouts};
 
 use super::ground::{Ground, MODULES, endpoint, server, turns};
 
@@ -69,6 +69,22 @@ fn virtual_servers_forward_in_both_families() {
         assert!(ipvs.change(&gone)?.iter().all(Option::is_none));
         assert_eq!(ipvs.server(&keys[0])?, None);
         assert_eq!(ipvs.servers()?, []);
+        let mut timeouts = ipvs.timeouts()?;
+        assert_eq!((timeouts.tcp, timeouts.udp), (900, 300), "the kernel's");
+        for (tcp, tcp_fin, udp) in [(1200, 0, 301), (0, 90, 0)] {
+            ipvs.set_timeouts(Timeouts { tcp, tcp_fin, udp })?;
+            for (now, wanted) in [
+                (&mut timeouts.tcp, tcp),
+                (&mut timeouts.tcp_fin, tcp_fin),
+                (&mut timeouts.udp, udp),
+            ] {
+                // 0 leaves one alone.
+                if wanted != 0 {
+                    *now = wanted;
+                }
+            }
+            assert_eq!(ipvs.timeouts()?, timeouts);
+        }
         leftovers(&ground, &mut ipvs).await
     });
 }
