@@ -1,7 +1,7 @@
 //! `cargo xtask soak election`: what failure detection, election and hand-over promise together, in
 //! virtual time: an address that stays with its owner among them; with the default profile, and a
-//! tenth as many schedules with the fast one. Tables of what was seen, and as its last line one JSON
-//! object. `--schedules N` [default: 1000000], `--first N` [default: 0].
+//! tenth as many schedules with the fast one; with each ten of either, a network that is cut in two.
+//! Tables of what was seen, and as its last line one JSON object. `--schedules N` [default: 1000000], `--first N` [default: 0].
 
 #[path = "../tests/election/model.rs"]
 #[allow(dead_code)]
@@ -25,8 +25,9 @@ type Seen = BTreeMap<(String, bool), Vec<[Duration; 2]>>;
 
 fn look(seeds: impl Iterator<Item = u64>, settled: &Settled) -> (Seen, Vec<String>) {
     let (mut seen, mut broken) = (Seen::new(), Vec::new());
-    for seed in seeds {
-        let schedule = Schedule::of(seed);
+    let split = |seed: u64| seed.is_multiple_of(10).then(|| Schedule::split(seed));
+    let schedules = |seed| [Schedule::of(seed)].into_iter().chain(split(seed));
+    for schedule in seeds.flat_map(schedules) {
         let outcome = play(&schedule, settled);
         broken.extend(outcome.judge(&schedule).err());
         let kind = match schedule.steps.as_slice() {

@@ -18,7 +18,7 @@ const SCHEDULES: u64 = 10_000;
 const THREADS: u64 = 2;
 
 /// Random faults, one or two of them at a time: what [`schedule::Outcome::judge`] promises.
-fn keeps_its_promises(profile: Profile, schedules: u64) {
+fn keeps_its_promises(profile: Profile, schedules: u64, schedule: fn(u64) -> Schedule) {
     let settled = Settled::new(profile);
     let broken: Vec<String> = std::thread::scope(|scope| {
         let play = |thread| {
@@ -26,7 +26,7 @@ fn keeps_its_promises(profile: Profile, schedules: u64) {
             scope.spawn(move || {
                 let seeds = (thread..schedules).step_by(THREADS as usize);
                 let broken = seeds.filter_map(|seed| {
-                    let schedule = Schedule::of(seed);
+                    let schedule = schedule(seed);
                     play(&schedule, settled).judge(&schedule).err()
                 });
                 broken.collect::<Vec<_>>()
@@ -43,12 +43,19 @@ fn keeps_its_promises(profile: Profile, schedules: u64) {
 
 #[test]
 fn no_schedule_breaks_a_promise() {
-    keeps_its_promises(Profile::DEFAULT, SCHEDULES);
+    keeps_its_promises(Profile::DEFAULT, SCHEDULES, Schedule::of);
 }
 
 #[test]
 fn no_schedule_breaks_a_promise_with_the_fast_profile() {
-    keeps_its_promises(Profile::FAST, SCHEDULES / 10);
+    keeps_its_promises(Profile::FAST, SCHEDULES / 10, Schedule::of);
+}
+
+/// A network cut in two, where nobody is alone: each side goes on, and when it heals the same holds as
+/// of any other fault.
+#[test]
+fn no_split_breaks_a_promise() {
+    keeps_its_promises(Profile::DEFAULT, SCHEDULES / 10, Schedule::split);
 }
 
 fn one(nodes: usize, fault: Fault, lasts: Duration) -> Schedule {
@@ -93,6 +100,14 @@ fn the_model_sees_deaths_and_double_answers() {
         ..outcome
     };
     assert!(whole.judge(&schedule).is_err());
+    // Both sides of a split have it.
+    let mut schedule = Schedule::split(1);
+    (schedule.loss, schedule.steps[0].lasts) = (0, ms(1000));
+    let outcome = play(&schedule, &settled);
+    assert_eq!(outcome.judge(&schedule), Ok(()));
+    let both = outcome.spans.iter().filter(|span| span.answers == 2);
+    let both = both.map(|span| span.until - span.from).max();
+    assert!(both > Some(ms(800)), "{:?}", outcome.spans);
     // And so is an address that nobody answers for.
     let mut silent = play(&one(3, Fault::Path, ms(50)), &settled);
     silent.spans.push(model::Span {

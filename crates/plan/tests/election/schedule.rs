@@ -27,6 +27,8 @@ pub(crate) enum Fault {
     Leave,
     /// A planned stop which the next start follows.
     Upgrade,
+    /// It and one other node are cut off from the rest: none of them is alone.
+    Split,
 }
 
 const FAULTS: [Fault; 6] = [
@@ -96,6 +98,21 @@ impl Schedule {
             loss,
             steps: steps.collect(),
         }
+    }
+
+    /// A network that is cut in two, with at least two nodes on each side.
+    pub(crate) fn split(seed: u64) -> Self {
+        let mut dice = seed ^ 0x2b2b;
+        let nodes = 4 + below(&mut dice, 2) as usize;
+        let mut schedule = Self::of(seed);
+        schedule.steps.truncate(1);
+        let node = below(&mut dice, nodes as u64) as usize;
+        for step in &mut schedule.steps {
+            step.fault = Fault::Split;
+            step.node = node;
+            step.other = (node + 1 + below(&mut dice, nodes as u64 - 1) as usize) % nodes;
+        }
+        Self { nodes, ..schedule }
     }
 
     /// Whether only one thing went wrong.
@@ -200,6 +217,14 @@ pub(crate) fn play(schedule: &Schedule, settled: &Settled) -> Outcome {
                     Fault::Pause => model.freeze(step.node, step.lasts),
                     Fault::CutOff => model.net.cut_off(step.node),
                     Fault::Path => model.net.cut(step.node, step.other),
+                    Fault::Split => {
+                        let side = [step.node, step.other];
+                        let rest = (0..schedule.nodes).filter(|node| !side.contains(node));
+                        for (a, b) in rest.flat_map(|node| side.map(|other| (node, other))) {
+                            model.net.cut(a, b);
+                            model.net.cut(b, a);
+                        }
+                    }
                     Fault::Leave => model.leave(step.node),
                     Fault::Upgrade => {
                         model.make_way(step.node);
@@ -217,7 +242,7 @@ pub(crate) fn play(schedule: &Schedule, settled: &Settled) -> Outcome {
                 let step = schedule.steps[n];
                 match step.fault {
                     Fault::Pause => {}
-                    Fault::CutOff | Fault::Path => {
+                    Fault::CutOff | Fault::Path | Fault::Split => {
                         // All links: one cut at a time is enough to think about.
                         model.net.heal();
                         cut.push((start + step.begins, model.net.now));
@@ -303,11 +328,12 @@ impl Outcome {
     /// After one fault the address that stays is where it was, unless its owner had the fault; then
     /// it is with one other node, or never left. A cut between two is both nodes' fault: where it
     /// lasts just as long as a death takes, one may find the other dead and not be found so itself.
+    /// A split is everybody's: each side has an owner, and the later one keeps the address.
     fn has_moved(&self, schedule: &Schedule) -> bool {
         let faulty = |node: usize| {
             let both = |step: &Step| schedule.nodes == 2 && step.fault == Fault::CutOff;
             let mut steps = schedule.steps.iter();
-            steps.any(|step| step.node == node || both(step))
+            steps.any(|step| step.node == node || step.fault == Fault::Split || both(step))
         };
         match self.owners.as_slice() {
             [_] => false,
