@@ -5,7 +5,7 @@ mod engine;
 mod refusals;
 mod settling;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use dataplane::conntrack::Reconciler;
@@ -24,7 +24,7 @@ use engine::Engine;
 pub(crate) use engine::{BackEnd, ForwardError};
 pub(crate) use engine::{check, nft_words, words};
 use refusals::Refusals;
-use settling::Settling;
+use settling::{Settling, Which};
 
 /// Jobs are handed out one at a time.
 const QUEUE: usize = 1;
@@ -169,16 +169,27 @@ impl Executor {
                 Job::Apply(number, ports) => {
                     let changes: Vec<(PortKey, Option<ServicePort>)> = ports.into_iter().collect();
                     let report = self.until_done(|engine| engine.apply(&changes));
+                    // Where ports claim the same, one that did not change may win or lose.
+                    let named = self.refusals.count() == 0
+                        && report.refused.is_empty()
+                        && !report.rules_replaced;
                     for family in FAMILIES {
-                        let mut keys = changes.iter().map(|(key, _)| key);
-                        if keys.clone().any(|key| key.family == family) {
+                        let keys = changes.iter().map(|(key, _)| key);
+                        let mut keys = keys.filter(|key| key.family == family).peekable();
+                        if keys.peek().is_some() {
                             self.metrics.proxy.synced(family, start.elapsed(), false);
                         }
-                        if keys.any(|key| key.family == family && key.protocol == Protocol::Udp) {
-                            let keys = changes.iter().map(|(key, _)| key);
-                            let serving = Serving::of(self.engine.table(), keys, family);
+                        let keys = keys.filter(|key| key.protocol == Protocol::Udp).cloned();
+                        let keys: BTreeSet<PortKey> = keys.collect();
+                        if !keys.is_empty() {
+                            let serving = Serving::of(self.engine.table(), &keys, family);
                             self.forget(&serving, family);
-                            self.settling.changed(family, Instant::now());
+                            let ports = if named {
+                                Which::These(keys)
+                            } else {
+                                Which::All
+                            };
+                            self.settling.changed(family, ports, Instant::now());
                         }
                     }
                     (number, report)
@@ -245,6 +256,10 @@ impl Executor {
                 "another program changed {}; it is mended",
                 self.engine.what()
             );
+            // Meanwhile connections were not led where they should be.
+            for family in FAMILIES {
+                self.settling.changed(family, Which::All, Instant::now());
+            }
         }
         self.refused(&report);
         // Without waiting: the planner may be waiting to hand out a job. What it has no room for is
@@ -276,8 +291,15 @@ impl Executor {
     /// looked at once more when that is due.
     fn next(&mut self) -> Option<Job> {
         loop {
-            let settled = self.settling.due(Instant::now());
-            self.forget_everywhere(&settled);
+            for (family, ports) in self.settling.due(Instant::now()) {
+                match ports {
+                    Which::These(keys) => {
+                        let serving = Serving::of(self.engine.table(), &keys, family);
+                        self.forget(&serving, family);
+                    }
+                    Which::All => self.forget_everywhere(&[family]),
+                }
+            }
             if self.looked.elapsed() >= LOOK {
                 self.look();
                 self.count();

@@ -32,8 +32,37 @@ pub(super) struct Tally {
     start: Timestamp,
     waiting: Changes,
     under_way: Changes,
-    /// Ports with endpoints, but without one here, though a policy wants that.
-    lonely: BTreeMap<PortKey, Policies>,
+    lonely: Lonely,
+}
+
+/// Ports with endpoints, but without one here, though a policy wants that; and how many there are.
+#[derive(Debug, Default)]
+struct Lonely {
+    ports: BTreeMap<PortKey, Policies>,
+    v4: Counted,
+    v6: Counted,
+}
+
+/// By policy, as in [`Policies`].
+type Counted = [usize; 2];
+
+impl Lonely {
+    /// A port is so from now on; true when that is new.
+    fn set(&mut self, key: &PortKey, policies: Policies) -> bool {
+        let old = match policies {
+            [false, false] => self.ports.remove(key),
+            _ => self.ports.insert(key.clone(), policies),
+        };
+        let old = old.unwrap_or_default();
+        let counted = match key.family {
+            Family::V4 => &mut self.v4,
+            Family::V6 => &mut self.v6,
+        };
+        for (count, (old, new)) in counted.iter_mut().zip(old.into_iter().zip(policies)) {
+            *count = *count + usize::from(new) - usize::from(old);
+        }
+        old != policies
+    }
 }
 
 impl Tally {
@@ -43,7 +72,7 @@ impl Tally {
             start: Timestamp::now(),
             waiting: Changes::default(),
             under_way: Changes::default(),
-            lonely: BTreeMap::new(),
+            lonely: Lonely::default(),
         };
         tally.show_lonely();
         tally
@@ -74,17 +103,12 @@ impl Tally {
 
     /// Everything that is known is planned; `queued`: something of it waits for the kernel.
     pub(super) fn planned(&mut self, ports: &[(PortKey, Option<ServicePort>)], queued: bool) {
-        let before = self.lonely.len();
         let mut changed = false;
         for (key, port) in ports {
             let policies = port.as_ref().map_or([false; 2], lonely);
-            let old = match policies {
-                [false, false] => self.lonely.remove(key),
-                _ => self.lonely.insert(key.clone(), policies),
-            };
-            changed |= old != Some(policies);
+            changed |= self.lonely.set(key, policies);
         }
-        if changed || before != self.lonely.len() {
+        if changed {
             self.show_lonely();
         }
         if queued && !ports.is_empty() {
@@ -118,14 +142,10 @@ impl Tally {
     }
 
     fn show_lonely(&self) {
-        for family in [Family::V4, Family::V6] {
-            let of_family = self.lonely.iter().filter(|(key, _)| key.family == family);
-            let all: Vec<Policies> = of_family.map(|(_, policies)| *policies).collect();
-            let count = |external: bool| {
-                let of = |[internal, outer]: &&Policies| if external { *outer } else { *internal };
-                all.iter().filter(of).count()
-            };
-            self.counts.without_local(family, count(false), count(true));
+        for (family, [internal, external]) in
+            [(Family::V4, self.lonely.v4), (Family::V6, self.lonely.v6)]
+        {
+            self.counts.without_local(family, internal, external);
         }
     }
 }

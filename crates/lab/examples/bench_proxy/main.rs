@@ -7,10 +7,13 @@
 //! - `rates`: connections a second and throughput through the rules and by plain routing, IPv4 and
 //!   IPv6.
 //!
-//! `--only PART` runs one of them, `--quick` a small form of all, to see that it works. Prints its
+//! `--only PART` runs one of them, `--quick` a small form of all, to see that it works; `--size
+//! 1000x50` (as often as wanted) plays the rivals at that size, in the place of the usual ones, and
+//! `--ours` leaves kube-proxy out. Prints its
 //! progress, a table, and as its last line one JSON object with the same numbers. Needs the control
 //! plane (Go), Debian's nftables, and the right to make namespaces.
 
+mod bare;
 mod figures;
 mod gate;
 mod maker;
@@ -24,6 +27,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
+use bare::Encoding;
 use figures::{Figures, median, short};
 use gate::{Gate, Way};
 use lab::controlplane::ensure_built;
@@ -31,19 +35,23 @@ use lab::{Lab, Outcome, Segment};
 use maker::Work;
 use own::Own;
 use plan::net::Family;
-use rivals::{Score, Size, Theatre, Who};
+use rivals::{Change, Score, Size, Theatre, Who};
 
 type Fault = Box<dyn Error + Send + Sync>;
 
-const USAGE: &str = "usage: bench_proxy [--quick] [--only rivals|own|first|rates]";
+const USAGE: &str = "usage: bench_proxy [--quick] [--only rivals|own|first|rates] [--ours] [--size SERVICESxENDPOINTS]...";
 const BOTH: [Family; 2] = [Family::V4, Family::V6];
 const PARTS: [&str; 4] = ["rivals", "own", "first", "rates"];
 
 /// What is run.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Asked {
     quick: bool,
     only: Option<&'static str>,
+    /// Without kube-proxy.
+    ours: bool,
+    /// Services and endpoints; none: the usual ones.
+    sizes: Vec<(u32, u32)>,
 }
 
 impl Asked {
@@ -53,6 +61,13 @@ impl Asked {
         while let Some(argument) = rest.next() {
             match *argument {
                 "--quick" => asked.quick = true,
+                "--ours" => asked.ours = true,
+                "--size" => {
+                    let (services, endpoints) = rest.next()?.split_once('x')?;
+                    asked
+                        .sizes
+                        .push((services.parse().ok()?, endpoints.parse().ok()?));
+                }
                 "--only" => {
                     let part = rest.next()?;
                     asked.only = Some(PARTS.into_iter().find(|known| known == part)?);
@@ -63,12 +78,12 @@ impl Asked {
         Some(asked)
     }
 
-    fn wants(self, part: &str) -> bool {
+    fn wants(&self, part: &str) -> bool {
         self.only.is_none_or(|only| only == part)
     }
 
     /// A tenth where it is quick.
-    const fn of(self, services: u32) -> u32 {
+    const fn of(&self, services: u32) -> u32 {
         match self.quick {
             true => services.div_ceil(10),
             false => services,
@@ -119,16 +134,16 @@ async fn bench(lab: Lab, binary: &Path, asked: Asked) -> Outcome {
     let mut figures = Figures::default();
     let lan = lab.segment("lan").await?;
     if asked.wants("rivals") {
-        rivals(&lab, &lan, binary, asked, &mut figures).await?;
+        rivals(&lab, &lan, binary, &asked, &mut figures).await?;
     }
     if asked.wants("own") {
-        own(&lab, &lan, asked, &mut figures).await?;
+        own(&lab, &lan, &asked, &mut figures).await?;
     }
     if asked.wants("first") {
-        first(&lab, &lan, asked, &mut figures).await?;
+        first(&lab, &lan, &asked, &mut figures).await?;
     }
     if asked.wants("rates") {
-        rates(&lab, &lan, asked, &mut figures).await?;
+        rates(&lab, &lan, &asked, &mut figures).await?;
     }
     let took = begin.elapsed().as_secs_f64();
     figures.set("bench_s", Some(took), "the whole bench, seconds");
@@ -143,27 +158,59 @@ async fn rivals(
     lab: &Lab,
     lan: &Segment,
     binary: &Path,
-    asked: Asked,
+    asked: &Asked,
     figures: &mut Figures,
 ) -> Outcome {
-    let size = |services: u32, endpoints: u32, changes: u32, wire: bool| Size {
-        services: asked.of(services),
-        endpoints,
-        changes,
-        wire,
+    let usual = [
+        (1_000, 50),
+        (1_000, 2),
+        (5_000, 2),
+        (10_000, 2),
+        (15_000, 2),
+    ];
+    let sizes = match asked.sizes.as_slice() {
+        [] => usual
+            .map(|(services, endpoints)| (asked.of(services), endpoints))
+            .to_vec(),
+        sizes => sizes.to_vec(),
     };
+    let last = sizes.len() - 1;
     let mut theatre = Theatre::build(lab, lan, binary).await?;
-    for size in [
-        size(1_000, 50, 5, false),
-        size(1_000, 2, 5, false),
-        size(5_000, 2, 5, false),
-        size(10_000, 2, 3, false),
-        size(15_000, 2, 3, true),
-    ] {
+    for (i, (services, endpoints)) in sizes.into_iter().enumerate() {
+        let size = Size {
+            services,
+            endpoints,
+            wire: i == last,
+        };
         theatre.set(size).await?;
-        for who in [Who::Corten, Who::KubeProxy] {
+        if i == 0 {
+            let seconds = theatre.cold(size).await?;
+            lab.say(format!("  corten: the first load ever {seconds:.2?} s"));
+            figures.set(
+                format!("load_cold_{}_s", size.name()),
+                seconds,
+                "Corten's first load from this API server, which sets up the watches of its kinds then",
+            );
+        }
+        let players = [Who::Corten, Who::KubeProxy];
+        for who in players
+            .into_iter()
+            .filter(|who| !asked.ours || *who == Who::Corten)
+        {
             let score = theatre.play(who, size).await?;
             tell(who, size, &score, figures);
+        }
+        for encoding in Encoding::ALL {
+            let seconds = theatre.list(encoding).await?;
+            lab.say(format!(
+                "  a bare client lists all in {seconds:.2} s ({})",
+                encoding.name()
+            ));
+            figures.set(
+                format!("api_list_{}_{}_s", encoding.name(), size.name()),
+                Some(seconds),
+                "a bare client has all Services and slices, seconds, median of 3",
+            );
         }
     }
     Ok(())
@@ -175,10 +222,7 @@ fn tell(who: Who, size: Size, score: &Score, figures: &mut Figures) {
         Who::Corten => ("", "Corten"),
         Who::KubeProxy => ("kube_proxy_", "kube-proxy"),
     };
-    let at = match size.endpoints {
-        2 => short(size.services),
-        endpoints => format!("{}x{endpoints}", short(size.services)),
-    };
+    let at = size.name();
     let what = format!("{name}, {} Services x {}", size.services, size.endpoints);
     let mut set = |figure: String, value: Option<f64>, unit: &str| {
         figures.set(
@@ -200,16 +244,35 @@ fn tell(who: Who, size: Size, score: &Score, figures: &mut Figures) {
         Some(score.cpu),
         "CPU time of that",
     );
-    set(
-        format!("one_{at}_ms"),
-        score.one.map(|(median, _)| median),
-        "one Service more, from the request until it answers, median, milliseconds",
-    );
-    set(
-        format!("one_longest_{at}_ms"),
-        score.one.map(|(_, longest)| longest),
-        "the longest of these",
-    );
+    for (figure, what, change) in [
+        ("one", "one Service more", score.one),
+        ("slice", "the endpoints of one Service more", score.slice),
+    ] {
+        if figure != "one" && change.is_none() {
+            continue;
+        }
+        let parts: [(&str, &str, fn(Change) -> f64); 4] = [
+            ("", "from the request until it answers, median", |it| {
+                it.median
+            }),
+            ("_longest", "the longest of these", |it| it.longest),
+            (
+                "_told",
+                "of that, until a bare client of the API server was told of it, median",
+                |it| it.told,
+            ),
+            ("_own", "the rest, which is the proxy's, median", |it| {
+                it.own
+            }),
+        ];
+        for (part, unit, value) in parts {
+            set(
+                format!("{figure}{part}_{at}_ms"),
+                change.map(value),
+                &format!("{what}, milliseconds, {unit}"),
+            );
+        }
+    }
     set(format!("rss_mib_{at}"), Some(score.rss), "memory, MiB");
     if let (Some(first), Some(rates)) = (score.first, score.rates) {
         set(
@@ -240,7 +303,7 @@ fn tell(who: Who, size: Size, score: &Score, figures: &mut Figures) {
     }
 }
 
-async fn own(lab: &Lab, lan: &Segment, asked: Asked, figures: &mut Figures) -> Outcome {
+async fn own(lab: &Lab, lan: &Segment, asked: &Asked, figures: &mut Figures) -> Outcome {
     let gate = Gate::build(lab, lan, "own", 3).await?;
     for (services, endpoints) in [(20_000, 2), (45_000, 2), (5_000, 50)] {
         let services = asked.of(services);
@@ -275,7 +338,7 @@ async fn own(lab: &Lab, lan: &Segment, asked: Asked, figures: &mut Figures) -> O
     Ok(())
 }
 
-async fn first(lab: &Lab, lan: &Segment, asked: Asked, figures: &mut Figures) -> Outcome {
+async fn first(lab: &Lab, lan: &Segment, asked: &Asked, figures: &mut Figures) -> Outcome {
     let gate = Gate::build(lab, lan, "first", 4).await?;
     let mut tell = |at: String, found: gate::First| {
         lab.say(format!(
@@ -297,7 +360,7 @@ async fn first(lab: &Lab, lan: &Segment, asked: Asked, figures: &mut Figures) ->
     Ok(())
 }
 
-async fn rates(lab: &Lab, lan: &Segment, asked: Asked, figures: &mut Figures) -> Outcome {
+async fn rates(lab: &Lab, lan: &Segment, asked: &Asked, figures: &mut Figures) -> Outcome {
     let gate = Gate::build(lab, lan, "rates", 5).await?;
     let services = asked.of(10_000);
     let mut own = None;

@@ -27,7 +27,7 @@ fn begin(to: SocketAddr) -> io::Result<Socket> {
     }
 }
 
-/// When `to` first answers: a SYN each millisecond, less often when it takes long.
+/// When `to` first answers: five SYNs in a millisecond, less often when it takes long.
 pub(crate) fn first_answer(to: SocketAddr, since: Instant, deadline: Duration) -> Option<Duration> {
     let mut open: Vec<(Instant, Socket)> = Vec::new();
     while since.elapsed() < deadline {
@@ -35,15 +35,18 @@ pub(crate) fn first_answer(to: SocketAddr, since: Instant, deadline: Duration) -
             open.push((Instant::now(), socket));
         }
         let pause = match since.elapsed().as_millis() {
-            0..200 => 1,
-            200..2000 => 4,
-            _ => 15,
+            0..200 => 200,
+            200..2000 => 4000,
+            _ => 15_000,
         };
-        std::thread::sleep(Duration::from_millis(pause));
+        std::thread::sleep(Duration::from_micros(pause));
         if open.iter().any(|(_, socket)| socket.peer_addr().is_ok()) {
             return Some(since.elapsed());
         }
-        open.retain(|(begun, _)| begun.elapsed() < Duration::from_millis(100));
+        // Those that were refused are of no use any more.
+        open.retain(|(begun, socket)| {
+            begun.elapsed() < Duration::from_millis(100) && matches!(socket.take_error(), Ok(None))
+        });
     }
     None
 }

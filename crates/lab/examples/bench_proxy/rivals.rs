@@ -8,11 +8,14 @@ use lab::controlplane::{Account, ControlPlane};
 use lab::{Host, Lab, Process, Segment, bin, wait_for};
 use plan::net::Family;
 
+use tokio::sync::oneshot;
+
 use crate::Fault;
-use crate::figures::median;
+use crate::bare::{self, Encoding};
+use crate::figures::{median, short};
 use crate::gate::{First, Gate, Rates, Way, run};
 use crate::maker::Work;
-use crate::objects::{NAMESPACE, service_object, slice_object};
+use crate::objects::{NAMESPACE, name, service_object, slice_object};
 
 /// Who does not load in that time did not finish.
 const LOAD: Duration = Duration::from_secs(120);
@@ -20,6 +23,8 @@ const LOAD: Duration = Duration::from_secs(120);
 const CHANGE: Duration = Duration::from_secs(60);
 /// Services that come while somebody runs have numbers from here on.
 const EXTRA: u32 = 200_000;
+/// How often a bare client lists everything, in each encoding.
+const LISTS: usize = 3;
 /// Services that are waited for in turns, spread over all; then all are asked.
 const WATCHED: u32 = 64;
 
@@ -36,6 +41,15 @@ impl Who {
             Self::Corten => "corten",
         }
     }
+
+    /// Of how many changes the median is taken: kube-proxy takes seconds for each.
+    const fn changes(self, size: Size) -> u32 {
+        match (self, size.services) {
+            (Self::Corten, _) => 9,
+            (Self::KubeProxy, 0..10_000) => 5,
+            (Self::KubeProxy, _) => 3,
+        }
+    }
 }
 
 /// What one of them did.
@@ -45,8 +59,11 @@ pub(crate) struct Score {
     pub(crate) load: Option<f64>,
     /// Its CPU time by then, in seconds, with that of the programs that it ran.
     pub(crate) cpu: f64,
-    /// Milliseconds from the request that makes a Service until that answers: median and longest.
-    pub(crate) one: Option<(f64, f64)>,
+    /// A Service that comes, whose slice is there.
+    pub(crate) one: Option<Change>,
+    /// A slice that comes, whose Service is there; of Corten alone: kube-proxy would still be at the
+    /// Service.
+    pub(crate) slice: Option<Change>,
     /// Memory in MiB after that.
     pub(crate) rss: f64,
     /// CPU with nothing to do, in percent of a core.
@@ -55,15 +72,42 @@ pub(crate) struct Score {
     pub(crate) rates: Option<Rates>,
 }
 
+/// What is made, in which order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Last {
+    Service,
+    Slice,
+}
+
+/// One object more, in milliseconds.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Change {
+    /// From the request that makes it until it answers: median and longest.
+    pub(crate) median: f64,
+    pub(crate) longest: f64,
+    /// Of that, until a bare client of the API server is told of it: median.
+    pub(crate) told: f64,
+    /// The rest, which is the proxy's: median.
+    pub(crate) own: f64,
+}
+
 /// A number of Services, and how much is asked there.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Size {
     pub(crate) services: u32,
     pub(crate) endpoints: u32,
-    /// Changes of which the median is taken.
-    pub(crate) changes: u32,
     /// First packets, rates and idle CPU too.
     pub(crate) wire: bool,
+}
+
+impl Size {
+    /// `15k`, `1kx50`.
+    pub(crate) fn name(self) -> String {
+        match self.endpoints {
+            2 => short(self.services),
+            endpoints => format!("{}x{endpoints}", short(self.services)),
+        }
+    }
 }
 
 pub(crate) struct Theatre {
@@ -197,8 +241,12 @@ impl Theatre {
             score.load = Some(load);
             score.cpu = cpu(&process);
             told(format!("load {load:.2} s, CPU {:.2} s", score.cpu));
-            score.one = self.changes(who, size).await?;
-            told(format!("changes (median, longest; ms) {:?}", score.one));
+            score.one = self.changes(who, size, Last::Service).await?;
+            told(format!("Services (ms): {:?}", score.one));
+            if who == Who::Corten {
+                score.slice = self.changes(who, size, Last::Slice).await?;
+                told(format!("slices (ms): {:?}", score.slice));
+            }
             score.rss = memory(&process);
             if size.wire {
                 let gate = self.gate(who);
@@ -216,6 +264,22 @@ impl Theatre {
         } else {
             told("did not finish".to_owned());
         }
+        self.end(who, process).await?;
+        Ok(score)
+    }
+
+    /// Seconds of Corten's first load from this API server, which nobody has asked of its own kinds
+    /// before.
+    pub(crate) async fn cold(&self, size: Size) -> Result<Option<f64>, Fault> {
+        let start = Instant::now();
+        let process = self.start(Who::Corten)?;
+        let load = self.load(Who::Corten, size, start).await?;
+        self.end(Who::Corten, process).await?;
+        Ok(load)
+    }
+
+    /// Ends one of them, and empties its kernel.
+    async fn end(&self, who: Who, mut process: Process) -> Result<(), Fault> {
         if process.try_wait()?.is_some() {
             return Err(format!("{} has ended: {}", who.name(), process.log()).into());
         }
@@ -229,7 +293,7 @@ impl Theatre {
             run(command.args(["flush", "ruleset"])).map_err(|e| e.to_string())
         };
         wait_for(LOAD, "an empty kernel", flush).await?;
-        Ok(score)
+        Ok(())
     }
 
     async fn load(&self, who: Who, size: Size, start: Instant) -> Result<Option<f64>, Fault> {
@@ -252,36 +316,78 @@ impl Theatre {
         Ok(Some(seconds))
     }
 
-    /// Services that come: median and longest in milliseconds. The slice is made some time before,
-    /// so that one change of the rules is all that there is to do.
-    async fn changes(&mut self, who: Who, size: Size) -> Result<Option<(f64, f64)>, Fault> {
-        let mut times = Vec::new();
-        for _ in 0..size.changes {
+    /// Services that come, in two objects. The first of these is made some time before, so that one
+    /// change of the rules is all that there is to do.
+    async fn changes(&mut self, who: Who, size: Size, last: Last) -> Result<Option<Change>, Fault> {
+        let services = format!("/api/v1/namespaces/{NAMESPACE}/services");
+        let slices = format!("/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices");
+        let (mut all, mut api, mut own) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..who.changes(size) {
             let n = self.extra;
             self.extra += 1;
-            let api = self.plane.api();
-            let slices = format!("/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices");
-            api.create(&slices, &slice_object(n, size.endpoints))
-                .await?;
+            let service = (&services, service_object(n));
+            let slice = (&slices, slice_object(n, size.endpoints));
+            let [first, second] = match last {
+                Last::Service => [slice, service],
+                Last::Slice => [service, slice],
+            };
+            self.plane.api().create(first.0, &first.1).await?;
             tokio::time::sleep(Duration::from_secs(2)).await;
-            let services = format!("/api/v1/namespaces/{NAMESPACE}/services");
-            let since = Instant::now();
-            let service = service_object(n);
-            let (made, answered) = tokio::join!(
-                api.create(&services, &service),
-                self.gate(who).answers(n, since, CHANGE)
-            );
-            made?;
-            let Some(took) = answered? else {
+            let (begun_in, begun) = oneshot::channel();
+            let collection = second.0.clone();
+            let told = self.bare(move |config| bare::told(config, &collection, &name(n), begun_in));
+            let change = async {
+                // Without a watch there is an error in the other branch.
+                let _ = begun.await;
+                let since = Instant::now();
+                let made = self.plane.api().create(second.0, &second.1);
+                let gate = self.gate(who);
+                let (made, answered) = tokio::join!(made, gate.answers(n, since, CHANGE));
+                made?;
+                Ok::<_, Fault>((since, answered?))
+            };
+            let (told, (since, answered)) = tokio::try_join!(told, change)?;
+            let Some(took) = answered else {
                 return Ok(None);
             };
-            times.push(took.as_secs_f64() * 1e3);
+            let took = took.as_secs_f64() * 1e3;
+            let until_told = told.saturating_duration_since(since).as_secs_f64() * 1e3;
+            all.push(took);
+            api.push(until_told);
+            own.push(took - until_told);
+        }
+        for times in [&mut all, &mut api, &mut own] {
+            times.sort_by(f64::total_cmp);
+        }
+        Ok(Some(Change {
+            median: median(&all),
+            longest: all.last().copied().unwrap_or(f64::NAN),
+            told: median(&api),
+            own: median(&own),
+        }))
+    }
+
+    /// Seconds in which a bare client has all Services and slices: median.
+    pub(crate) async fn list(&self, encoding: Encoding) -> Result<f64, Fault> {
+        let mut times = Vec::new();
+        for _ in 0..LISTS {
+            times.push(
+                self.bare(move |config| bare::list(config, encoding))
+                    .await?,
+            );
         }
         times.sort_by(f64::total_cmp);
-        Ok(Some((
-            median(&times),
-            times.last().copied().unwrap_or(f64::NAN),
-        )))
+        Ok(median(&times))
+    }
+
+    /// What a bare client does, on a thread of a host of its own.
+    async fn bare<T: Send + 'static>(
+        &self,
+        what: impl FnOnce(&Path) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let (host, config) = (self.maker.clone(), self.plane.kubeconfig(Account::Admin));
+        let done = tokio::task::spawn_blocking(move || host.run(move || what(&config)));
+        done.await??
     }
 }
 
