@@ -94,8 +94,10 @@ impl Asked {
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    if let [work, kubeconfig, from, to, endpoints] = arguments.as_slice() {
-        return part(work, kubeconfig, [from, to, endpoints]);
+    if let [work, kubeconfig, numbers @ ..] = arguments.as_slice()
+        && let Some(work) = Work::of(work)
+    {
+        return part(work, kubeconfig, numbers);
     }
     let Some(asked) = Asked::read(&arguments) else {
         eprintln!("{USAGE}");
@@ -113,10 +115,9 @@ fn main() -> ExitCode {
 }
 
 /// One of the bench's own processes on a host of the lab.
-fn part(work: &str, kubeconfig: &str, numbers: [&str; 3]) -> ExitCode {
-    let [from, to, endpoints] = numbers.map(|number| number.parse().ok());
-    let (Some(work), Some(from), Some(to), Some(endpoints)) = (Work::of(work), from, to, endpoints)
-    else {
+fn part(work: Work, kubeconfig: &str, numbers: &[&str]) -> ExitCode {
+    let numbers: Vec<u32> = numbers.iter().flat_map(|number| number.parse()).collect();
+    let [from, to, endpoints] = *numbers else {
         eprintln!("{USAGE}");
         return 2.into();
     };
@@ -216,6 +217,9 @@ async fn rivals(
     Ok(())
 }
 
+/// One of the times of a change.
+type Part = fn(Change) -> f64;
+
 /// The figures of one of them at one size.
 fn tell(who: Who, size: Size, score: &Score, figures: &mut Figures) {
     let (prefix, name) = match who {
@@ -251,7 +255,7 @@ fn tell(who: Who, size: Size, score: &Score, figures: &mut Figures) {
         if figure != "one" && change.is_none() {
             continue;
         }
-        let parts: [(&str, &str, fn(Change) -> f64); 4] = [
+        let parts: [(&str, &str, Part); 4] = [
             ("", "from the request until it answers, median", |it| {
                 it.median
             }),
