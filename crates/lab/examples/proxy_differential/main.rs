@@ -522,9 +522,11 @@ impl Story {
         } = ask.question;
         let keeps = self.world.service(service);
         let keeps = keeps.is_some_and(world::Service::has_affinity);
-        // One client, at one endpoint each.
+        // One client, at one endpoint each. One that is the node itself resets the connection, which
+        // the kernel then knows no more.
         let led = |answer: &Answer| {
-            answer.len() == 1 && answer.iter().all(|fate| matches!(fate, Fate::To(..)))
+            let mut fates = answer.iter();
+            answer.len() == 1 && fates.all(|fate| matches!(fate, Fate::To(..) | Fate::Dropped))
         };
         if keeps && !client.is_many() && led(ours) && led(theirs) {
             *self.known.entry(Known::Kept).or_default() += 1;

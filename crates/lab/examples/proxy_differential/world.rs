@@ -86,6 +86,8 @@ pub(crate) struct World {
     random: Random,
     services: BTreeMap<u8, Service>,
     slices: BTreeMap<String, Slice>,
+    /// The Service that was changed last, as it was before.
+    before: Option<(u8, Service)>,
 }
 
 pub(crate) fn port(service: u8, port: u8) -> u16 {
@@ -123,6 +125,7 @@ impl World {
             random: Random::new(seed),
             services: BTreeMap::new(),
             slices: BTreeMap::new(),
+            before: None,
         }
     }
 
@@ -172,6 +175,7 @@ impl World {
                 writes.push(Write::delete(path));
             }
             Some(old) if !self.random.one_in(5) => {
+                self.before = Some((number, old.clone()));
                 let mut new = self.mix(&old, fresh);
                 new.families = old.families.clone();
                 let settled = |kind| !matches!(kind, Kind::Headless | Kind::ExternalName);
@@ -427,8 +431,14 @@ impl World {
         }
     }
 
-    /// A write was refused: what it would have made is not there.
+    /// A write was refused: what it would have made is not there, what it would have changed is as it
+    /// was.
     pub(crate) fn refused(&mut self, write: &Write) {
+        if let Some((number, service)) = self.before.take_if(|(number, _)| {
+            write.verb == Verb::Patch && write.path == format!("{}/s{number}", services())
+        }) {
+            self.services.insert(number, service);
+        }
         let name = write.body["metadata"]["name"].as_str().unwrap_or_default();
         if write.verb != Verb::Create {
             return;

@@ -582,16 +582,23 @@ fn who_was_known_first_keeps_an_address_that_was_given_twice() {
     let served = |told: &Told| {
         let announced = plan(&told.world, "node-b", ip("10.0.0.1"));
         let announced = announced.map_or_else(Vec::new, |announcement| announcement.services);
-        let forwards = |name: &&str| {
+        let mut table = crate::forward::Table::default();
+        for name in ["a", "m", "z"] {
             let key = crate::world::tests::key(name);
-            let ports = crate::forward::plan(
-                &told.world,
-                "node-b",
-                Mode::Vips,
-                &crate::forward::NodePorts::default(),
-                &key,
-            );
-            ports.values().any(|port| !port.frontends.is_empty())
+            let node_ports = crate::forward::NodePorts::default();
+            let ports = crate::forward::plan(&told.world, "node-b", Mode::Vips, &node_ports, &key);
+            for (key, port) in ports {
+                table.set(&key, Some(port));
+            }
+        }
+        let forwards = |name: &&str| {
+            let mut keys = table.keys().filter(|key| *key.service.name == **name);
+            keys.any(|key| {
+                let elements = table.elements(key);
+                elements
+                    .iter()
+                    .any(|element| matches!(element, crate::forward::Element::Front { .. }))
+            })
         };
         let forwarded: Vec<&str> = ["a", "m", "z"].into_iter().filter(forwards).collect();
         (announced, forwarded)

@@ -113,6 +113,10 @@ pub struct ServicePort {
     /// Connections to others are forgotten.
     #[serde(default)]
     pub serving: Vec<SocketAddr>,
+    /// Load balancer addresses that another Service had first and need not share: it has the ports
+    /// that both want.
+    #[serde(default)]
+    pub second: Vec<IpAddr>,
     /// Addresses of frontends that are the node's own.
     #[serde(default)]
     pub of_node: Vec<IpAddr>,

@@ -55,12 +55,19 @@ pub fn plan(
         if !service.families.contains(&family) {
             continue;
         }
-        let frontends = frontends(world, service, mode, family);
+        let frontends = frontends(service, mode, family);
         if frontends.is_empty() {
             continue;
         }
         let sockets = world.endpoints().sockets(&service.key, family, me);
         let source_ranges = here.source_ranges(service, family, &frontends);
+        let second: Vec<IpAddr> = frontends
+            .iter()
+            .filter(|(address, kind)| {
+                **kind == FrontendKind::LoadBalancer && world.is_usurper(service, **address)
+            })
+            .map(|(address, _)| *address)
+            .collect();
         let asked = service.annotations.get(IPVS_WEIGHTS);
         let asked = asked.map(|text| Asked::read(text));
         for port in &service.ports {
@@ -123,6 +130,7 @@ pub fn plan(
                     affinity_seconds,
                     source_ranges,
                     serving,
+                    second: second.clone(),
                     of_node,
                     scheduler,
                     weights,
@@ -144,15 +152,10 @@ pub(super) fn forwarded(service: &Service, mode: Mode) -> bool {
 }
 
 /// The addresses of one family that lead to `service`, each once: what an allocator gave counts
-/// more than `externalIPs`, which may name the same address and knows no source ranges. An address
-/// that another Service serves already is left to that one. As with kube-proxy the Service's type
-/// does not count: what its status still has is forwarded until it is taken out of there.
-fn frontends(
-    world: &World,
-    service: &Service,
-    mode: Mode,
-    family: Family,
-) -> BTreeMap<IpAddr, FrontendKind> {
+/// more than `externalIPs`, which may name the same address and knows no source ranges. As with
+/// kube-proxy the Service's type does not count: what its status still has is forwarded until it is
+/// taken out of there.
+fn frontends(service: &Service, mode: Mode, family: Family) -> BTreeMap<IpAddr, FrontendKind> {
     let cluster = service
         .cluster_ips
         .iter()
@@ -167,7 +170,6 @@ fn frontends(
         .iter()
         .filter(|entry| !entry.proxy)
         .filter_map(|entry| entry.ip)
-        .filter(|address| !world.is_usurper(service, *address))
         .map(|address| (address, FrontendKind::LoadBalancer));
     external
         .chain(balanced)

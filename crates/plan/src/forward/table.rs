@@ -60,7 +60,8 @@ pub struct Delta {
 }
 
 /// Who claims something, the winner first: addresses that an allocator gave beat `externalIPs`,
-/// which anybody can write; then the smaller key wins.
+/// which anybody can write, and those come before addresses that were given twice
+/// ([`ServicePort::second`]); then the smaller key wins.
 type Claimants = Vec<(Rank, Arc<PortKey>)>;
 type Rank = u8;
 
@@ -223,6 +224,7 @@ impl Table {
         for frontend in &port.frontends {
             let rank = match frontend.kind {
                 FrontendKind::ClusterIp | FrontendKind::NodePort => 0,
+                FrontendKind::LoadBalancer if port.second.contains(&frontend.address) => 3,
                 FrontendKind::LoadBalancer => 1,
                 FrontendKind::ExternalIp => 2,
             };

@@ -696,6 +696,47 @@ fn an_address_in_two_fields() {
     assert_eq!(keys.len(), elements.len(), "the kernel takes each key once");
 }
 
+/// Of two Services with one address that need not share it, the one known first has the ports that
+/// both want, whatever their names; the other's own ports are forwarded, as with kube-proxy.
+#[test]
+fn an_address_that_two_services_have() {
+    let mut told = Told::common("");
+    let with_port = |name: &str, port: u16| {
+        let mut service = balancer(name, "10.0.0.1");
+        service.ports.push(Port {
+            name: "own".into(),
+            port,
+            ..service.ports[0].clone()
+        });
+        service
+    };
+    told.served(with_port("t", 81));
+    told.served(with_port("s", 82));
+    let winners = |told: &Told| {
+        let mut all = crate::forward::Table::default();
+        for name in ["s", "t"] {
+            for (key, port) in table(told, Mode::Vips, name) {
+                all.set(&key, Some(port));
+            }
+        }
+        let mut found = Vec::new();
+        for key in all.keys() {
+            for element in &all.elements(key) {
+                if let crate::forward::Element::Front { front, .. } = element {
+                    found.push(format!("{} {}", key.service.name, front.port));
+                }
+            }
+        }
+        found.sort_unstable();
+        found.join(", ")
+    };
+    assert_eq!(winners(&told), "s 82, t 80, t 81");
+    // Its first holder leaves it.
+    let dirty = told.service(balancer("t", ""));
+    assert!(dirty.forward.contains(&key("s")), "{dirty:?}");
+    assert_eq!(winners(&told), "s 80, s 82");
+}
+
 /// Addresses of a family that the Service has not are left out, as kube-proxy does.
 #[test]
 fn foreign_families_are_left_out() {
