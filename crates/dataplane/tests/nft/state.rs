@@ -401,6 +401,62 @@ fn of_two_services_with_one_address_one_is_refused_by_name() {
     );
 }
 
+/// The kernel itself refuses Services' elements: somebody left a set of ours with room for two
+/// cluster IPs. Who found no room is left out and named, the others work; room that is left is taken.
+#[test]
+fn services_that_the_kernel_has_no_room_for_are_left_out_and_named() {
+    sandboxed(
+        "state::services_that_the_kernel_has_no_room_for_are_left_out_and_named",
+        || {
+            without_owner();
+            let mut nft = Nft::open().expect("open");
+            nft.adopt(&services(0)).expect("adopt");
+            let sets = Socket::open().expect("socket").sets(TABLE).expect("sets");
+            let set = sets.iter().find(|name| name.starts_with("clusterip4"));
+            let name = set.expect("a set of cluster IPs").clone();
+            nft.remove().expect("remove");
+            drop(nft);
+            meddle(|batch| {
+                batch.add_table(0);
+                batch.add_set(&linux::nft::SetSpec {
+                    name: name.clone(),
+                    key_type: 7,
+                    fields: vec![4],
+                    shape: linux::nft::Shape::Key,
+                    intervals: false,
+                    dynamic: 2,
+                });
+            });
+            let mut nft = Nft::open().expect("open");
+            let report = nft.adopt(&services(4)).expect("the others");
+            let named = |report: &dataplane::nft::Report| -> Vec<String> {
+                let refused = report.refused.iter();
+                refused
+                    .map(|(key, why)| {
+                        // ENFILE
+                        let words = "the kernel refuses it (Too many open files in system";
+                        assert!(why.starts_with(words), "{why}");
+                        key.service.name.to_string()
+                    })
+                    .collect()
+            };
+            assert_eq!(named(&report), ["s2", "s3"]);
+            // Two fronts each, and nothing of those that were refused.
+            let fronts = || {
+                contents()
+                    .iter()
+                    .filter(|it| it.starts_with("front4"))
+                    .count()
+            };
+            assert_eq!(fronts(), 4);
+            let gone = key("s0", Protocol::Tcp, Family::V4);
+            let report = nft.apply(&[(gone, None)]).expect("apply");
+            assert_eq!(named(&report), ["s3"]);
+            assert_eq!(fronts(), 4);
+        },
+    );
+}
+
 #[test]
 fn removal_leaves_nothing_and_may_be_repeated() {
     sandboxed("state::removal_leaves_nothing_and_may_be_repeated", || {
