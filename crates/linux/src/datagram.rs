@@ -9,6 +9,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::{AsRawFd, RawFd},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -18,7 +19,7 @@ use crate::option;
 
 /// Network control, as BGP's.
 const NETWORK_CONTROL: u32 = 0xc0;
-/// Room for both control messages, aligned for their headers.
+/// Room for all control messages, aligned for their headers.
 const CONTROL: usize = 16;
 
 /// A datagram that came in.
@@ -168,6 +169,23 @@ pub(crate) fn switch_on(socket: &Socket, level: libc::c_int, name: libc::c_int) 
 }
 
 pub(crate) fn receive(socket: &Socket, buffer: &mut [u8]) -> io::Result<Received> {
+    let (length, from, details) = read(socket, buffer)?;
+    let missing = |what: &str| io::Error::other(format!("the kernel did not tell {what}"));
+    Ok(Received {
+        length,
+        from,
+        to: details.to.ok_or_else(|| missing("the destination"))?,
+        ttl: details.ttl.ok_or_else(|| missing("the TTL"))?,
+        interface: details.interface,
+    })
+}
+
+/// Takes a datagram that has come: its length, who sent it, and what else the socket was asked to
+/// tell of it.
+pub(crate) fn read(
+    socket: &impl AsRawFd,
+    buffer: &mut [u8],
+) -> io::Result<(usize, SocketAddr, Details)> {
     let mut part = libc::iovec {
         iov_base: buffer.as_mut_ptr().cast(),
         iov_len: buffer.len(),
@@ -193,23 +211,19 @@ pub(crate) fn receive(socket: &Socket, buffer: &mut [u8]) -> io::Result<Received
             Ok(read as usize)
         })?
     };
-    let missing = |what: &str| io::Error::other(format!("the kernel did not tell {what}"));
-    let from = from.as_socket().ok_or_else(|| missing("the sender"))?;
-    let details = details(&header);
-    Ok(Received {
-        length,
-        from,
-        to: details.to.ok_or_else(|| missing("the destination"))?,
-        ttl: details.ttl.ok_or_else(|| missing("the TTL"))?,
-        interface: details.interface,
-    })
+    let from = from
+        .as_socket()
+        .ok_or_else(|| io::Error::other("the kernel did not tell the sender"))?;
+    Ok((length, from, details(&header)))
 }
 
 #[derive(Default)]
-struct Details {
+pub(crate) struct Details {
     to: Option<IpAddr>,
     interface: u32,
     ttl: Option<u8>,
+    /// When it arrived, by the wall clock: since 1970.
+    pub(crate) arrived: Option<Duration>,
 }
 
 /// Reads the control messages that the kernel has just written.
@@ -226,6 +240,13 @@ fn details(header: &libc::msghdr) -> Details {
                 // SAFETY: the kernel writes an int for these types.
                 let ttl = unsafe { data.cast::<libc::c_int>().read_unaligned() };
                 found.ttl = u8::try_from(ttl).ok();
+            }
+            (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) => {
+                // SAFETY: the kernel writes a timespec for this type.
+                let stamp = unsafe { data.cast::<libc::timespec>().read_unaligned() };
+                let whole = u64::try_from(stamp.tv_sec).ok();
+                let rest = u32::try_from(stamp.tv_nsec).ok();
+                found.arrived = whole.zip(rest).map(|(s, ns)| Duration::new(s, ns));
             }
             (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
                 // SAFETY: the kernel writes an in_pktinfo for this type.

@@ -6,6 +6,7 @@ mod alone;
 pub mod capture;
 pub mod conntrack;
 pub mod datagram;
+pub mod divided;
 pub mod icmpv6;
 pub mod ipset;
 pub mod iptables;

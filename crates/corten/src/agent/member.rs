@@ -1,22 +1,23 @@
-//! Failure detection: one UDP socket around `proto::member`, on a thread of its own: no other work
-//! of the agent can delay a beat or an answer to a probe. The thread waits without a runtime: it is
-//! woken some 150 times a second, which is nearly all that an idle agent does.
+//! Failure detection: a UDP port around `proto::member`, on a thread of its own: no other work of
+//! the agent can delay a beat or an answer to a probe. That is nearly all that an idle agent does, so
+//! the thread waits without a runtime, and most of what comes in waits in a socket of its own until
+//! the next beat is due (`linux::divided`): the thread is woken once a beat.
 
 mod worker;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write as _};
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::IpAddr;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
+use linux::divided::{Divided, Pattern};
 use plan::name::Name;
 use plan::world;
-use proto::member::{Key, Member, NodeName};
-use socket2::{Domain, Protocol, Socket, Type};
+use proto::member::{Key, Member, NodeName, PATIENT};
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{AgentError, Config};
@@ -103,8 +104,9 @@ struct Pulse {
 }
 
 impl Pulse {
-    fn beat(&self) {
-        let now = u64::try_from(self.start.elapsed().as_nanos()).unwrap_or(u64::MAX);
+    /// It ran at this time, after `start`.
+    fn beat(&self, now: Duration) {
+        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         self.ran.store(now, Ordering::Relaxed);
     }
 
@@ -154,7 +156,18 @@ pub(super) fn start(
     counts: Counts,
 ) -> Result<(Handle, Silence, Task), MemberError> {
     let port = config.member_port;
-    let socket = open(port).map_err(|source| MemberError::Socket { port, source })?;
+    let waits = Pattern {
+        offset: PATIENT.offset as u32,
+        mask: PATIENT.mask,
+        values: PATIENT.values,
+    };
+    let sockets =
+        Divided::bind(port, &waits).map_err(|source| MemberError::Socket { port, source })?;
+    if sockets.patient.is_none() {
+        tracing::info!(
+            "the kernel does not divide beats from what is to be read at once; this costs more"
+        );
+    }
     let key = config.member_key.clone().map(read_key).transpose()?;
     if key.is_none() {
         tracing::warn!("beats are not authenticated; give --member-key-file to every agent");
@@ -183,7 +196,10 @@ pub(super) fn start(
     };
     let member = Member::new(me, settings, start.elapsed());
     let (commands_in, commands) = mpsc::channel(QUEUE);
-    let dual = socket.local_addr().is_ok_and(|address| address.is_ipv6());
+    let dual = sockets
+        .urgent
+        .local_addr()
+        .is_ok_and(|address| address.is_ipv6());
     let (rope, bell) = UnixStream::pair()
         .and_then(|(rope, bell)| {
             rope.set_nonblocking(true)?;
@@ -199,7 +215,7 @@ pub(super) fn start(
         commands,
         bell,
         member,
-        socket,
+        sockets,
         dual,
         start,
         port,
@@ -210,26 +226,6 @@ pub(super) fn start(
         counts,
     });
     Ok((handle, silence, Task { worker }))
-}
-
-/// One socket for both families where the host has both.
-fn open(port: u16) -> io::Result<UdpSocket> {
-    let socket = Socket::new(Domain::IPV6, Type::DGRAM, Some(Protocol::UDP))
-        .and_then(|socket| {
-            socket.set_only_v6(false)?;
-            socket.bind(&SocketAddr::from((Ipv6Addr::UNSPECIFIED, port)).into())?;
-            Ok(socket)
-        })
-        .or_else(|error| {
-            if error.kind() == io::ErrorKind::AddrInUse {
-                return Err(error);
-            }
-            let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
-            socket.bind(&SocketAddr::from(([0, 0, 0, 0], port)).into())?;
-            Ok(socket)
-        })?;
-    socket.set_nonblocking(true)?;
-    Ok(socket.into())
 }
 
 fn read_key(file: PathBuf) -> Result<Key, MemberError> {

@@ -97,8 +97,9 @@ pub enum Event {
 
 /// One node's view of who is alive. Every call takes the time; none goes back in it.
 ///
-/// The caller drains its socket into [`Self::on_datagram`] before it calls [`Self::on_timeout`],
-/// and after each call drains [`Self::poll_transmit`] and [`Self::poll_event`].
+/// The caller drains its socket into [`Self::on_datagram`] before it calls [`Self::on_timeout`]
+/// with a time from before that; what may wait comes first, to [`Self::on_waiting`], whatever the
+/// caller has woken for. After each call it drains [`Self::poll_transmit`] and [`Self::poll_event`].
 #[derive(Clone, Debug)]
 pub struct Member {
     pub(super) me: Id,
@@ -251,15 +252,27 @@ impl Member {
         }
     }
 
-    /// Takes a datagram. An error is for the log; nothing was changed but the counters.
+    /// Takes a datagram that arrived just now. An error is for the log; nothing was changed but the
+    /// counters.
     pub fn on_datagram(
         &mut self,
         now: Duration,
         from: SocketAddr,
         datagram: &[u8],
     ) -> Result<(), Error> {
+        self.on_waiting(now, now, from, datagram)
+    }
+
+    /// The same with one that has waited in its socket since it `arrived`: its sender was heard then.
+    pub fn on_waiting(
+        &mut self,
+        now: Duration,
+        arrived: Duration,
+        from: SocketAddr,
+        datagram: &[u8],
+    ) -> Result<(), Error> {
         self.wake(now);
-        let taken = self.take(now, from, datagram);
+        let taken = self.take(now, arrived.min(now), from, datagram);
         match &taken {
             Ok(()) => self.counters.accepted += 1,
             Err(error) => self.counters.note(error),
@@ -275,6 +288,14 @@ impl Member {
     /// The next event.
     pub fn poll_event(&mut self) -> Option<Event> {
         self.events.pop_front()
+    }
+
+    /// Whether datagrams that [`super::PATIENT`] describes may wait until something is due or another
+    /// datagram comes. Not while this node waits to be heard or somebody is missed, whose word changes
+    /// who answers.
+    pub fn may_wait(&self) -> bool {
+        let well = |peer: &Peer| matches!(peer.state, State::Alive | State::Left);
+        self.isolation.is_none() && self.parting.is_none() && self.peers.values().all(well)
     }
 
     /// When to call [`Self::on_timeout`]; `None` once this node has left.
@@ -342,7 +363,13 @@ impl Member {
         &self.counters
     }
 
-    fn take(&mut self, now: Duration, from: SocketAddr, datagram: &[u8]) -> Result<(), Error> {
+    fn take(
+        &mut self,
+        now: Duration,
+        arrived: Duration,
+        from: SocketAddr,
+        datagram: &[u8],
+    ) -> Result<(), Error> {
         let packet = Packet::parse(datagram, self.config.key.as_ref())?;
         if packet.from == self.me {
             return Err(Error::OwnName {
@@ -422,7 +449,7 @@ impl Member {
             return Ok(());
         }
         if let Body::Follow { within } = packet.body {
-            self.revive(now, id);
+            self.revive(now, arrived, id);
             self.await_next(now, id, packet.sequence, within);
             return Ok(());
         }
@@ -431,15 +458,15 @@ impl Member {
         }
         let told = self.events.len();
         if !packet.deaf {
-            self.revive(now, id);
+            self.revive(now, arrived, id);
         }
         if self.guardians.contains(&id) {
-            self.hear_guardian(now);
+            self.hear_guardian(now, arrived);
         }
         if !packet.deaf {
-            self.hear_ward(now, id);
+            self.hear_ward(arrived, id);
         }
-        self.read(now, id, packet);
+        self.read(now, arrived, id, packet);
         self.put_payload_first(told);
         Ok(())
     }
@@ -455,12 +482,12 @@ impl Member {
     }
 
     /// What a living peer says.
-    fn read(&mut self, now: Duration, id: Id, packet: Packet) {
+    fn read(&mut self, now: Duration, arrived: Duration, id: Id, packet: Packet) {
         let sequence = packet.sequence;
         match packet.body {
             Body::Beat { answer, guardians } => {
                 if !packet.deaf {
-                    self.take_ward(now, id, &guardians);
+                    self.take_ward(arrived, id, &guardians);
                 }
                 if answer {
                     self.send(id, Body::Ack { sequence });
@@ -505,11 +532,11 @@ impl Member {
     }
 
     /// The peer is heard: it is alive, whatever was thought of it.
-    fn revive(&mut self, now: Duration, id: Id) {
+    fn revive(&mut self, now: Duration, arrived: Duration, id: Id) {
         let Some(peer) = self.peers.get_mut(&id) else {
             return;
         };
-        peer.heard = now;
+        peer.heard = peer.heard.max(arrived);
         if peer.state != State::Alive {
             // One that was started again is another one.
             let lived =

@@ -8,6 +8,10 @@ use std::{
 
 use super::{Body, Death, Id, MAX_GUARDIANS, Member, Profile, State};
 
+/// Guardians whose own beats tell this node often enough that it is not cut off: each is heard twice
+/// as often as all together are by acknowledgements.
+const ENOUGH: usize = 2;
+
 /// One side's patience with another: silence, then probes, then the end of it.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Watch {
@@ -28,6 +32,11 @@ impl Watch {
     /// Content until then.
     pub(super) fn until(due: Duration) -> Self {
         Self { due, tries: 0 }
+    }
+
+    /// The other side was heard: content until then, and never less long than before.
+    pub(super) fn hear(&mut self, until: Duration) {
+        *self = Self::until(until.max(self.due));
     }
 
     pub(super) fn step(&mut self, now: Duration, profile: &Profile) -> Step {
@@ -66,7 +75,7 @@ impl Ward {
     }
 
     pub(super) fn hear(&mut self, until: Duration) {
-        self.watch = Watch::until(until);
+        self.watch.hear(until);
         self.votes.clear();
     }
 }
@@ -114,20 +123,30 @@ impl Member {
         }
     }
 
-    /// A beat to each guardian. Every second one asks one of them, in turns, for an answer.
+    /// A beat to each guardian. Every second one asks one of them, in turns, for an answer; but not
+    /// where guardians are heard anyhow, because they have this node for a guardian (few nodes).
     pub(super) fn beat(&mut self) {
         self.rounds.beats = self.rounds.beats.wrapping_add(1);
         let (turn, rest) = (self.rounds.beats / 2, self.rounds.beats % 2);
         let asked = turn as usize % MAX_GUARDIANS;
+        let heard = self.guardians.iter().filter(|id| self.is_ward(**id));
+        let asks = heard.count() < ENOUGH;
         for (at, id) in self.guardians.clone().into_iter().enumerate() {
-            let answer = self.isolation.is_some() || (rest == 0 && at == asked);
+            let answer = self.isolation.is_some() || (asks && rest == 0 && at == asked);
             let beat = self.beat_body(answer);
             self.send(id, beat);
         }
     }
 
+    /// Whether the peer beats to this node, and is not missed.
+    pub(super) fn is_ward(&self, id: Id) -> bool {
+        self.wards
+            .get(&id)
+            .is_some_and(|ward| ward.watch.tries == 0)
+    }
+
     /// The guardians that a peer's beat names.
-    pub(super) fn take_ward(&mut self, now: Duration, id: Id, named: &[u32]) {
+    pub(super) fn take_ward(&mut self, arrived: Duration, id: Id, named: &[u32]) {
         if !named.contains(&self.me.short()) {
             self.wards.remove(&id);
             return;
@@ -141,7 +160,7 @@ impl Member {
             (id.short() == *short).then_some(*id)
         };
         let guardians = named.iter().filter_map(find).collect();
-        let until = now + self.config.profile.patience();
+        let until = arrived + self.config.profile.patience();
         let ward = self.wards.entry(id).or_insert_with(|| Ward {
             watch: Watch::until(until),
             guardians: Vec::new(),
@@ -150,8 +169,8 @@ impl Member {
         ward.guardians = guardians;
     }
 
-    pub(super) fn hear_ward(&mut self, now: Duration, id: Id) {
-        let until = now + self.config.profile.patience();
+    pub(super) fn hear_ward(&mut self, arrived: Duration, id: Id) {
+        let until = arrived + self.config.profile.patience();
         if let Some(ward) = self.wards.get_mut(&id) {
             ward.hear(until);
         }

@@ -99,8 +99,8 @@ impl Member {
         !self.guardians.is_empty() && self.isolation.is_none()
     }
 
-    pub(super) fn hear_guardian(&mut self, now: Duration) {
-        self.hearing = Watch::until(now + self.config.profile.patience());
+    pub(super) fn hear_guardian(&mut self, now: Duration, arrived: Duration) {
+        self.hearing.hear(arrived + self.config.profile.patience());
         if std::mem::take(&mut self.deaf) {
             self.next_beat = self.next_beat.min(now);
         }

@@ -29,7 +29,12 @@
 //! that is there, for a stated time, the node is no death.
 //!
 //! Cost per node does not grow with the nodes: about 105 beats, 18 acknowledgements and 11 hellos a
-//! second in the default profile. Only starts, deaths and changed payloads cost one datagram a node.
+//! second in the default profile; with three or four nodes, which all guard each other, beats alone. Only starts, deaths and changed payloads cost one datagram a node.
+//!
+//! **Most datagrams need not be read at once**: what counts of a beat is when it arrived. So the
+//! caller may leave those that [`PATIENT`] describes in a socket of their own until something is
+//! due, as long as [`Member::may_wait`] says so, and is woken once a beat instead of for each
+//! datagram.
 //!
 //! Time in which the caller did not run counts against nobody: deadlines move by as much.
 
@@ -51,7 +56,8 @@ pub use error::Error;
 pub use fsm::{Config, Event, Member, Transmit};
 pub use isolation::Cause;
 pub use packet::{
-    Body, Death, Id, Key, MAX_GUARDIANS, MAX_LEN, MAX_NAME, MAX_PAYLOAD, NodeName, Packet, Payload,
+    Body, Death, Id, Key, MAX_GUARDIANS, MAX_LEN, MAX_NAME, MAX_PAYLOAD, NodeName, PATIENT, Packet,
+    Pattern, Payload,
 };
 pub use peer::State;
 pub use profile::Profile;

@@ -49,6 +49,38 @@ const SEQUENCE: usize = 28;
 const BODY: usize = 32;
 const TAG_LEN: usize = 16;
 
+/// Datagrams that may wait in their socket until something is due, where nothing is amiss
+/// ([`super::Member::may_wait`]): beats that want no answer, and acknowledgements.
+pub const PATIENT: Pattern = Pattern {
+    offset: MAGIC.len(),
+    mask: 0xff00 | FLAG_ANSWER as u16,
+    values: &[
+        (VERSION as u16) << 12 | 0x100,
+        (VERSION as u16) << 12 | 0x200,
+    ],
+};
+
+/// What a kernel can tell datagrams apart by without reading them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pattern {
+    /// Of two bytes, big-endian.
+    pub offset: usize,
+    /// Their bits that count.
+    pub mask: u16,
+    /// What these may be.
+    pub values: &'static [u16],
+}
+
+impl Pattern {
+    /// Whether a datagram is of this kind.
+    pub fn matches(&self, datagram: &[u8]) -> bool {
+        bytes::array(datagram, self.offset).is_some_and(|found| {
+            self.values
+                .contains(&(u16::from_be_bytes(found) & self.mask))
+        })
+    }
+}
+
 /// A node's name: 1 to 253 bytes, unique in the cluster.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeName(String);

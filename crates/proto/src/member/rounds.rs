@@ -114,7 +114,7 @@ impl Member {
         }
     }
 
-    /// The next peer of the rotation gets a hello, or is found to have been silent for too long.
+    /// The next peer of the rotation gets a hello, unless it needs none, or is found to have been silent for too long.
     fn rotate(&mut self, now: Duration) {
         let Some(id) = self.next_of(self.rounds.turn, |_| true) else {
             return;
@@ -130,7 +130,12 @@ impl Member {
         if self.isolation.is_none() && self.peers.get(&id).is_some_and(silent) {
             self.end(now, id, State::Dead);
         }
-        self.greet(id, true);
+        // Where both beat to the other and each has what the other says of itself, there is no news.
+        let known = |peer: &Peer| peer.have > 0 && self.is_known_to(peer);
+        let beats = self.guardians.contains(&id) && self.is_ward(id);
+        if !(beats && self.guardians.len() > 1 && self.peers.get(&id).is_some_and(known)) {
+            self.greet(id, true);
+        }
     }
 
     /// The next dead peer gets a hello: it may be back, or on the other side of a cut that has

@@ -50,6 +50,45 @@ fn hello() -> Body {
 }
 
 #[test]
+fn beats_and_acknowledgements_may_wait_and_nothing_else() {
+    let death = Death {
+        node: Id(6),
+        incarnation: 7,
+    };
+    let beat = |answer| Body::Beat {
+        answer,
+        guardians: vec![1, 2],
+    };
+    let follow = Body::Follow { within: 9 };
+    let urgent = [
+        beat(true),
+        Body::Probe,
+        Body::Vote(death),
+        Body::Obituary(death),
+        hello(),
+        Body::Leave,
+        follow,
+    ];
+    let patient = [beat(false), Body::Ack { sequence: 4 }];
+    for (bodies, may_wait) in [(urgent.as_slice(), false), (&patient, true)] {
+        for body in bodies {
+            for (key, deaf) in [(None, false), (Some(key()), true)] {
+                let packet = Packet {
+                    deaf,
+                    ..packet(body.clone())
+                };
+                let bytes = packet.build(key.as_ref()).unwrap();
+                assert_eq!(PATIENT.matches(&bytes), may_wait, "{packet:?}");
+                let mut other_version = bytes;
+                other_version[2] ^= 0x10;
+                assert!(!PATIENT.matches(&other_version));
+            }
+        }
+    }
+    assert!(!PATIENT.matches(b"Cm\x21"));
+}
+
+#[test]
 fn layout_is_as_documented() {
     let head = |kind_and_flags: [u8; 2]| {
         [

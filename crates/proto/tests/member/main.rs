@@ -495,3 +495,54 @@ fn the_cost_of_a_node_does_not_grow() {
     assert!(few < 200_000.0 && many < 200_000.0, "{few} {many}");
     assert!((few - many).abs() < few / 20.0, "{few} {many}");
 }
+
+/// With what agents say of themselves: until that is known to all, there are hellos.
+#[test]
+fn a_node_that_has_nothing_to_do_is_woken_about_once_a_beat() {
+    for (nodes, most) in [(2, 60.0), (3, 38.0), (4, 38.0), (5, 60.0), (20, 70.0)] {
+        let mut net = Net::new(Setup::of(nodes));
+        for node in 0..nodes {
+            let set = net.with(node, |member, now| member.set_payload(now, vec![7; 40]));
+            set.expect("short");
+        }
+        net.run_for(ms(3000));
+        let before: Vec<u64> = (0..nodes).map(|node| net.woken(node)).collect();
+        net.run_for(ms(60_000));
+        for (node, before) in before.into_iter().enumerate() {
+            let rate = (net.woken(node) - before) as f64 / 60.0;
+            println!("{nodes} nodes: {rate}");
+            assert!(
+                (33.0..most).contains(&rate),
+                "{nodes} nodes: {rate} a second"
+            );
+        }
+    }
+}
+
+/// Where nodes beat to each other there are no hellos once both know all; but what is new, and what
+/// was missed because of loss, is said.
+#[test]
+fn what_is_new_is_known_among_few_in_spite_of_loss() {
+    let mut net = settled(Setup {
+        seed: 3,
+        ..Setup::of(3)
+    });
+    for change in 1..=40u8 {
+        let node = usize::from(change) % 3;
+        net.setup.loss = 600;
+        let set = net.with(node, |member, now| member.set_payload(now, vec![change]));
+        set.expect("short");
+        // So much is lost that hellos are repeated in vain, now and then, and nodes are buried.
+        net.run_for(ms(1500));
+        net.setup.loss = 0;
+        net.run_for(ms(4000));
+        assert!(net.agree(&[0, 1, 2]));
+        for at in (0..3).filter(|at| *at != node) {
+            assert_eq!(
+                net.told(at, node),
+                Some([change].as_slice()),
+                "{at} of {node}"
+            );
+        }
+    }
+}

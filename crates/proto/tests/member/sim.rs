@@ -1,11 +1,14 @@
-//! Members in virtual time on a network that loses, delays, cuts; processes that pause.
+//! Members in virtual time on a network that loses, delays, cuts; processes that pause. A datagram that
+//! may wait is left in its socket until its host is woken by something else, as the agent does it.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use proto::member::{Config, Error, Event, Key, Member, NodeName, Profile, State, Transmit};
+use proto::member::{
+    Config, Error, Event, Key, Member, NodeName, PATIENT, Profile, State, Transmit,
+};
 
 const PORT: u16 = 7949;
 /// IPv4 and UDP headers.
@@ -88,7 +91,10 @@ struct Host {
     start: u64,
     timer: Duration,
     frozen: bool,
-    socket: Vec<(usize, Vec<u8>)>,
+    /// What has come and is not read yet: when, and from whom.
+    socket: Vec<(Duration, usize, Vec<u8>)>,
+    /// How often it was woken.
+    woken: u64,
 }
 
 /// What one host has sent and received.
@@ -96,6 +102,14 @@ struct Host {
 pub(crate) struct Traffic {
     pub(crate) datagrams: u64,
     pub(crate) bytes: u64,
+}
+
+/// Recordings are refused; nothing else may be.
+fn note(taken: Result<(), Error>) {
+    match taken {
+        Ok(()) | Err(Error::Replayed { .. }) => {}
+        Err(error) => panic!("{error}"),
+    }
 }
 
 #[derive(Clone)]
@@ -159,6 +173,7 @@ impl Net {
             timer: Duration::MAX,
             frozen: false,
             socket: Vec::new(),
+            woken: 0,
         });
         self.carry(index);
     }
@@ -213,6 +228,7 @@ impl Net {
         index: usize,
         act: impl FnOnce(&mut Member, Duration) -> T,
     ) -> T {
+        self.wake(index);
         let host = self.hosts[index].as_mut().expect("it runs");
         let done = act(&mut host.member, self.now);
         self.carry(index);
@@ -306,8 +322,7 @@ impl Net {
                     return;
                 }
                 found.timer = Duration::MAX;
-                found.member.on_timeout(at);
-                self.carry(host);
+                self.wake(host);
             }
             What::Thaw { host, start } => {
                 let Some(found) = self.hosts[host].as_mut() else {
@@ -318,12 +333,7 @@ impl Net {
                 }
                 found.frozen = false;
                 found.timer = Duration::MAX;
-                for (from, bytes) in std::mem::take(&mut found.socket) {
-                    self.arrive(host, from, bytes);
-                }
-                let found = self.hosts[host].as_mut().expect("it was there");
-                found.member.on_timeout(at);
-                self.carry(host);
+                self.wake(host);
             }
         }
     }
@@ -332,18 +342,55 @@ impl Net {
         let Some(host) = self.hosts[to].as_mut() else {
             return;
         };
-        if host.frozen {
-            if host.socket.len() < SOCKET {
-                host.socket.push((from, bytes));
-            }
+        if host.socket.len() < SOCKET {
+            host.socket.push((self.now, from, bytes));
+        }
+        self.look(to);
+    }
+
+    /// Wakes a host if something has come that is to be read at once.
+    fn look(&mut self, index: usize) {
+        let Some(host) = self.hosts[index].as_ref().filter(|host| !host.frozen) else {
             return;
+        };
+        let may_wait = host.member.may_wait();
+        let waits = |bytes: &[u8]| may_wait && PATIENT.matches(bytes);
+        if host.socket.iter().any(|(.., bytes)| !waits(bytes)) {
+            self.wake(index);
         }
-        // Recordings are refused; nothing else may be.
-        match host.member.on_datagram(self.now, address(from), &bytes) {
-            Ok(()) | Err(Error::Replayed { .. }) => {}
-            Err(error) => panic!("{error}"),
+    }
+
+    /// The host reads all that has come, what may have waited first, and does what is due.
+    fn wake(&mut self, index: usize) {
+        let Some(host) = self.hosts[index].as_mut() else {
+            return;
+        };
+        host.woken += 1;
+        let come = std::mem::take(&mut host.socket).into_iter();
+        let (patient, urgent): (Vec<_>, Vec<_>) =
+            come.partition(|(.., bytes)| PATIENT.matches(bytes));
+        for (arrived, from, bytes) in patient {
+            note(
+                host.member
+                    .on_waiting(self.now, arrived, address(from), &bytes),
+            );
         }
-        self.carry(to);
+        for (_, from, bytes) in urgent {
+            note(host.member.on_datagram(self.now, address(from), &bytes));
+        }
+        if host
+            .member
+            .poll_timeout()
+            .is_some_and(|due| due <= self.now)
+        {
+            host.member.on_timeout(self.now);
+        }
+        self.carry(index);
+    }
+
+    /// How often a host was woken since it started.
+    pub(crate) fn woken(&self, index: usize) -> u64 {
+        self.hosts[index].as_ref().map_or(0, |host| host.woken)
     }
 
     /// Times, after `since`, at which others saw this event.
@@ -351,6 +398,20 @@ impl Net {
         let events = self.log.iter();
         let events = events.filter(|(at, _, event)| *at >= since && event == want);
         events.map(|(at, _, _)| *at - since).collect()
+    }
+
+    /// What `at` was last told that `of` says of itself.
+    pub(crate) fn told(&self, at: usize, of: usize) -> Option<&[u8]> {
+        let of = name(of);
+        self.log
+            .iter()
+            .rev()
+            .find_map(|(_, who, event)| match event {
+                Event::Payload { node, bytes, .. } if *who == at && *node == of => {
+                    Some(bytes.as_slice())
+                }
+                _ => None,
+            })
     }
 
     /// How many deaths were seen, by whomever, of whomever.

@@ -2,12 +2,13 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Read as _};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use linux::divided::{self, Divided};
 use plan::world;
 use proto::member::{Cause, Counters, Event, Member, NodeName, State};
 use tokio::sync::mpsc::error::TryRecvError;
@@ -19,6 +20,10 @@ use crate::http::member::Counts;
 
 /// Datagrams are at most this long.
 const MAX_DATAGRAM: usize = 2048;
+/// More are not read at once, so that a flood keeps no deadline waiting; more than a socket holds.
+const MOST: usize = 512;
+/// Where more than these have waited, there may soon be no room for others.
+const CROWD: usize = 64;
 /// Between two times that metrics are brought up to date.
 const COUNTING: Duration = Duration::from_secs(1);
 
@@ -28,8 +33,8 @@ pub(super) struct Parts {
     /// Rings when there is a command.
     pub(super) bell: UnixStream,
     pub(super) member: Member,
-    pub(super) socket: UdpSocket,
-    /// The socket is of IPv6, for both families.
+    pub(super) sockets: Divided,
+    /// The sockets are of IPv6, for both families.
     pub(super) dual: bool,
     /// When time began.
     pub(super) start: Instant,
@@ -47,6 +52,10 @@ pub(super) struct Worker {
     /// Events that the planner has no room for yet: the newest of each node and kind.
     untold: VecDeque<world::Event>,
     left: bool,
+    /// When it last looked for what has come.
+    looked: Duration,
+    /// Too much was waiting then.
+    crowded: bool,
     /// Who waits for the others to know that the next agent follows.
     makes_way: Option<oneshot::Sender<()>>,
     /// What metrics know.
@@ -60,6 +69,8 @@ impl Worker {
             parts,
             untold: VecDeque::new(),
             left: false,
+            looked: Duration::ZERO,
+            crowded: false,
             makes_way: None,
             counted: Counters::default(),
             next_count: Duration::ZERO,
@@ -75,29 +86,23 @@ impl Worker {
         if let Err(error) = linux::thread::be_prompt() {
             tracing::debug!(%error, "failure detection's thread is scheduled as any other");
         }
-        let mut datagram = [0; MAX_DATAGRAM];
         loop {
-            let due = self.parts.member.poll_timeout();
-            let limit = due.map(|due| due.saturating_sub(self.now()));
-            let both = [self.parts.socket.as_fd(), self.parts.bell.as_fd()];
-            let [_, rung] = linux::thread::await_readable(both, limit)?;
+            let rung = self.wait()?;
+            // One time for all that is done now. What comes meanwhile is not missed: it wakes anew.
+            let now = self.now();
             if rung && !silence(&self.parts.bell) {
                 return Ok(());
             }
             loop {
                 match self.parts.commands.try_recv() {
-                    Ok(command) => self.command(command),
+                    Ok(command) => self.command(now, command),
                     Err(TryRecvError::Empty) => break,
                     Err(TryRecvError::Disconnected) => return Ok(()),
                 }
             }
             self.tell_untold();
-            // What has arrived is taken before deadlines are judged: this thread may be late. An
-            // error here is an earlier send's (port unreachable): the peer's silence says the same.
-            while let Ok((length, from)) = self.parts.socket.recv_from(&mut datagram) {
-                self.receive(from, datagram.get(..length).unwrap_or_default());
-            }
-            let now = self.now();
+            // What has arrived is taken before deadlines are judged: this thread may be late.
+            self.receive(now);
             if self
                 .parts
                 .member
@@ -112,7 +117,7 @@ impl Worker {
             {
                 let _ = done.send(());
             }
-            self.count();
+            self.count(now);
             // Events first: a pause is told before the pulse looks well again.
             while let Some(event) = self.parts.member.poll_event() {
                 if matches!(event, Event::Alive { .. } | Event::Dead { .. }) {
@@ -123,9 +128,57 @@ impl Worker {
                 }
             }
             if !self.left {
-                self.parts.pulse.beat();
+                self.parts.pulse.beat(now);
             }
         }
+    }
+
+    /// Waits until something is due, or comes that is to be read at once; whether it rang.
+    fn wait(&self) -> io::Result<bool> {
+        let due = self.parts.member.poll_timeout();
+        let limit = due.map(|due| due.saturating_sub(self.now()));
+        let Divided { urgent, patient } = &self.parts.sockets;
+        let (urgent, bell) = (urgent.as_fd(), self.parts.bell.as_fd());
+        match patient {
+            Some(patient) if self.crowded || !self.parts.member.may_wait() => {
+                let all = [urgent, bell, patient.as_fd()];
+                linux::thread::await_readable(all, limit).map(|[_, rung, _]| rung)
+            }
+            _ => linux::thread::await_readable([urgent, bell], limit).map(|[_, rung]| rung),
+        }
+    }
+
+    /// Takes what has arrived, what may have waited first. An error is an earlier send's (port
+    /// unreachable): the peer's silence says the same.
+    fn receive(&mut self, now: Duration) {
+        let mut buffer = [0; MAX_DATAGRAM];
+        let member = &mut self.parts.member;
+        let mut take = |arrived, from: SocketAddr, datagram: Option<&[u8]>| {
+            let from = SocketAddr::new(from.ip().to_canonical(), from.port());
+            let datagram = datagram.unwrap_or_default();
+            if let Err(error) = member.on_waiting(now, arrived, from, datagram) {
+                tracing::debug!(%from, error = &error as &dyn std::error::Error, "beat refused");
+            }
+        };
+        if let Some(patient) = &self.parts.sockets.patient {
+            let mut count = 0;
+            while count < MOST
+                && let Ok((length, from, waited)) = divided::receive(patient, &mut buffer)
+            {
+                // The wall clock may have been set meanwhile.
+                let arrived = now.saturating_sub(waited).max(self.looked);
+                take(arrived, from, buffer.get(..length));
+                count += 1;
+            }
+            self.crowded = count > CROWD;
+        }
+        for _ in 0..MOST {
+            let Ok((length, from)) = self.parts.sockets.urgent.recv_from(&mut buffer) else {
+                break;
+            };
+            take(now, from, buffer.get(..length));
+        }
+        self.looked = now;
     }
 
     /// Hands on what the planner had no room for.
@@ -139,8 +192,7 @@ impl Worker {
     }
 
     /// Brings the metrics up to date, now and then: beats are sent far oftener than anybody asks.
-    fn count(&mut self) {
-        let now = self.now();
+    fn count(&mut self, now: Duration) {
         if now < self.next_count {
             return;
         }
@@ -186,14 +238,7 @@ impl Worker {
         self.untold.push_back(event);
     }
 
-    fn receive(&mut self, from: SocketAddr, datagram: &[u8]) {
-        let from = SocketAddr::new(from.ip().to_canonical(), from.port());
-        if let Err(error) = self.parts.member.on_datagram(self.now(), from, datagram) {
-            tracing::debug!(%from, error = &error as &dyn std::error::Error, "beat refused");
-        }
-    }
-
-    fn command(&mut self, command: Command) {
+    fn command(&mut self, now: Duration, command: Command) {
         match command {
             Command::Peers(peers) => {
                 let peers = peers
@@ -205,11 +250,11 @@ impl Worker {
                         ))
                     })
                     .collect();
-                self.parts.member.set_peers(self.now(), peers);
+                self.parts.member.set_peers(now, peers);
                 self.tell_unheard();
             }
             Command::State(bytes, silent) => {
-                let mut set = self.parts.member.set_payload(self.now(), bytes);
+                let mut set = self.parts.member.set_payload(now, bytes);
                 if let (Ok(()), Some(silent)) = (&set, silent) {
                     set = self.parts.member.set_payload_after_silence(silent);
                 }
@@ -226,14 +271,14 @@ impl Worker {
                 let others = self.parts.member.peers().filter(alive).count();
                 self.left = true;
                 self.parts.pulse.end();
-                self.parts.member.leave(self.now());
+                self.parts.member.leave(now);
                 self.flush();
                 let _ = done.send(others);
             }
             Command::MakeWay(within, done) => {
                 self.left = true;
                 self.parts.pulse.end();
-                self.parts.member.make_way(self.now(), within);
+                self.parts.member.make_way(now, within);
                 self.makes_way = Some(done);
             }
         }
@@ -248,7 +293,7 @@ impl Worker {
                 }
                 to => to,
             };
-            if let Err(error) = self.parts.socket.send_to(&transmit.bytes, to) {
+            if let Err(error) = self.parts.sockets.urgent.send_to(&transmit.bytes, to) {
                 self.parts.counts.unsent.inc();
                 tracing::trace!(%to, %error, "beat not sent");
             }

@@ -42,6 +42,21 @@ impl Stand {
         self.take(now, from, &packet)
     }
 
+    /// A beat to this node, read later than it arrived.
+    fn read(&mut self, now: Duration, arrived: Duration, from: usize) -> Result<(), Error> {
+        self.sequence += 1;
+        let packet = Packet {
+            from: id(from),
+            incarnation: 5,
+            to: self.member.incarnation,
+            sequence: self.sequence,
+            deaf: false,
+            body: beat(&[0]),
+        };
+        let bytes = packet.build(None).unwrap();
+        self.member.on_waiting(now, arrived, address(from), &bytes)
+    }
+
     pub(super) fn take(
         &mut self,
         now: Duration,
@@ -522,4 +537,60 @@ fn when_one_of_the_dead_lives_the_others_are_called_at_once() {
     // One that was heard before calls nobody.
     stand.take(ms(3_001), 1, &again(2)).unwrap();
     assert_eq!(called(stand.bodies(2)), 0);
+}
+
+#[test]
+fn a_beat_that_waited_counts_from_its_arrival() {
+    let probes_at = |read: Duration, arrived: Duration| {
+        let mut stand = Stand::new();
+        stand.hear(ms(5), 1, beat(&[0])).unwrap();
+        stand.run(read);
+        stand.read(read, arrived, 1).unwrap();
+        for at in (30..=180).step_by(1) {
+            // 2 is heard all the time.
+            stand.hear(ms(at), 2, beat(&[0])).unwrap();
+            stand.sent();
+            stand.run(ms(at));
+            if stand.bodies(1).contains(&Body::Probe) {
+                return at;
+            }
+        }
+        panic!("no probe");
+    };
+    assert_eq!(probes_at(ms(28), ms(28)), 118);
+    assert_eq!(probes_at(ms(28), ms(10)), 100);
+    // One that was overtaken by another takes nothing back, and none comes from the future.
+    assert_eq!(probes_at(ms(28), ms(1)), 95);
+    assert_eq!(probes_at(ms(28), ms(99)), 118);
+}
+
+#[test]
+fn datagrams_may_wait_while_nothing_is_amiss() {
+    let mut stand = Stand::new();
+    assert!(stand.member.may_wait());
+    // Somebody is not known yet.
+    let peers = [0, 1, 2, 3].map(|n| (name(n), address(n)));
+    stand.member.set_peers(ms(1), peers.into());
+    assert!(!stand.member.may_wait());
+    stand.hear(ms(2), 3, beat(&[])).unwrap();
+    assert!(stand.member.may_wait());
+    // Somebody is missed: what it still says is to be answered with its obituary at once.
+    let obituary = Body::Obituary(death(3, 5));
+    stand.hear(ms(3), 1, obituary).unwrap();
+    assert!(!stand.member.may_wait());
+    let peers = [0, 1, 2].map(|n| (name(n), address(n)));
+    stand.member.set_peers(ms(4), peers.into());
+    assert!(stand.member.may_wait());
+    // Who left on purpose is not missed.
+    stand.hear(ms(5), 2, Body::Leave).unwrap();
+    assert!(stand.member.may_wait());
+    // An acknowledgement ends its isolation.
+    stand.member.on_timeout(ms(9000));
+    assert!(stand.member.isolated(ms(9000)));
+    assert!(!stand.member.may_wait());
+
+    // So does one its end.
+    let mut stand = Stand::new();
+    stand.member.make_way(ms(1), ms(5000));
+    assert!(!stand.member.may_wait());
 }
