@@ -97,7 +97,8 @@ pub(crate) fn run(
     })
 }
 
-/// As `corten::agent::member` does it: what has arrived is taken before deadlines are judged.
+/// As `corten::agent::member` does it where the kernel does not divide a port between two sockets:
+/// what has arrived is taken before deadlines are judged, and all is read at once.
 fn work(
     socket: &UdpSocket,
     n: usize,
