@@ -17,7 +17,9 @@ use super::conntrack::Conntrack;
 use super::metallb::Speaker as Compatible;
 use super::proxying::Proxying;
 use super::serving::{Probes, Serving, go_bool};
-use super::{Cluster, Common, Failure, Forward, Signals, chain, cluster, host, runtime};
+use super::{
+    Cluster, Common, Failure, Forward, Signals, chain, cluster, host, kube_proxy, runtime,
+};
 use crate::agent::exclude::Exclude;
 use crate::agent::forward::BackEnd;
 use crate::agent::reply::{Choice, Chosen, Mask};
@@ -224,7 +226,7 @@ impl Node {
 
 impl Node {
     /// What kube-proxy's `/configz` tells: this proxy's settings by the names of
-    /// KubeProxyConfiguration, and no others.
+    /// KubeProxyConfiguration, and no others; and whose they are.
     fn configz(
         &self,
         node: &str,
@@ -239,7 +241,8 @@ impl Node {
         configuration["healthzBindAddress"] = address(healthz).into();
         configuration["metricsBindAddress"] = address(metrics).into();
         configuration["conntrack"] = self.conntrack.configuration();
-        serde_json::json!({"kubeproxy.config.k8s.io": configuration})
+        let own = serde_json::json!({"version": env!("CARGO_PKG_VERSION")});
+        serde_json::json!({kube_proxy::GROUP: configuration, kube_proxy::OWN: own})
     }
 }
 

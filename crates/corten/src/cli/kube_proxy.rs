@@ -15,7 +15,9 @@ const NAME: &str = "kube-proxy";
 const CONFIGURATION: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 10249);
 const REQUEST: &[u8] = b"GET /configz HTTP/1.0\r\nHost: localhost\r\n\r\n";
 /// What its answer has in it.
-const GROUP: &str = "kubeproxy.config.k8s.io";
+pub(super) const GROUP: &str = "kubeproxy.config.k8s.io";
+/// What is in that of an agent of Corten besides, which answers at the same place in its stead.
+pub(super) const OWN: &str = "corten.dev";
 /// On the loopback there is nothing to wait for.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Its answer is some KiB.
@@ -67,12 +69,36 @@ fn answers() -> bool {
         stream.take(LONGEST).read_to_end(&mut answer)?;
         Ok(answer)
     };
-    ask().is_ok_and(|answer| String::from_utf8_lossy(&answer).contains(GROUP))
+    ask().is_ok_and(|answer| is_its_answer(&String::from_utf8_lossy(&answer)))
+}
+
+fn is_its_answer(answer: &str) -> bool {
+    answer.contains(GROUP) && !answer.contains(&format!("\"{OWN}\""))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn its_answers() {
+        for (answer, is) in [
+            (
+                r#"HTTP/1.0 200 OK
+
+{"kubeproxy.config.k8s.io":{"clusterCIDR":""}}"#,
+                true,
+            ),
+            (
+                r#"{"corten.dev":{},"kubeproxy.config.k8s.io":{"mode":"nftables"}}"#,
+                false,
+            ),
+            ("HTTP/1.0 404 Not Found", false),
+            ("", false),
+        ] {
+            assert_eq!(is_its_answer(answer), is, "{answer}");
+        }
+    }
 
     #[test]
     fn its_command_lines() {

@@ -75,6 +75,8 @@ async fn metrics(stage: &Stage, at: SocketAddr) -> Outcome {
     assert_eq!(get("/proxyMode").await?.body, "nftables");
     assert_eq!(get("/healthz").await?.body, "ok");
     let told: serde_json::Value = serde_json::from_str(&get("/configz").await?.body)?;
+    // It is not taken for kube-proxy itself.
+    assert!(told["corten.dev"]["version"].is_string(), "{told}");
     let told = &told["kubeproxy.config.k8s.io"];
     assert_eq!(told["kind"], "KubeProxyConfiguration");
     assert_eq!(told["hostnameOverride"], "node-1");
