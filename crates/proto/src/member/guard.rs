@@ -216,7 +216,9 @@ impl Member {
         let Some(peer) = self.peers.get(&death.node) else {
             return;
         };
-        if peer.state == State::Dead && peer.over >= death.incarnation {
+        // Who has lost each copy of a leave votes for ever: nobody else misses the one that left.
+        let gone = matches!(peer.state, State::Dead | State::Left);
+        if gone && peer.over >= death.incarnation {
             self.send(voter, Body::Obituary(death));
             return;
         }

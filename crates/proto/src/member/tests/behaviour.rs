@@ -594,3 +594,17 @@ fn datagrams_may_wait_while_nothing_is_amiss() {
     stand.member.make_way(ms(1), ms(5000));
     assert!(!stand.member.may_wait());
 }
+
+#[test]
+fn who_votes_on_one_that_has_left_is_told() {
+    let mut stand = Stand::new();
+    stand.hear(ms(10), 1, Body::Leave).unwrap();
+    stand.sent();
+    let vote = Body::Vote(death(1, 5));
+    stand.hear(ms(200), 2, vote).unwrap();
+    let told = Body::Obituary(death(1, 5));
+    assert!(stand.bodies(2).contains(&told));
+    // One of a later start is not over.
+    stand.hear(ms(210), 2, Body::Vote(death(1, 6))).unwrap();
+    assert!(!stand.bodies(2).contains(&Body::Obituary(death(1, 6))));
+}
