@@ -55,14 +55,9 @@ pub(super) struct Context {
     pub(super) metrics: Metrics,
 }
 
-/// Another node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Neighbour {
-    /// Its addresses; its agent has the first one.
-    pub(super) addresses: Vec<IpAddr>,
-    /// The MAC address that it told.
-    pub(super) mac: Option<Mac>,
-}
+/// Another node: its addresses, of which its agent has the first one, each with the MAC address that
+/// it told of the interface there.
+pub(super) type Neighbour = Vec<(IpAddr, Option<Mac>)>;
 
 enum Command {
     /// Announce these; answered with those that no interface can announce.

@@ -29,7 +29,8 @@
 //! that is there, for a stated time, the node is no death.
 //!
 //! Cost per node does not grow with the nodes: about 105 beats, 18 acknowledgements and 11 hellos a
-//! second in the default profile; with three or four nodes, which all guard each other, beats alone. Only starts, deaths and changed payloads cost one datagram a node.
+//! second in the default profile; with three or four nodes, which all guard each other,
+//! beats alone. Only starts, deaths and changed payloads cost one datagram a node.
 //!
 //! **Most datagrams need not be read at once**: what counts of a beat is when it arrived. So the
 //! caller may leave those that [`PATIENT`] describes in a socket of their own until something is

@@ -114,7 +114,8 @@ impl Member {
         }
     }
 
-    /// The next peer of the rotation gets a hello, unless it needs none, or is found to have been silent for too long.
+    /// The next peer of the rotation gets a hello, unless it needs none, or is found to have been
+    /// silent for too long.
     fn rotate(&mut self, now: Duration) {
         let Some(id) = self.next_of(self.rounds.turn, |_| true) else {
             return;

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::Manager;
+use super::{Manager, Neighbour};
 use crate::agent::port::{Command, Question};
 
 impl Manager {
@@ -12,9 +12,8 @@ impl Manager {
     /// may be the way to its Pods; on each interface whose subnet the address is in, from this node's
     /// own one there. Who is behind a router is no neighbour, for the kernel either.
     pub(super) async fn ask_for(&self, agent: IpAddr) {
-        let of_agent = |addresses: &[IpAddr]| addresses.first() == Some(&agent);
-        let node = self.neighbours.iter().find(|it| of_agent(&it.addresses));
-        let Some(node) = node else {
+        let of_agent = |node: &&Neighbour| node.first().is_some_and(|(ip, _)| *ip == agent);
+        let Some(node) = self.neighbours.iter().find(of_agent) else {
             return;
         };
         let snapshot = self.context.interfaces.borrow().clone();
@@ -22,7 +21,7 @@ impl Manager {
             let Some(port) = self.ports.get(&interface.index) else {
                 continue;
             };
-            for peer in &node.addresses {
+            for (peer, at) in node {
                 let near = |(ip, length): &&(IpAddr, u8)| {
                     let subnet = IpNet::new(*ip, *length);
                     self.own.contains(ip) && subnet.is_ok_and(|subnet| subnet.contains(peer))
@@ -33,7 +32,7 @@ impl Manager {
                 let question = Question {
                     own: *own,
                     peer: *peer,
-                    at: node.mac,
+                    at: *at,
                 };
                 let _ = port.commands.send(Command::Ask(question)).await;
             }

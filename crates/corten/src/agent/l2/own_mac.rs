@@ -30,8 +30,8 @@ impl Manager {
                 .filter_map(|(ip, length)| IpNet::new(*ip, *length).ok())
                 .collect();
             let near = |ip: &Ipv4Addr| subnets.iter().any(|net| net.contains(&IpAddr::V4(*ip)));
-            let all = self.neighbours.iter().filter_map(|it| it.addresses.first());
-            let all = all.filter_map(|ip| match ip {
+            let all = self.neighbours.iter().filter_map(|node| node.first());
+            let all = all.filter_map(|(ip, _)| match ip {
                 IpAddr::V4(ip) => Some(*ip),
                 IpAddr::V6(_) => None,
             });

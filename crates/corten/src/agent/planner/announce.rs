@@ -63,9 +63,8 @@ impl Planner {
             .peers
             .keys()
             .map(|name| {
-                let addresses = addresses(name);
-                let mac = self.mac(name, addresses.first());
-                Neighbour { addresses, mac }
+                let addresses = addresses(name).into_iter();
+                addresses.map(|ip| (ip, self.mac(name, ip))).collect()
             })
             .collect();
         let all = (addresses(&self.parts.agent.node), others);
@@ -76,9 +75,9 @@ impl Planner {
     }
 
     /// The MAC address that a node told of the interface with this address.
-    fn mac(&self, node: &str, address: Option<&IpAddr>) -> Option<Mac> {
+    fn mac(&self, node: &str, address: IpAddr) -> Option<Mac> {
         let mut interfaces = self.world.node_state(node)?.interfaces.values();
-        let near = |subnet: &IpNet| address.is_some_and(|address| subnet.contains(address));
+        let near = |subnet: &IpNet| subnet.contains(&address);
         let found = interfaces.find(|it| it.subnets.iter().any(near))?;
         found.mac.map(Mac)
     }

@@ -6,17 +6,15 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use dataplane::ipvs::DEVICE;
-use lab::{Lab, Outcome, Process, bin, wait_for};
+use lab::{Lab, Outcome, Process, wait_for};
 use linux::ipvs::{Request, Socket};
 
 use super::backend::families;
 use super::ground::{
-    BRIEFLY, Found, Ground, MODULES, Open, ask, endpoint, hear, server, talk, turns, until,
+    BRIEFLY, Found, Ground, MODULES, Open, SOON, ask, endpoint, hear, server, talk, turns, until,
 };
 use crate::kernel::ip;
 
-/// Long enough for an emulated machine.
-const SOON: Duration = Duration::from_secs(120);
 const TCP: u8 = 6;
 
 const COMMON: &str = "\
@@ -94,22 +92,7 @@ impl Town {
 
     /// Starts `corten run` and waits until it is ready.
     async fn start(&self, more: &[&str]) -> Found<Process> {
-        let node = &self.ground.node;
-        let mut command = node.command(bin("corten")?)?;
-        command.arg("run").arg(&self.dir);
-        command.args(["--node-name", "node", "--forward", "all"]);
-        command.args(more);
-        let process = node.spawn("run", command)?;
-        wait_for(SOON, "the agent to be ready", async || {
-            let at = SocketAddr::from(([127, 0, 0, 1], 17472));
-            match node.http_get(at, "/readyz").await {
-                Ok(answer) if answer.status == 200 => Ok(()),
-                Ok(answer) => Err(answer.body),
-                Err(error) => Err(error.to_string()),
-            }
-        })
-        .await?;
-        Ok(process)
+        self.ground.run(&self.dir, "all", more).await
     }
 
     async fn metric(&self, name: &str) -> Found<u64> {

@@ -8,18 +8,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use lab::controlplane::binary_or_skip;
-use lab::{Host, Lab, Outcome, Process, bin, wait_for};
+use lab::{Host, Lab, Outcome, Process, wait_for};
 use linux::ipvs::Socket;
 use serde_json::json;
 
 use super::backend::families;
 use super::ground::{
-    BRIEFLY, Found, Ground, MODULES, Open, ask, hear, refusal, server, silence, talk,
+    BRIEFLY, Found, Ground, MODULES, Open, SOON, ask, hear, refusal, server, silence, talk,
 };
 use super::objects::Objects;
 
-/// Long enough for an emulated machine.
-const SOON: Duration = Duration::from_secs(120);
 /// kube-proxy runs a program for each set, member, chain and jump: some 200 programs.
 const SYNCED: Duration = Duration::from_secs(240);
 const TCP: u8 = 6;
@@ -126,22 +124,8 @@ async fn synced(node: &Host) -> Vec<&'static str> {
 
 /// `corten run`, ready to forward this.
 async fn start(ground: &Ground, dir: &Path, forward: &str) -> Found<Process> {
-    let node = &ground.node;
-    let mut command = node.command(bin("corten")?)?;
-    command.arg("run").arg(dir);
-    command.args(["--node-name", "node", "--forward", forward]);
-    command.args(["--cluster-cidr", "10.244.0.0/16,fd10::/64"]);
-    let process = node.spawn(&format!("corten-{forward}"), command)?;
-    wait_for(SOON, "the agent to be ready", async || {
-        let at = SocketAddr::from(([127, 0, 0, 1], 17472));
-        match node.http_get(at, "/readyz").await {
-            Ok(answer) if answer.status == 200 => Ok(()),
-            Ok(answer) => Err(answer.body),
-            Err(error) => Err(error.to_string()),
-        }
-    })
-    .await?;
-    Ok(process)
+    let cidr = ["--cluster-cidr", "10.244.0.0/16,fd10::/64"];
+    ground.run(dir, forward, &cidr).await
 }
 
 /// The connections that a virtual server of kube-proxy's has led somewhere.

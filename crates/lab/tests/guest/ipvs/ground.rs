@@ -9,9 +9,10 @@
 
 use std::io::{self, BufRead, BufReader, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use lab::{Host, Lab, Outcome};
+use lab::{Host, Lab, Outcome, Process, bin, wait_for};
 use linux::ipvs::ServerKey;
 
 /// What a step gives, or why it failed.
@@ -20,7 +21,7 @@ pub(crate) type Found<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 /// The port that Pods listen on.
 pub(crate) const PORT: u16 = 8080;
 /// Long enough for an emulated machine.
-pub(crate) const SOON: Duration = Duration::from_secs(60);
+pub(crate) const SOON: Duration = Duration::from_secs(120);
 /// How long silence is listened to.
 pub(crate) const BRIEFLY: Duration = Duration::from_millis(500);
 
@@ -76,6 +77,25 @@ pub(crate) fn server(at: &str, protocol: u8) -> Result<ServerKey, std::net::Addr
 }
 
 impl Ground {
+    /// Starts `corten run` on the node and waits until it is ready.
+    pub(crate) async fn run(&self, dir: &Path, forward: &str, more: &[&str]) -> Found<Process> {
+        let mut command = self.node.command(bin("corten")?)?;
+        command.arg("run").arg(dir);
+        command.args(["--node-name", "node", "--forward", forward]);
+        command.args(more);
+        let process = self.node.spawn(&format!("corten-{forward}"), command)?;
+        wait_for(SOON, "the agent to be ready", async || {
+            let at = SocketAddr::from(([127, 0, 0, 1], 17472));
+            match self.node.http_get(at, "/readyz").await {
+                Ok(answer) if answer.status == 200 => Ok(()),
+                Ok(answer) => Err(answer.body),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+        .await?;
+        Ok(process)
+    }
+
     pub(crate) async fn new(lab: &Lab) -> Found<Self> {
         let lan = lab.segment("lan").await?;
         let (client, node) = (lab.host("client").await?, lab.node("node").await?);

@@ -29,31 +29,26 @@ impl Stand {
         stand
     }
 
-    pub(super) fn hear(&mut self, now: Duration, from: usize, body: Body) -> Result<(), Error> {
+    fn packet(&mut self, from: usize, body: Body) -> Packet {
         self.sequence += 1;
-        let packet = Packet {
+        Packet {
             from: id(from),
             incarnation: 5,
             to: self.member.incarnation,
             sequence: self.sequence,
             deaf: false,
             body,
-        };
+        }
+    }
+
+    pub(super) fn hear(&mut self, now: Duration, from: usize, body: Body) -> Result<(), Error> {
+        let packet = self.packet(from, body);
         self.take(now, from, &packet)
     }
 
     /// A beat to this node, read later than it arrived.
     fn read(&mut self, now: Duration, arrived: Duration, from: usize) -> Result<(), Error> {
-        self.sequence += 1;
-        let packet = Packet {
-            from: id(from),
-            incarnation: 5,
-            to: self.member.incarnation,
-            sequence: self.sequence,
-            deaf: false,
-            body: beat(&[0]),
-        };
-        let bytes = packet.build(None).unwrap();
+        let bytes = self.packet(from, beat(&[0])).build(None).unwrap();
         self.member.on_waiting(now, arrived, address(from), &bytes)
     }
 
